@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// Protocol is a transport protocol.
+type Protocol string
+
+const (
+	TCP Protocol = "TCP"
+	UDP Protocol = "UDP"
+)
+
+// App is the application protocol of a port. Only declared protocols are proxied.
+type App string
+
+const (
+	AppUndeclared App = ""     // nothing was said
+	AppHTTP       App = "http" // HTTP/1.1, also WebSocket
+	AppHTTP2      App = "http2"
+	AppGRPC       App = "grpc"
+	AppTCP        App = "tcp" // opaque
+	AppTLS        App = "tls" // opaque, TLS by the application
+)
+
+// IsHTTP reports whether requests of the port can be seen by a proxy.
+func (a App) IsHTTP() bool { return a == AppHTTP || a == AppHTTP2 || a == AppGRPC }
+
+// Namespace carries what the plan needs to know about a namespace.
+// Table "namespace", key: name.
+type Namespace struct {
+	Name    string `json:"name"`
+	Owner   string `json:"owner,omitempty"` // plane that the user chose (fairlead.io/control-plane), "" if none
+	Capture bool   `json:"capture,omitempty"`
+	// DefaultDeny lists planes whose configured default for the namespace is to
+	// deny what no policy of theirs allows; sorted.
+	DefaultDeny []string `json:"defaultDeny,omitempty"`
+	Src         Source   `json:"-"`
+}
+
+// Node is a machine that runs workloads. Table "node", key: name.
+type Node struct {
+	Name      string       `json:"name"`
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// Managed says that a Fairlead agent runs there, so that its kernel keeps its
+	// pods from using addresses and ports that are not theirs.
+	Managed bool `json:"managed,omitempty"`
+	// Generation of configuration that the node has applied; 0 if unknown.
+	Generation int64  `json:"generation,omitempty"`
+	Src        Source `json:"-"`
+}
+
+// Service is a name with virtual addresses and ports. Table "service", key: ns/name.
+type Service struct {
+	Namespace string        `json:"namespace"`
+	Name      string        `json:"name"`
+	VIPs      []netip.Addr  `json:"vips,omitempty"` // empty: headless
+	Ports     []ServicePort `json:"ports,omitempty"`
+	// Affinity keeps a client on one backend for this long; 0 = off.
+	Affinity time.Duration `json:"affinity,omitempty"`
+	Src      Source        `json:"-"`
+}
+
+// ServicePort is one port of a service. TargetPorts lists the numbers that it
+// reaches on its endpoints (several if a named port differs between pods).
+type ServicePort struct {
+	Name     string   `json:"name,omitempty"`
+	Port     uint16   `json:"port"`
+	Protocol Protocol `json:"protocol"`
+	App      App      `json:"app,omitempty"`
+}
+
+// Key of the service in its table.
+func (s *Service) Key() string { return s.Namespace + "/" + s.Name }
+
+// Port returns the service's TCP port with that number, or nil.
+func (s *Service) Port(n uint16) *ServicePort {
+	for i := range s.Ports {
+		if p := &s.Ports[i]; p.Port == n && p.Protocol == TCP {
+			return p
+		}
+	}
+	return nil
+}
+
+// Endpoints are the addresses behind a service. Table "endpoints", key: ns/name of
+// the service.
+type Endpoints struct {
+	Namespace string          `json:"namespace"`
+	Service   string          `json:"service"`
+	Ports     []EndpointsPort `json:"ports,omitempty"` // sorted by Port, Protocol
+}
+
+// EndpointsPort lists who serves one port of the service.
+type EndpointsPort struct {
+	Port     uint16     `json:"port"` // the service's port
+	Protocol Protocol   `json:"protocol"`
+	Backends []Endpoint `json:"backends,omitempty"` // sorted by Addr, Port
+}
+
+// Endpoint is one ready address and port behind a service.
+type Endpoint struct {
+	Addr netip.Addr `json:"addr"`
+	Port uint16     `json:"port"`
+}
+
+// Workload is a running pod. Table "workload", key: ns/name.
+type Workload struct {
+	Namespace   string            `json:"namespace"`
+	Name        string            `json:"name"`
+	Addresses   []netip.Addr      `json:"addresses,omitempty"` // sorted; v4 and v6
+	Node        string            `json:"node"`
+	Identity    string            `json:"identity"` // SPIFFE id, spiffe://trust-domain/ns/NS/sa/SA
+	HostNetwork bool              `json:"hostNetwork,omitempty"`
+	Capture     bool              `json:"capture,omitempty"` // its requests are routed
+	Labels      map[string]string `json:"labels,omitempty"`
+	Ports       []WorkloadPort    `json:"ports,omitempty"`      // declared container ports
+	ProbePorts  []uint16          `json:"probePorts,omitempty"` // sorted
+	Src         Source            `json:"-"`
+}
+
+// WorkloadPort is a port that a pod declares.
+type WorkloadPort struct {
+	Name     string   `json:"name,omitempty"`
+	Port     uint16   `json:"port"`
+	Protocol Protocol `json:"protocol"`
+}
+
+// Key of the workload in its table.
+func (w *Workload) Key() string { return w.Namespace + "/" + w.Name }
+
+// SPIFFE builds the identity of a service account.
+func SPIFFE(trustDomain, namespace, serviceAccount string) string {
+	return "spiffe://" + trustDomain + "/ns/" + namespace + "/sa/" + serviceAccount
+}
+
+// MatchKind says how a string is compared. Regex is RE2 and matches the whole string.
+type MatchKind string
+
+const (
+	Exact   MatchKind = "exact"
+	Prefix  MatchKind = "prefix" // by string
+	Suffix  MatchKind = "suffix"
+	Regex   MatchKind = "regex"
+	Present MatchKind = "present" // any value, also empty
+	// Template is an Envoy URI template (paths only): {*} is one segment, {**} any number.
+	Template MatchKind = "template"
+)
+
+// StringMatch compares one string.
+type StringMatch struct {
+	Kind       MatchKind `json:"kind"`
+	Value      string    `json:"value,omitempty"`
+	IgnoreCase bool      `json:"ignoreCase,omitempty"`
+}
+
+// NamedMatch compares a header (lower-case name) or query parameter.
+type NamedMatch struct {
+	Name  string      `json:"name"`
+	Match StringMatch `json:"match"`
+	Not   bool        `json:"not,omitempty"` // the opposite; see MissingEmpty
+	// MissingEmpty treats a missing header as an empty one before comparing, so
+	// that Not matches it by value. Without it a missing header never matches,
+	// and Not of Present matches a missing header.
+	MissingEmpty bool `json:"missingEmpty,omitempty"`
+}
+
+// Frontend is what clients of a service's port get. Tables "route/<plane>" and,
+// after merge, "frontend"; key: FrontendKey.
+type Frontend struct {
+	Namespace string `json:"namespace"`
+	Service   string `json:"service"`
+	Port      uint16 `json:"port"`
+	// App is the protocol as its plane sees it; AppUndeclared leaves the service's.
+	App App `json:"app,omitempty"`
+	// Routes are tried in order; a request that none matches gets 404. Used if the
+	// port is HTTP.
+	Routes []Route `json:"routes,omitempty"`
+	// Backends share the connections of a port that is not HTTP. Empty: the
+	// service's own endpoints.
+	Backends []Backend `json:"backends,omitempty"`
+	// Invalid makes the frontend answer 500 to everything: its plane could not
+	// translate it and no earlier version exists.
+	Invalid bool     `json:"invalid,omitempty"`
+	Src     []Source `json:"-"`
+}
+
+// FrontendKey is the key of a service's port in the frontend tables.
+func FrontendKey(namespace, service string, port uint16) string {
+	return namespace + "/" + service + ":" + strconv.Itoa(int(port))
+}
+
+// Key of the frontend in its table.
+func (f *Frontend) Key() string { return FrontendKey(f.Namespace, f.Service, f.Port) }
+
+// Route is one match and what happens to requests that it matches.
+type Route struct {
+	Match RouteMatch `json:"match"`
+	// Backends share the requests by weight. Empty, with no Redirect or Direct: 503.
+	Backends []Backend `json:"backends,omitempty"`
+	Direct   *Direct   `json:"direct,omitempty"`
+
+	RequestHeaders  HeaderEdit    `json:"requestHeaders,omitzero"`
+	ResponseHeaders HeaderEdit    `json:"responseHeaders,omitzero"`
+	Rewrite         *Rewrite      `json:"rewrite,omitempty"`
+	Mirrors         []Mirror      `json:"mirrors,omitempty"`
+	Timeout         time.Duration `json:"timeout,omitempty"` // 0 = none
+	Retry           *Retry        `json:"retry,omitempty"`   // nil = no retries
+	Src             []Source      `json:"-"`
+}
+
+// RouteMatch is a conjunction; the zero value matches everything.
+type RouteMatch struct {
+	Path      *StringMatch `json:"path,omitempty"` // Exact, Prefix, Regex; without the query
+	Method    *StringMatch `json:"method,omitempty"`
+	Scheme    *StringMatch `json:"scheme,omitempty"`
+	Authority *StringMatch `json:"authority,omitempty"`
+	Headers   []NamedMatch `json:"headers,omitempty"`
+	Query     []NamedMatch `json:"query,omitempty"`
+	// Source restricts by the client: its namespace and labels (all must be there).
+	SourceNamespace string            `json:"sourceNamespace,omitempty"`
+	SourceLabels    map[string]string `json:"sourceLabels,omitempty"`
+}
+
+// Backend is a share of the traffic. A backend whose service, port or subset does
+// not exist keeps its share and answers 503.
+type Backend struct {
+	Namespace string `json:"namespace"`
+	Service   string `json:"service"`
+	Port      uint16 `json:"port"`
+	// Labels restrict to the service's workloads that carry them all (a subset).
+	Labels map[string]string `json:"labels,omitempty"`
+	// Missing says that the plane knows that this backend cannot exist (an unknown
+	// subset, for example): its share gets 503.
+	Missing bool   `json:"missing,omitempty"`
+	Weight  uint32 `json:"weight"`
+
+	RequestHeaders  HeaderEdit `json:"requestHeaders,omitzero"`
+	ResponseHeaders HeaderEdit `json:"responseHeaders,omitzero"`
+}
+
+// Direct answers without a backend.
+type Direct struct {
+	Status uint32 `json:"status"`
+	Body   string `json:"body,omitempty"`
+}
+
+// HeaderEdit changes headers; each list is sorted by name. Names are lower case.
+// A Set of ":authority" replaces the host.
+type HeaderEdit struct {
+	Set    []Header `json:"set,omitempty"`
+	Add    []Header `json:"add,omitempty"`
+	Remove []string `json:"remove,omitempty"`
+}
+
+// IsZero reports whether nothing is edited.
+func (e HeaderEdit) IsZero() bool { return len(e.Set)+len(e.Add)+len(e.Remove) == 0 }
+
+// Header is a name and a literal value.
+type Header struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Rewrite changes path or authority. Path replaces the matched prefix if the
+// match is a prefix, else the whole path. PathRegex wins over Path.
+type Rewrite struct {
+	Path      string     `json:"path,omitempty"`
+	PathRegex *RegexEdit `json:"pathRegex,omitempty"`
+	Authority string     `json:"authority,omitempty"`
+}
+
+// RegexEdit is an RE2 substitution with \1-style references.
+type RegexEdit struct {
+	Match       string `json:"match"`
+	Replacement string `json:"replacement"`
+}
+
+// Mirror sends a copy of a share of the requests and drops the answers.
+type Mirror struct {
+	Backend Backend `json:"backend"`
+	// PerMillion is the share that is copied, 0 to 1,000,000.
+	PerMillion uint32 `json:"perMillion"`
+}
+
+// Retry repeats failed requests. On and StatusCodes use Envoy's retry_on words.
+type Retry struct {
+	Attempts       uint32        `json:"attempts"` // beyond the first; > 0
+	On             []string      `json:"on,omitempty"`
+	StatusCodes    []uint32      `json:"statusCodes,omitempty"`
+	PerTryTimeout  time.Duration `json:"perTryTimeout,omitempty"`
+	Backoff        time.Duration `json:"backoff,omitempty"` // base interval; 0 = 25 ms
+	AvoidPrevious  bool          `json:"avoidPrevious,omitempty"`
+	OtherLocations bool          `json:"otherLocations,omitempty"`
+}
+
+// Authorization says who may do what at some workloads. Tables "authz/<plane>";
+// the key is the plane's own.
+//
+// A workload that some Allow of a plane selects is governed by that plane: the
+// plane then allows only what a rule of its Allows matches (an Allow without
+// rules allows nothing). Every plane that governs a workload must allow, and a
+// match of any Deny refuses.
+type Authorization struct {
+	Deny   bool       `json:"deny,omitempty"`
+	Target Target     `json:"target"`
+	Rules  []AuthRule `json:"rules,omitempty"`
+	Src    []Source   `json:"-"`
+}
+
+// Target selects workloads. All set fields must hold.
+type Target struct {
+	Namespace      string            `json:"namespace,omitempty"` // "" = every namespace
+	Labels         map[string]string `json:"labels,omitempty"`
+	ServiceAccount string            `json:"serviceAccount,omitempty"`
+}
+
+// AuthRule matches if one of From (or none is given) and one of To (or none is
+// given) and all of When match.
+type AuthRule struct {
+	From []Peer      `json:"from,omitempty"`
+	To   []Operation `json:"to,omitempty"`
+	When []Condition `json:"when,omitempty"`
+	Src  []Source    `json:"-"`
+}
+
+// Peer is a conjunction over the source; within a list one must match, within a
+// Not list none may. Identities are compared as whole SPIFFE ids, and a source
+// without a known identity has none: no positive match holds for it.
+type Peer struct {
+	Identities    []StringMatch  `json:"identities,omitempty"`
+	NotIdentities []StringMatch  `json:"notIdentities,omitempty"`
+	IPs           []netip.Prefix `json:"ips,omitempty"`
+	NotIPs        []netip.Prefix `json:"notIPs,omitempty"`
+}
+
+// Operation is a conjunction over the request. Ports are the workload's. All but
+// ports needs a request: on a port that is not HTTP such an operation never
+// matches in an Allow, and its request part is taken as matching in a Deny.
+type Operation struct {
+	Hosts      []StringMatch `json:"hosts,omitempty"` // case-insensitive
+	NotHosts   []StringMatch `json:"notHosts,omitempty"`
+	Ports      []uint16      `json:"ports,omitempty"`
+	NotPorts   []uint16      `json:"notPorts,omitempty"`
+	Methods    []StringMatch `json:"methods,omitempty"`
+	NotMethods []StringMatch `json:"notMethods,omitempty"`
+	Paths      []StringMatch `json:"paths,omitempty"` // without the query, normalised
+	NotPaths   []StringMatch `json:"notPaths,omitempty"`
+	Headers    []NamedMatch  `json:"headers,omitempty"` // all must match
+}
+
+// ConditionKind says what a Condition looks at.
+type ConditionKind string
+
+const (
+	OnHeader          ConditionKind = "header" // Name is the header
+	OnIdentity        ConditionKind = "identity"
+	OnSourceIP        ConditionKind = "source-ip"
+	OnDestinationIP   ConditionKind = "destination-ip"
+	OnDestinationPort ConditionKind = "destination-port"
+	OnSNI             ConditionKind = "sni"
+)
+
+// Condition holds if one of Values (if any are given) and none of NotValues match.
+// For the IP kinds use Prefixes and NotPrefixes, for ports Ports and NotPorts.
+type Condition struct {
+	Kind        ConditionKind  `json:"kind"`
+	Name        string         `json:"name,omitempty"`
+	Values      []StringMatch  `json:"values,omitempty"`
+	NotValues   []StringMatch  `json:"notValues,omitempty"`
+	Prefixes    []netip.Prefix `json:"prefixes,omitempty"`
+	NotPrefixes []netip.Prefix `json:"notPrefixes,omitempty"`
+	Ports       []uint16       `json:"ports,omitempty"`
+	NotPorts    []uint16       `json:"notPorts,omitempty"`
+}

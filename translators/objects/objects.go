@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package objects holds Kubernetes-style objects as translators see them: decoded
+// into their Go types, with the file and line of every field. Where they come
+// from (files, an API server) makes no difference to it.
+package objects
+
+import (
+	"cmp"
+	"strings"
+	"time"
+
+	"fairlead.io/fairlead/model"
+)
+
+// Kind is an API group and kind, without the version.
+type Kind struct{ Group, Kind string }
+
+// String is "Kind.group", or "Kind" for the core group.
+func (k Kind) String() string {
+	if k.Group == "" {
+		return k.Kind
+	}
+	return k.Kind + "." + k.Group
+}
+
+// Kinds that every plane may read.
+var (
+	NamespaceKind      = Kind{"", "Namespace"}
+	NodeKind           = Kind{"", "Node"}
+	PodKind            = Kind{"", "Pod"}
+	ServiceKind        = Kind{"", "Service"}
+	ServiceAccountKind = Kind{"", "ServiceAccount"}
+	DeploymentKind     = Kind{"apps", "Deployment"}
+	EndpointSliceKind  = Kind{"discovery.k8s.io", "EndpointSlice"}
+)
+
+// Type ties one version of a kind to the Go type that it is decoded into.
+type Type struct {
+	Kind    Kind
+	Version string
+	New     func() any // pointer to a new value
+	// Namespaced objects without a namespace are put into "default".
+	Namespaced bool
+}
+
+// Object is one decoded object. It is immutable.
+type Object struct {
+	Kind        Kind
+	Version     string
+	Namespace   string
+	Name        string
+	Labels      map[string]string
+	Annotations map[string]string
+	// Created is metadata.creationTimestamp; where a file gives none, objects are
+	// ordered by Order, their place in the stream.
+	Created time.Time
+	Order   int
+	Value   any  // as Type.New made it
+	Invalid bool // failed to decode or to validate; see translators.Translator.Validate
+	Place   Place
+}
+
+// Key is "namespace/name", or the name of an object without namespace.
+func (o *Object) Key() string {
+	if o.Namespace == "" {
+		return o.Name
+	}
+	return o.Namespace + "/" + o.Name
+}
+
+// Source names a field of the object, with its line if that is known. The field is
+// a path such as spec.http[0].match[1].uri; a field that is not written takes the
+// line of the nearest parent that is.
+func (o *Object) Source(plane, field string) model.Source {
+	file, line := o.Place.Line(field)
+	return model.Source{Plane: plane, Kind: o.Kind.Kind, Namespace: o.Namespace, Name: o.Name, Field: field, File: file, Line: line}
+}
+
+// Place knows where an object's fields stand.
+type Place struct {
+	File  string
+	First int            // line of the object's first key
+	Lines map[string]int // field path -> line; nil if not known
+}
+
+// Line finds the line of a field or of its nearest written parent.
+func (p Place) Line(field string) (string, int) {
+	for f := field; f != ""; {
+		if n, ok := p.Lines[f]; ok {
+			return p.File, n
+		}
+		i := strings.LastIndexAny(f, ".[")
+		if i < 0 {
+			break
+		}
+		f = f[:i]
+	}
+	return p.File, p.First
+}
+
+// CompareCreated orders by creation (or place in the stream), then name, then
+// namespace: "oldest first" as the mesh APIs mean it.
+func CompareCreated(a, b *Object) int {
+	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Order, b.Order),
+		strings.Compare(a.Name, b.Name), strings.Compare(a.Namespace, b.Namespace))
+}
