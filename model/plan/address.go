@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
+)
+
+// addressStage gives every address of the mesh, and every prefix that a policy
+// names, its class.
+func (b *builder) addressStage() incr.Stage {
+	return incr.Stage{Name: "plan/address",
+		Keys: map[incr.Table]func(string, any) []string{
+			workloads: self("workload "), nodes: self("node "), cidrs: self("prefix "),
+		},
+		Compute: func(r *incr.Reader, key string) []incr.Row {
+			kind, k, _ := strings.Cut(key, " ")
+			switch kind {
+			case "workload":
+				return workloadAddresses(r, k)
+			case "node":
+				return nodeAddresses(r, k)
+			}
+			p, ok := r.Get(cidrs, k).(netip.Prefix)
+			if !ok {
+				return nil
+			}
+			c, rows := classOf(r, "", p)
+			return append(rows, incr.Row{Table: Prefixes, Key: k, Value: &Prefix{Prefix: p, Class: c}})
+		}}
+}
+
+func workloadAddresses(r *incr.Reader, key string) []incr.Row {
+	w, _ := r.Get(workloads, key).(*model.Workload)
+	if w == nil || w.HostNetwork { // its addresses are the node's
+		return nil
+	}
+	n, _ := r.Get(nodes, w.Node).(*model.Node)
+	var out []incr.Row
+	for _, a := range w.Addresses {
+		c, rows := classOf(r, w.Identity, netip.PrefixFrom(a, a.BitLen()))
+		out = append(out, rows...)
+		out = append(out, incr.Row{Table: Addresses, Key: a.String(), Value: &Address{Addr: a, Class: c, Managed: n != nil && n.Managed}})
+	}
+	return unique(out)
+}
+
+func nodeAddresses(r *incr.Reader, key string) []incr.Row {
+	n, _ := r.Get(nodes, key).(*model.Node)
+	if n == nil {
+		return nil
+	}
+	var out []incr.Row
+	for _, a := range n.Addresses {
+		c, rows := classOf(r, "", netip.PrefixFrom(a, a.BitLen()))
+		out = append(out, rows...)
+		out = append(out, incr.Row{Table: Addresses, Key: a.String(), Value: &Address{Addr: a, Class: c, Node: true}})
+	}
+	return unique(out)
+}
+
+// classOf is the class of sources with that identity in (or at) a prefix, and the
+// row that describes it; 0 and none for sources that nothing tells apart.
+func classOf(r *incr.Reader, identity string, at netip.Prefix) (uint64, []incr.Row) {
+	var in []netip.Prefix
+	for _, row := range r.All(cidrs) {
+		if p := row.Value.(netip.Prefix); p.Bits() <= at.Bits() && p.Contains(at.Addr()) {
+			in = append(in, p)
+		}
+	}
+	if identity == "" && len(in) == 0 {
+		return 0, nil
+	}
+	slices.SortFunc(in, comparePrefixes)
+	c := &Class{Identity: identity, Prefixes: in}
+	c.ID = model.ID(c)
+	return c.ID, []incr.Row{{Table: Classes, Key: fmt.Sprintf("%016x", c.ID), Value: c}}
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return a.Bits() - b.Bits()
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
+	"fairlead.io/fairlead/model/merge"
+)
+
+// Governed is the policies that select a workload, put together: its policy set.
+// Two workloads with equal content share the set.
+type Governed struct {
+	ID    uint64             `json:"-"`
+	Deny  []model.AuthRule   `json:"deny,omitempty"`
+	Allow [][]model.AuthRule `json:"allow,omitempty"` // a group for each plane that governs
+	Ports []GovernedPort     `json:"ports,omitempty"` // sorted
+}
+
+// GovernedPort is a port of the workload that policies tell apart.
+type GovernedPort struct {
+	Port uint16    `json:"port"`
+	App  model.App `json:"app,omitempty"` // an HTTP protocol, or "" for opaque
+}
+
+// governStage finds the policy set of every workload, local or not: the remote
+// ones' policies fold into this node's clusters.
+func (b *builder) governStage() incr.Stage {
+	return incr.Stage{Name: "plan/govern",
+		Keys: map[incr.Table]func(string, any) []string{workloads: self("")},
+		Compute: func(r *incr.Reader, key string) []incr.Row {
+			w, _ := r.Get(workloads, key).(*model.Workload)
+			if w == nil || w.HostNetwork {
+				return nil
+			}
+			g, origins := b.govern(r, w)
+			return append(origins, incr.Row{Table: governed, Key: key, Value: g})
+		}}
+}
+
+func (b *builder) govern(r *incr.Reader, w *model.Workload) (*Governed, []incr.Row) {
+	g := &Governed{}
+	var origins []incr.Row
+	ns, _ := r.Get(namespaces, w.Namespace).(*model.Namespace)
+	for _, plane := range b.planes {
+		governs := ns != nil && slices.Contains(ns.DefaultDeny, plane)
+		var allow []model.AuthRule
+		rows := append(r.Select(authzTable(plane), "namespace", w.Namespace), r.Select(authzTable(plane), "namespace", "")...)
+		for _, row := range rows {
+			a := row.Value.(*model.Authorization)
+			if !selects(a.Target, w) {
+				continue
+			}
+			rules := resolveDestination(a.Rules, w.Addresses, !a.Deny)
+			origins = append(origins, ruleOrigins(rules)...)
+			if a.Deny {
+				g.Deny = append(g.Deny, rules...)
+			} else {
+				governs = true
+				allow = append(allow, rules...)
+			}
+		}
+		if governs {
+			g.Allow = append(g.Allow, sortRules(allow))
+		}
+	}
+	g.Deny = sortRules(g.Deny)
+	g.Allow = sortGroups(g.Allow)
+	if len(g.Deny) == 0 && len(g.Allow) == 0 {
+		return g, nil // nobody governs it
+	}
+	g.Ports = governedPorts(r, w, g)
+	g.ID = model.ID(g)
+	for _, p := range g.Ports {
+		if pol := g.Policy(p.Port); p.App.IsHTTP() && pol != nil {
+			origins = append(origins, policyOrigins(pol)...)
+		}
+	}
+	return g, unique(origins)
+}
+
+func selects(t model.Target, w *model.Workload) bool {
+	if t.Namespace != "" && t.Namespace != w.Namespace {
+		return false
+	}
+	if t.ServiceAccount != "" && w.Identity != "" && identityAccount(w.Identity) != t.ServiceAccount {
+		return false
+	}
+	return hasLabels(w.Labels, t.Labels)
+}
+
+func hasLabels(have, want map[string]string) bool {
+	for k, v := range want {
+		if h, ok := have[k]; !ok || h != v {
+			return false
+		}
+	}
+	return true
+}
+
+// identityAccount is the service account of a SPIFFE id.
+func identityAccount(id string) string {
+	for i := len(id) - 1; i >= 0; i-- {
+		if id[i] == '/' {
+			return id[i+1:]
+		}
+	}
+	return id
+}
+
+// RuleID is the rule's name in RBAC policies, flows and Origins, and in hex its
+// number in the kernel.
+func RuleID(rule model.AuthRule) uint64 { return model.ID(rule) }
+
+// RuleName is RuleID as it appears in names.
+func RuleName(rule model.AuthRule) string { return fmt.Sprintf("%016x", RuleID(rule)) }
+
+func ruleOrigins(rules []model.AuthRule) []incr.Row {
+	out := make([]incr.Row, 0, len(rules))
+	for _, rule := range rules {
+		id := RuleName(rule)
+		out = append(out, incr.Row{Table: Origins, Key: id, Value: &Origin{ID: id, Sources: rule.Src}})
+	}
+	return out
+}
+
+// policyOrigins names the rules as they stand in a policy, resolved for a port.
+func policyOrigins(p *Policy) []incr.Row {
+	out := ruleOrigins(p.Deny)
+	for _, g := range p.Allow {
+		out = append(out, ruleOrigins(g)...)
+	}
+	return out
+}
+
+// sortRules orders by content and drops repeats; the first of equal rules keeps
+// its origin.
+func sortRules(rules []model.AuthRule) []model.AuthRule {
+	type keyed struct {
+		key  string
+		rule model.AuthRule
+	}
+	ks := make([]keyed, len(rules))
+	for i, r := range rules {
+		ks[i] = keyed{string(model.Bytes(r)), r}
+	}
+	slices.SortStableFunc(ks, func(a, b keyed) int { return cmp.Compare(a.key, b.key) })
+	out := make([]model.AuthRule, 0, len(ks))
+	for i, k := range ks {
+		if i == 0 || k.key != ks[i-1].key {
+			out = append(out, k.rule)
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
+
+// sortGroups orders the groups and drops repeats: two planes that allow the same
+// are one demand.
+func sortGroups(groups [][]model.AuthRule) [][]model.AuthRule {
+	key := func(g []model.AuthRule) string { return string(model.Bytes(g)) }
+	slices.SortStableFunc(groups, func(a, b []model.AuthRule) int { return cmp.Compare(key(a), key(b)) })
+	return slices.CompactFunc(groups, func(a, b []model.AuthRule) bool { return key(a) == key(b) })
+}
+
+// resolveDestination judges conditions over the destination's address, which is
+// known here: a condition that holds is dropped, a rule with one that fails is.
+// In an Allow it must hold for every address of the workload, in a Deny for any.
+func resolveDestination(rules []model.AuthRule, addrs []netip.Addr, allow bool) []model.AuthRule {
+	out := make([]model.AuthRule, 0, len(rules))
+next:
+	for _, rule := range rules {
+		var when []model.Condition
+		for _, c := range rule.When {
+			if c.Kind != model.OnDestinationIP {
+				when = append(when, c)
+				continue
+			}
+			if !destinationHolds(c, addrs, allow) {
+				continue next
+			}
+		}
+		rule.When = when
+		out = append(out, rule)
+	}
+	return out
+}
+
+func destinationHolds(c model.Condition, addrs []netip.Addr, all bool) bool {
+	holds := func(a netip.Addr) bool {
+		contains := func(p netip.Prefix) bool { return p.Contains(a) }
+		return (len(c.Prefixes) == 0 || slices.ContainsFunc(c.Prefixes, contains)) && !slices.ContainsFunc(c.NotPrefixes, contains)
+	}
+	if all {
+		return len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !holds(a) })
+	}
+	return slices.ContainsFunc(addrs, holds)
+}
+
+// governedPorts lists the ports that the workload serves, with what its services
+// say of them, and the ports that its rules name.
+func governedPorts(r *incr.Reader, w *model.Workload, g *Governed) []GovernedPort {
+	apps := map[uint16]model.App{}
+	for _, p := range w.Ports {
+		apps[p.Port] = ""
+	}
+	for _, p := range rulePorts(g) {
+		apps[p] = ""
+	}
+	for port, app := range servedPorts(r, w) {
+		apps[port] = app
+	}
+	out := make([]GovernedPort, 0, len(apps))
+	for p, app := range apps {
+		out = append(out, GovernedPort{p, app})
+	}
+	slices.SortFunc(out, func(a, b GovernedPort) int { return cmp.Compare(a.Port, b.Port) })
+	return out
+}
+
+// servedPorts maps the workload's TCP ports behind some service to the protocol
+// that the service's owner gives them. If services differ, the smallest HTTP
+// protocol by name stands: a port that anybody takes for HTTP is judged by request.
+func servedPorts(r *incr.Reader, w *model.Workload) map[uint16]model.App {
+	out := map[uint16]model.App{}
+	for _, a := range w.Addresses {
+		for _, row := range r.Select(endpoints, "addr", a.String()) {
+			eps := row.Value.(*model.Endpoints)
+			for _, p := range eps.Ports {
+				if p.Protocol != model.TCP {
+					continue
+				}
+				for _, e := range p.Backends {
+					if e.Addr != a {
+						continue
+					}
+					app := effectiveApp(r, eps.Namespace, eps.Service, p.Port)
+					if !app.IsHTTP() {
+						app = ""
+					}
+					if had, ok := out[e.Port]; !ok || had == "" || (app != "" && app < had) {
+						out[e.Port] = app
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+// effectiveApp is the protocol of a service's port as its owner sees it.
+func effectiveApp(r *incr.Reader, namespace, service string, port uint16) model.App {
+	if f, ok := r.Get(merge.Frontends, model.FrontendKey(namespace, service, port)).(*model.Frontend); ok && f.App != "" {
+		return f.App
+	}
+	if s, ok := r.Get(services, namespace+"/"+service).(*model.Service); ok {
+		if p := s.Port(port); p != nil {
+			return p.App
+		}
+	}
+	return ""
+}
+
+func rulePorts(g *Governed) []uint16 {
+	var out []uint16
+	add := func(rules []model.AuthRule) {
+		for _, r := range rules {
+			for _, o := range r.To {
+				out = append(append(out, o.Ports...), o.NotPorts...)
+			}
+			for _, c := range r.When {
+				if c.Kind == model.OnDestinationPort {
+					out = append(append(out, c.Ports...), c.NotPorts...)
+				}
+			}
+		}
+	}
+	add(g.Deny)
+	for _, a := range g.Allow {
+		add(a)
+	}
+	return out
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
+)
+
+// InboundListener is the name of the listener that takes connections for local
+// pods from sources that no proxy of the mesh has checked.
+const InboundListener = "in/http"
+
+// inbound is a policy that is judged at a local pod's port.
+type inbound struct {
+	App    model.App `json:"app"`
+	Policy *Policy   `json:"policy"`
+}
+
+// podStage computes the rows of the node's own pods.
+func (b *builder) podStage() incr.Stage {
+	return incr.Stage{Name: "plan/pod",
+		Keys: map[incr.Table]func(string, any) []string{
+			workloads: func(k string, v any) []string {
+				if w := v.(*model.Workload); w.Node != b.node || w.HostNetwork {
+					return nil
+				}
+				return []string{k}
+			},
+		},
+		Compute: func(r *incr.Reader, key string) []incr.Row {
+			w, _ := r.Get(workloads, key).(*model.Workload)
+			g, _ := r.Get(governed, key).(*Governed)
+			if w == nil || g == nil {
+				return nil
+			}
+			var out []incr.Row
+			listener := ""
+			if w.Capture {
+				l := outboundListener(r, w)
+				listener = l.Name
+				out = append(out, incr.Row{Table: Listeners, Key: l.Name, Value: l})
+			}
+			for _, a := range w.Addresses {
+				out = append(out, incr.Row{Table: Pods, Key: a.String(), Value: &Pod{Addr: a, Name: key, Set: g.ID, Listener: listener, ProbePorts: w.ProbePorts}})
+			}
+			if g.ID == 0 {
+				return out
+			}
+			out = append(out, incr.Row{Table: sets, Key: fmt.Sprintf("%016x", g.ID), Value: g})
+			return append(out, inboundScopes(w, g)...)
+		}}
+}
+
+// outboundListener is the proxy port of a captured pod: its identity and the
+// predicates over labels that it satisfies.
+func outboundListener(r *incr.Reader, w *model.Workload) *Listener {
+	l := &Listener{Identity: w.Identity}
+	for _, row := range r.All(predicates) {
+		if hasLabels(w.Labels, row.Value.(map[string]string)) {
+			l.Selects = append(l.Selects, row.Key)
+		}
+	}
+	l.Name = "out/http/" + model.Hash(l)[:16]
+	return l
+}
+
+// inboundScopes leads connections for the pod's guarded HTTP ports to the route
+// table of their policy; pods with the same policy share it.
+func inboundScopes(w *model.Workload, g *Governed) []incr.Row {
+	out := []incr.Row{{Table: Listeners, Key: InboundListener, Value: &Listener{Name: InboundListener, Inbound: true}}}
+	for _, p := range g.Ports {
+		if !p.App.IsHTTP() {
+			continue
+		}
+		in := &inbound{App: p.App, Policy: g.Policy(p.Port)}
+		name := "in/" + model.Hash(in)
+		out = append(out, incr.Row{Table: inbounds, Key: name, Value: in})
+		for _, a := range w.Addresses {
+			dst := netip.AddrPortFrom(a, p.Port)
+			out = append(out, incr.Row{Table: Scopes, Key: dst.String(), Value: &Scope{Destination: dst, RouteTable: name}})
+		}
+	}
+	return out
+}
+
+// inboundStage makes the route tables of inbound policies: one route to where the
+// client dialled, behind the policy with identities resolved to addresses.
+func (b *builder) inboundStage() incr.Stage {
+	return incr.Stage{Name: "plan/inbound",
+		Keys: map[incr.Table]func(string, any) []string{inbounds: self("")},
+		Compute: func(r *incr.Reader, key string) []incr.Row {
+			in, _ := r.Get(inbounds, key).(*inbound)
+			if in == nil {
+				return nil
+			}
+			route := Route{Original: true, App: in.App}
+			if in.Policy != nil {
+				p := *in.Policy
+				p.Known = knownIdentities(r, &p)
+				route.Policy = &p
+			}
+			route.ID = model.Hash(&route)
+			return []incr.Row{{Table: RouteTables, Key: key, Value: &RouteTable{Name: key, Routes: []Route{route}}}}
+		}}
+}
+
+// knownIdentities lists the identities that the policy's matches could hold for,
+// with their addresses.
+func knownIdentities(r *incr.Reader, p *Policy) []KnownIdentity {
+	ms := identityMatches(p)
+	if len(ms) == 0 {
+		return nil
+	}
+	byID := map[string][]netip.Addr{}
+	for _, row := range r.All(workloads) {
+		w := row.Value.(*model.Workload)
+		if w.HostNetwork || w.Identity == "" {
+			continue
+		}
+		if slices.ContainsFunc(ms, func(m model.StringMatch) bool { return Matches(m, w.Identity) }) {
+			byID[w.Identity] = append(byID[w.Identity], w.Addresses...)
+		}
+	}
+	out := make([]KnownIdentity, 0, len(byID))
+	for id, addrs := range byID {
+		slices.SortFunc(addrs, netip.Addr.Compare)
+		out = append(out, KnownIdentity{id, slices.Compact(addrs)})
+	}
+	slices.SortFunc(out, func(a, b KnownIdentity) int { return strings.Compare(a.Identity, b.Identity) })
+	return out
+}
+
+func identityMatches(p *Policy) []model.StringMatch {
+	var out []model.StringMatch
+	add := func(rules []model.AuthRule) {
+		for _, r := range rules {
+			for _, f := range r.From {
+				out = append(append(out, f.Identities...), f.NotIdentities...)
+			}
+			for _, c := range r.When {
+				if c.Kind == model.OnIdentity {
+					out = append(append(out, c.Values...), c.NotValues...)
+				}
+			}
+		}
+	}
+	add(p.Deny)
+	for _, g := range p.Allow {
+		add(g)
+	}
+	return out
+}
+
+// verdictStage spreads a policy set over the classes of sources. A row is written
+// only where it differs from what the row that is tried after it says.
+func (b *builder) verdictStage() incr.Stage {
+	return incr.Stage{Name: "plan/verdict",
+		Keys: map[incr.Table]func(string, any) []string{sets: self("")},
+		Compute: func(r *incr.Reader, key string) []incr.Row {
+			g, _ := r.Get(sets, key).(*Governed)
+			if g == nil {
+				return nil
+			}
+			var out []incr.Row
+			put := func(v Verdict) { out = append(out, incr.Row{Table: Verdicts, Key: v.Key(), Value: &v}) }
+			classes := r.All(Classes)
+			for _, p := range append([]GovernedPort{{}}, g.Ports...) {
+				for _, proto := range protocols(p.Port) {
+					http := p.App.IsHTTP() && proto == model.TCP
+					rest, rule := g.verdict(&Class{}, p.Port, http)
+					put(Verdict{Set: g.ID, Any: true, Port: p.Port, Proto: proto, Action: rest, Rule: rule})
+					for _, row := range classes {
+						c := row.Value.(*Class)
+						if a, rule := g.verdict(c, p.Port, http); a != rest {
+							put(Verdict{Set: g.ID, Class: c.ID, Port: p.Port, Proto: proto, Action: a, Rule: rule})
+						}
+					}
+				}
+			}
+			return out
+		}}
+}
+
+func protocols(port uint16) []model.Protocol {
+	if port == 0 {
+		return []model.Protocol{""}
+	}
+	return []model.Protocol{model.TCP, model.UDP}
+}
