@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package hubble keeps the node's recent flows and hands them to observers: what
+// the kernel decided about connections and what the proxy answered to requests.
+package hubble
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Flow is one decision. Kernel flows have no HTTP; proxy flows have.
+type Flow struct {
+	Time        time.Time      `json:"time"`
+	Node        string         `json:"node"`
+	Verdict     string         `json:"verdict"` // forwarded, redirected, dropped, denied
+	Reason      string         `json:"reason,omitempty"`
+	Direction   string         `json:"direction,omitempty"` // egress, ingress
+	Protocol    string         `json:"protocol,omitempty"`
+	Source      Peer           `json:"source"`
+	Destination Peer           `json:"destination"`
+	Service     string         `json:"service,omitempty"`   // ns/name:port that the client dialled
+	DecidedBy   []string       `json:"decidedBy,omitempty"` // objects and fields that decided
+	Rule        string         `json:"rule,omitempty"`      // id behind DecidedBy
+	HTTP        *HTTP          `json:"http,omitempty"`
+	Process     string         `json:"process,omitempty"` // command and pid, for connects
+	Upstream    netip.AddrPort `json:"upstream,omitzero"`
+}
+
+// Peer is one end of a flow.
+type Peer struct {
+	Addr     netip.AddrPort `json:"addr,omitzero"`
+	Pod      string         `json:"pod,omitempty"` // ns/name
+	Identity string         `json:"identity,omitempty"`
+}
+
+// HTTP is the request and its answer.
+type HTTP struct {
+	Method    string        `json:"method"`
+	Authority string        `json:"authority"`
+	Path      string        `json:"path"`
+	Status    uint32        `json:"status"`
+	Flags     string        `json:"flags,omitempty"` // Envoy's response flags and details
+	Duration  time.Duration `json:"duration"`
+}
+
+// Name is the pod if it is known, else the address.
+func (p Peer) Name() string {
+	if p.Pod == "" {
+		return p.Addr.String()
+	}
+	if p.Addr.IsValid() {
+		return p.Pod + ":" + strings.TrimPrefix(p.Addr.String(), p.Addr.Addr().String()+":")
+	}
+	return p.Pod
+}
+
+// Ring holds the last flows and feeds followers. Safe for concurrent use.
+type Ring struct {
+	mu        sync.Mutex
+	flows     []Flow
+	next      int
+	full      bool
+	followers map[chan Flow]struct{}
+	lost      uint64
+	seen      uint64
+}
+
+// NewRing keeps the last n flows.
+func NewRing(n int) *Ring {
+	return &Ring{flows: make([]Flow, n), followers: map[chan Flow]struct{}{}}
+}
+
+// Add records a flow. A follower that does not keep up loses it, counted in Lost.
+func (r *Ring) Add(f Flow) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.flows[r.next] = f
+	r.next = (r.next + 1) % len(r.flows)
+	r.full = r.full || r.next == 0
+	r.seen++
+	for c := range r.followers {
+		select {
+		case c <- f:
+		default:
+			r.lost++
+		}
+	}
+}
+
+// Last returns up to n recent flows, oldest first.
+func (r *Ring) Last(n int) []Flow {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last(n)
+}
+
+func (r *Ring) last(n int) []Flow {
+	all := slices.Clone(r.flows[:r.next])
+	if r.full {
+		all = slices.Concat(r.flows[r.next:], r.flows[:r.next])
+	}
+	return all[max(0, len(all)-n):]
+}
+
+// Follow returns up to n recent flows and a channel of those after them. Call stop
+// when done; the channel is not closed.
+func (r *Ring) Follow(n int) (recent []Flow, flows <-chan Flow, stop func()) {
+	c := make(chan Flow, 4096)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.followers[c] = struct{}{}
+	return r.last(n), c, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.followers, c)
+	}
+}
+
+// Counts are the flows that were added, and those that followers lost.
+func (r *Ring) Counts() (seen, lost uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen, r.lost
+}
