@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// Proxy ports are taken from here, on the loopback addresses of the node.
+const (
+	firstPort = 15100
+	lastPort  = 15999
+	// portRest is how long a port that was given back is not used again, so that a
+	// connection that is still on its way does not meet another listener.
+	portRest = 5 * time.Minute
+)
+
+// ports gives each listener a port and keeps it over restarts. Not safe for
+// concurrent use.
+type ports struct {
+	file  string
+	now   func() time.Time
+	state portState
+}
+
+type portState struct {
+	Used    map[string]uint16    `json:"used"`
+	Resting map[uint16]time.Time `json:"resting"`
+}
+
+// openPorts reads what an earlier agent gave out. A file that cannot be read as
+// what it is stands for none: its ports are found out by whoever binds them.
+func openPorts(file string, now func() time.Time) (*ports, error) {
+	p := &ports{file: file, now: now, state: portState{Used: map[string]uint16{}, Resting: map[uint16]time.Time{}}}
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read proxy ports: %w", err)
+	}
+	var s portState
+	if err := json.Unmarshal(b, &s); err == nil && s.valid() {
+		p.state = s
+	}
+	return p, nil
+}
+
+func (s portState) valid() bool {
+	seen := map[uint16]bool{}
+	for _, n := range s.Used {
+		if n < firstPort || n > lastPort || seen[n] {
+			return false
+		}
+		seen[n] = true
+	}
+	return s.Used != nil && s.Resting != nil
+}
+
+// get is the listener's port, 0 if it has none.
+func (p *ports) get(listener string) uint16 { return p.state.Used[listener] }
+
+// allocate gives the listener its port: the one it has, or the lowest that is
+// neither used nor resting.
+func (p *ports) allocate(listener string) (uint16, error) {
+	if n, ok := p.state.Used[listener]; ok {
+		return n, nil
+	}
+	taken := map[uint16]bool{}
+	for _, n := range p.state.Used {
+		taken[n] = true
+	}
+	for n, until := range p.state.Resting {
+		if p.now().Before(until) {
+			taken[n] = true
+		} else {
+			delete(p.state.Resting, n)
+		}
+	}
+	for n := uint16(firstPort); n <= lastPort; n++ {
+		if !taken[n] {
+			p.state.Used[listener] = n
+			return n, p.save()
+		}
+	}
+	return 0, fmt.Errorf("allocate proxy port for %s: all of %d-%d are in use", listener, firstPort, lastPort)
+}
+
+// release gives the listener's port back; it rests before it is used again.
+func (p *ports) release(listener string) error {
+	n, ok := p.state.Used[listener]
+	if !ok {
+		return nil
+	}
+	delete(p.state.Used, listener)
+	p.state.Resting[n] = p.now().Add(portRest)
+	return p.save()
+}
+
+// listeners are the names that have a port, sorted.
+func (p *ports) listeners() []string { return slices.Sorted(maps.Keys(p.state.Used)) }
+
+func (p *ports) save() error {
+	b, err := json.MarshalIndent(p.state, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode proxy ports: %w", err)
+	}
+	tmp := filepath.Join(filepath.Dir(p.file), "."+filepath.Base(p.file)+".new")
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return fmt.Errorf("write proxy ports: %w", err)
+	}
+	if err := os.Rename(tmp, p.file); err != nil {
+		return fmt.Errorf("write proxy ports: %w", err)
+	}
+	return nil
+}
