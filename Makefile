@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+GO ?= go
+BIN := bin/fairlead
+export ENVOY ?= $(shell hack/envoy.sh 2>/dev/null)
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: build
+build: ## build bin/fairlead
+	$(GO) build -trimpath -o $(BIN) ./cmd/fairlead
+
+.PHONY: setup
+setup: ## install what the tests and the demo need (as root, on Debian)
+	hack/setup.sh
+
+.PHONY: demo
+demo: setup build ## two nodes, an application, Istio to SMI and back under load
+	hack/demo.sh
+
+.PHONY: test
+test: setup build ## run every test that no change may break (as root)
+	hack/test.sh
+
+.PHONY: bench
+bench: setup build ## run the benchmarks; ratios and counts go to docs/performance.md
+	hack/bench.sh
+
+.PHONY: generate
+generate: ## rebuild the eBPF objects (needs clang-19) and the golden files
+	$(GO) generate ./bpf/...
+	$(GO) test ./translators/... ./conformance/... -update
+
+.PHONY: lint
+lint: ## check formatting, vet and cross-build
+	hack/lint.sh
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin
