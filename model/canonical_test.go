@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+)
+
+func TestCanonicalRule(t *testing.T) {
+	id := func(s string) StringMatch { return StringMatch{Kind: Exact, Value: s} }
+	ip := netip.MustParsePrefix
+	a := AuthRule{
+		From: []Peer{{Identities: []StringMatch{id("b"), id("a"), id("b")}}, {IPs: []netip.Prefix{ip("10.0.0.0/8"), ip("1.0.0.0/8")}}},
+		To:   []Operation{{Ports: []uint16{443, 80}, Methods: []StringMatch{id("PUT"), id("GET")}}, {Paths: []StringMatch{id("/")}}},
+		When: []Condition{{Kind: OnIdentity, Values: []StringMatch{id("x")}}, {Kind: OnHeader, Name: "h", NotValues: []StringMatch{id("b"), id("a")}}},
+		Src:  []Source{{Name: "a"}},
+	}
+	b := AuthRule{
+		From: []Peer{{IPs: []netip.Prefix{ip("1.0.0.0/8"), ip("10.0.0.0/8")}}, {Identities: []StringMatch{id("a"), id("b")}}},
+		To:   []Operation{{Paths: []StringMatch{id("/")}}, {Ports: []uint16{80, 443, 80}, Methods: []StringMatch{id("GET"), id("PUT")}}},
+		When: []Condition{{Kind: OnHeader, Name: "h", NotValues: []StringMatch{id("a"), id("b")}}, {Kind: OnIdentity, Values: []StringMatch{id("x")}}},
+	}
+	before := Bytes(a)
+	ca := a.Canonical()
+	if got, want := Bytes(ca), Bytes(b.Canonical()); !bytes.Equal(got, want) {
+		t.Errorf("not the same:\n%s\n%s", got, want)
+	}
+	if len(ca.Src) != 1 {
+		t.Error("the origin is lost")
+	}
+	if !bytes.Equal(before, Bytes(a)) {
+		t.Error("the argument was changed")
+	}
+	if got := Bytes(AuthRule{From: []Peer{}}.Canonical()); string(got) != "{}" {
+		t.Errorf("empty lists: %s", got)
+	}
+}
