@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package pipeline is the one way through the house: objects in, a node's plan
+// out. The command line runs it once over files, the agent after every change; the
+// code is the same.
+//
+//	objects ── translators ──► model ── merge ──► plan
+package pipeline
+
+import (
+	"slices"
+	"strings"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
+	"fairlead.io/fairlead/model/merge"
+	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/host"
+	"fairlead.io/fairlead/translators/istio"
+	"fairlead.io/fairlead/translators/kubernetes"
+	"fairlead.io/fairlead/translators/objects"
+	"fairlead.io/fairlead/translators/smi"
+)
+
+// Options are the inputs that are not objects.
+type Options struct {
+	Node         string // whose plan
+	TrustDomain  string // of the workloads' identities; "" = cluster.local
+	IstioVersion string // whose behaviour is wanted; "" = the newest that is known
+}
+
+// Planes is the explicit list of control planes, in the documented order: where a
+// namespace names no owner, the first that has routes for a frontend serves them.
+func Planes(o Options) ([]translators.Translator, error) {
+	i, err := istio.New(istio.Options{Version: o.IstioVersion, TrustDomain: o.TrustDomain})
+	if err != nil {
+		return nil, err
+	}
+	return []translators.Translator{i, smi.New(smi.Options{TrustDomain: o.TrustDomain})}, nil
+}
+
+// Pipeline computes the plan of one node. It is not safe for concurrent use.
+type Pipeline struct {
+	store *incr.Store
+	host  *host.Host
+}
+
+// New returns an empty pipeline.
+func New(o Options) (*Pipeline, error) {
+	planes, err := Planes(o)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(planes))
+	for i, p := range planes {
+		names[i] = p.Plane()
+	}
+	store := incr.New()
+	h := host.New(store, kubernetes.New(kubernetes.Options{TrustDomain: o.TrustDomain}), planes...)
+	store.Add(merge.Stage(names))
+	plan.Register(store, o.Node, names)
+	return &Pipeline{store: store, host: h}, nil
+}
+
+// Registry knows the kinds that the pipeline reads.
+func (p *Pipeline) Registry() *objects.Registry { return p.host.Registry() }
+
+// Load makes the inputs the whole configuration and recomputes what that changes.
+// It returns the changed rows of every table.
+func (p *Pipeline) Load(inputs ...objects.Input) []incr.Change {
+	return p.Replace(objects.Decode(p.Registry(), inputs...))
+}
+
+// Replace is Load of a batch that was decoded already.
+func (p *Pipeline) Replace(b *objects.Batch) []incr.Change {
+	p.host.Replace(b)
+	return p.store.Run()
+}
+
+// Rows returns a table in the order of its keys.
+func (p *Pipeline) Rows(t incr.Table) []incr.Row { return p.store.Rows(t) }
+
+// Get returns a row's value, nil if there is none.
+func (p *Pipeline) Get(t incr.Table, key string) any { return p.store.Get(t, key) }
+
+// Computed counts the keys that each stage has computed so far.
+func (p *Pipeline) Computed() map[string]int { return p.store.Computed() }
+
+// Diagnostics lists everything that was found, sorted.
+func (p *Pipeline) Diagnostics() []model.Diagnostic {
+	out := p.host.Diagnostics()
+	for _, r := range p.store.Rows(merge.Diagnostics) {
+		out = append(out, r.Value.([]model.Diagnostic)...)
+	}
+	slices.SortStableFunc(out, model.CompareDiagnostics)
+	return slices.Compact(out)
+}
+
+// Fate is what became of one object.
+type Fate struct {
+	Kind        string             `json:"kind"`
+	Namespace   string             `json:"namespace,omitempty"`
+	Name        string             `json:"name"`
+	File        string             `json:"file,omitempty"`
+	Line        int                `json:"line,omitempty"`
+	Outcome     model.Outcome      `json:"outcome"` // the worst of its diagnostics
+	Diagnostics []model.Diagnostic `json:"diagnostics,omitempty"`
+}
+
+// Fates tells of every object that is in use, in the order of the stream, and
+// returns the diagnostics that belong to none of them.
+func (p *Pipeline) Fates() (fates []Fate, rest []model.Diagnostic) {
+	type id struct{ kind, namespace, name string }
+	at := map[id]int{}
+	var all []*objects.Object
+	for _, k := range p.Registry().Kinds() {
+		for _, r := range p.store.Rows(translators.Objects(k)) {
+			all = append(all, r.Value.(*objects.Object))
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *objects.Object) int {
+		if c := strings.Compare(a.Place.File, b.Place.File); c != 0 {
+			return c
+		}
+		return a.Place.First - b.Place.First
+	})
+	for _, o := range all {
+		f := Fate{Kind: o.Kind.Kind, Namespace: o.Namespace, Name: o.Name, File: o.Place.File, Line: o.Place.First, Outcome: model.Translated}
+		if o.Invalid {
+			f.Outcome = model.Refused
+		}
+		at[id{f.Kind, f.Namespace, f.Name}] = len(fates)
+		fates = append(fates, f)
+	}
+	for _, d := range p.Diagnostics() {
+		i, ok := at[id{d.Source.Kind, d.Source.Namespace, d.Source.Name}]
+		if !ok {
+			rest = append(rest, d)
+			continue
+		}
+		fates[i].Diagnostics = append(fates[i].Diagnostics, d)
+		fates[i].Outcome = worse(fates[i].Outcome, d.Outcome)
+	}
+	return fates, rest
+}
+
+func worse(a, b model.Outcome) model.Outcome {
+	rank := map[model.Outcome]int{model.Translated: 0, model.Approximated: 1, model.Refused: 2}
+	if rank[b] > rank[a] {
+		return b
+	}
+	return a
+}

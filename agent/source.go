@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// A change is taken up when nothing more has come for settle, or after settleMax
+// of steady changes.
+const (
+	settle    = 20 * time.Millisecond
+	settleMax = 500 * time.Millisecond
+)
+
+// watchFolder calls changed once at the start and then after every change below
+// the folder, until the context ends. Files whose name starts with a dot are
+// somebody's work in progress and wake nobody.
+func watchFolder(ctx context.Context, log *slog.Logger, dir string, changed func()) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", dir, err)
+	}
+	defer w.Close()
+	if err := watchBelow(w, dir); err != nil {
+		return err
+	}
+	changed()
+	var quiet, late <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-w.Events:
+			if !ok {
+				return fmt.Errorf("watch %s: the watcher ended", dir)
+			}
+			if strings.HasPrefix(filepath.Base(e.Name), ".") {
+				continue
+			}
+			if e.Has(fsnotify.Create) {
+				if err := watchBelow(w, e.Name); err != nil {
+					log.Warn("cannot watch folder", "path", e.Name, "error", err)
+				}
+			}
+			quiet = time.After(settle)
+			if late == nil {
+				late = time.After(settleMax)
+			}
+		case err := <-w.Errors:
+			// Events were lost; the folder is read whole, so one more reading is enough.
+			log.Warn("folder watch lost events", "path", dir, "error", err)
+			quiet = time.After(settle)
+		case <-quiet:
+			quiet, late = nil, nil
+			changed()
+		case <-late:
+			quiet, late = nil, nil
+			changed()
+		}
+	}
+}
+
+// watchBelow adds a folder and every folder in it; a path that is not a folder, or
+// is gone again, is none.
+func watchBelow(w *fsnotify.Watcher, root string) error {
+	return filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			if path != root || strings.HasPrefix(filepath.Base(path), ".") {
+				return nil // gone again before it was read
+			}
+			return fmt.Errorf("watch %s: %w", root, err)
+		}
+		if !e.IsDir() {
+			return nil
+		}
+		if err := w.Add(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("watch %s: %w", path, err)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command fairlead runs the mesh configuration that you already have on one
+// sidecar-free data plane.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes: 0 fine, 1 something is wrong with the input or the system, 2 the
+// command was used wrongly.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// exitError ends the program with a code; an empty message has been printed already.
+type exitError struct {
+	code int
+	msg  string
+}
+
+func (e *exitError) Error() string { return e.msg }
+
+// usageError is for wrong flags and arguments.
+func usageError(format string, a ...any) error {
+	return &exitError{exitUsage, fmt.Sprintf(format, a...)}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, root()))
+}
+
+func run(ctx context.Context, cmd *cobra.Command) int {
+	err := cmd.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	var e *exitError
+	if !errors.As(err, &e) {
+		e = &exitError{exitFailed, err.Error()}
+	}
+	if e.msg != "" {
+		fmt.Fprintln(cmd.ErrOrStderr(), "fairlead: "+e.msg)
+	}
+	return e.code
+}
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "fairlead",
+		Short: "Run the mesh configuration that you already have on one sidecar-free data plane",
+		Long: `Fairlead takes Istio and SMI configuration and runs it on an eBPF datapath and
+one stock Envoy per node.
+
+Start with "fairlead translate -f YOUR-MANIFESTS/": it needs no cluster and no
+privileges, and says what becomes of every object.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError("%v\nRun \"%s --help\" for its flags.", err, c.CommandPath())
+	})
+	c.AddCommand(offlineCommands()...)
+	c.AddCommand(nodeCommands()...)
+	return c
+}
+
+// noArgs refuses arguments with a hint.
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError("%s takes no arguments, got %q: name files with -f", c.CommandPath(), args[0])
+	}
+	return nil
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
+	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/translators/objects"
+)
+
+// offlineCommands need no privileges, no cluster and no Linux.
+func offlineCommands() []*cobra.Command {
+	return []*cobra.Command{translateCommand(), planCommand(), renderCommand()}
+}
+
+// input is the flags that say what to read.
+type input struct {
+	files        []string
+	istioVersion string
+	trustDomain  string
+}
+
+func inputFlags(c *cobra.Command) *input {
+	in := &input{}
+	c.Flags().StringArrayVarP(&in.files, "file", "f", nil, "file or folder of manifests, - for standard input; repeat for more")
+	c.Flags().StringVar(&in.istioVersion, "istio-version", "", "Istio release whose defaults are meant (default: the newest that is known)")
+	c.Flags().StringVar(&in.trustDomain, "trust-domain", "cluster.local", "trust domain of the workloads' identities")
+	return in
+}
+
+// load reads the files into a fresh pipeline for a node.
+func (in *input) load(c *cobra.Command, node string) (*pipeline.Pipeline, *objects.Batch, error) {
+	if len(in.files) == 0 {
+		return nil, nil, usageError("nothing to read: name files or folders with -f, or - for standard input")
+	}
+	p, err := pipeline.New(pipeline.Options{Node: node, IstioVersion: in.istioVersion, TrustDomain: in.trustDomain})
+	if err != nil {
+		return nil, nil, usageError("%v", err)
+	}
+	return p, objects.Decode(p.Registry(), objects.Files(in.files, c.InOrStdin())...), nil
+}
+
+// report is what translate prints.
+type report struct {
+	Objects     []pipeline.Fate    `json:"objects"`
+	Diagnostics []model.Diagnostic `json:"diagnostics,omitempty"` // of no object in particular
+}
+
+func translateCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "translate -f PATH...",
+		Short: "Say what becomes of every object of your manifests",
+		Long: `Translate reads manifests and says what becomes of every object, and of every
+field that does not mean here exactly what it says, with file and line.
+
+Exit status: 0 clean, 1 if something was refused or would widen access, 2 wrong usage.`,
+		Example: "  fairlead translate -f manifests/\n  kubectl get vs,dr,authorizationpolicy -A -o yaml | fairlead translate -f -",
+		Args:    noArgs,
+	}
+	in, out := inputFlags(c), outputFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		p, batch, err := in.load(c, "")
+		if err != nil {
+			return err
+		}
+		p.Replace(batch)
+		var r report
+		r.Objects, r.Diagnostics = p.Fates()
+		if err := out.print(c.OutOrStdout(), r, r.table); err != nil {
+			return err
+		}
+		return failOnErrors(p.Diagnostics())
+	}
+	return c
+}
+
+// failOnErrors gives exit status 1 if a diagnostic is an error.
+func failOnErrors(ds []model.Diagnostic) error {
+	for _, d := range ds {
+		if d.IsError() {
+			return &exitError{code: exitFailed}
+		}
+	}
+	return nil
+}
+
+func (r report) table(w io.Writer) error {
+	var rows [][]string
+	counts := map[model.Outcome]int{}
+	diags := r.Diagnostics
+	for _, o := range r.Objects {
+		name := o.Name
+		if o.Namespace != "" {
+			name = o.Namespace + "/" + o.Name
+		}
+		rows = append(rows, []string{o.Kind, name, string(o.Outcome), fmt.Sprintf("%s:%d", o.File, o.Line)})
+		counts[o.Outcome]++
+		diags = append(diags, o.Diagnostics...)
+	}
+	if err := tabulate(w, []string{"kind", "object", "outcome", "where"}, rows); err != nil {
+		return err
+	}
+	for i, d := range diags {
+		if i == 0 {
+			fmt.Fprintln(w)
+		}
+		printDiagnostic(w, d)
+	}
+	_, err := fmt.Fprintf(w, "\n%d objects: %d translated, %d approximated, %d refused\n", len(r.Objects),
+		counts[model.Translated], counts[model.Approximated], counts[model.Refused])
+	return err
+}
+
+// printDiagnostic writes one diagnostic as "file:line: level: message", its object
+// and advice below.
+func printDiagnostic(w io.Writer, d model.Diagnostic) {
+	level := "note"
+	if d.IsError() {
+		level = "error"
+	} else if d.Effect != model.Cosmetic {
+		level = "warning"
+	}
+	place := "-"
+	if d.Source.File != "" {
+		place = fmt.Sprintf("%s:%d", d.Source.File, d.Source.Line)
+	}
+	fmt.Fprintf(w, "%s: %s: %s\n", place, level, d.Message)
+	fmt.Fprintf(w, "    %s %s [%s, %s, %s]\n", d.Source.Object(), d.Source.Field, d.Code, d.Outcome, d.Effect)
+	if d.Advice != "" {
+		fmt.Fprintf(w, "    %s\n", d.Advice)
+	}
+}
+
+// tableRows is a table of the plan as it is printed.
+type tableRows struct {
+	Table incr.Table `json:"table"`
+	Rows  []any      `json:"rows"`
+}
+
+// nodePlan is what plan prints.
+type nodePlan struct {
+	Node   string      `json:"node"`
+	Tables []tableRows `json:"tables"`
+}
+
+func planCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "plan -f PATH... --node NODE",
+		Short: "Print one node's share of the configuration",
+		Long: `Plan prints the rows that a node's Envoy and kernel get. Manifests without pods are
+placed on the nodes that they name, or on two, the way that "fairlead lab" does.`,
+		Args: noArgs,
+	}
+	in, out := inputFlags(c), outputFlag(c)
+	node := nodeFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		p, err := in.loadPlaced(c, *node)
+		if err != nil {
+			return err
+		}
+		np := nodePlan{Node: *node}
+		for _, t := range plan.Tables() {
+			tr := tableRows{Table: t, Rows: []any{}}
+			for _, r := range p.Rows(t) {
+				tr.Rows = append(tr.Rows, r.Value)
+			}
+			np.Tables = append(np.Tables, tr)
+		}
+		if err := out.print(c.OutOrStdout(), np, func(w io.Writer) error { return planTable(w, p) }); err != nil {
+			return err
+		}
+		return reportErrors(c, p)
+	}
+	return c
+}
+
+func nodeFlag(c *cobra.Command) *string {
+	node := c.Flags().String("node", "", "name of the node")
+	if err := c.MarkFlagRequired("node"); err != nil {
+		panic(err)
+	}
+	return node
+}
+
+func planTable(w io.Writer, p *pipeline.Pipeline) error {
+	var rows [][]string
+	for _, t := range plan.Tables() {
+		for _, r := range p.Rows(t) {
+			rows = append(rows, []string{string(t), r.Key, string(model.Bytes(r.Value))})
+		}
+	}
+	return tabulate(w, []string{"table", "key", "content"}, rows)
+}
+
+// reportErrors prints the diagnostics to standard error, data having gone to
+// standard output, and fails if one is an error.
+func reportErrors(c *cobra.Command, p *pipeline.Pipeline) error {
+	ds := p.Diagnostics()
+	for _, d := range ds {
+		if d.IsError() || d.Effect != model.Cosmetic {
+			printDiagnostic(c.ErrOrStderr(), d)
+		}
+	}
+	return failOnErrors(ds)
+}
