@@ -34,25 +34,56 @@ func SortContent[T any](in []T) []T {
 // Canonical returns the rule with every list in canonical order, so that rules that
 // say the same have the same bytes.
 func (r AuthRule) Canonical() AuthRule {
-	from := make([]Peer, len(r.From))
-	for i, p := range r.From {
-		from[i] = Peer{Identities: SortContent(p.Identities), NotIdentities: SortContent(p.NotIdentities),
-			IPs: SortContent(p.IPs), NotIPs: SortContent(p.NotIPs)}
+	from, to, when := slices.Clone(r.From), slices.Clone(r.To), slices.Clone(r.When)
+	for i := range from {
+		p := &from[i]
+		p.Identities, p.NotIdentities = SortContent(p.Identities), SortContent(p.NotIdentities)
+		p.IPs, p.NotIPs = SortContent(p.IPs), SortContent(p.NotIPs)
 	}
-	to := make([]Operation, len(r.To))
-	for i, o := range r.To {
-		to[i] = Operation{Hosts: SortContent(o.Hosts), NotHosts: SortContent(o.NotHosts),
-			Ports: sortPorts(o.Ports), NotPorts: sortPorts(o.NotPorts),
-			Methods: SortContent(o.Methods), NotMethods: SortContent(o.NotMethods),
-			Paths: SortContent(o.Paths), NotPaths: SortContent(o.NotPaths), Headers: SortContent(o.Headers)}
+	for i := range to {
+		o := &to[i]
+		o.Hosts, o.NotHosts = SortContent(o.Hosts), SortContent(o.NotHosts)
+		o.Ports, o.NotPorts = sortPorts(o.Ports), sortPorts(o.NotPorts)
+		o.Methods, o.NotMethods = SortContent(o.Methods), SortContent(o.NotMethods)
+		o.Paths, o.NotPaths = SortContent(o.Paths), SortContent(o.NotPaths)
+		o.Headers = SortContent(o.Headers)
 	}
-	when := make([]Condition, len(r.When))
-	for i, c := range r.When {
-		when[i] = Condition{Kind: c.Kind, Name: c.Name, Values: SortContent(c.Values), NotValues: SortContent(c.NotValues),
-			Prefixes: SortContent(c.Prefixes), NotPrefixes: SortContent(c.NotPrefixes),
-			Ports: sortPorts(c.Ports), NotPorts: sortPorts(c.NotPorts)}
+	for i := range when {
+		c := &when[i]
+		c.Values, c.NotValues = SortContent(c.Values), SortContent(c.NotValues)
+		c.Prefixes, c.NotPrefixes = SortContent(c.Prefixes), SortContent(c.NotPrefixes)
+		c.Ports, c.NotPorts = sortPorts(c.Ports), sortPorts(c.NotPorts)
 	}
 	return AuthRule{From: SortContent(from), To: SortContent(to), When: SortContent(when), Src: r.Src}
+}
+
+// Shares gives backends that split traffic their canonical form: those of weight 0
+// are left out, equal ones are added up, the weights have no common divisor, and the
+// order is that of the content. It is nil if every weight is 0.
+func Shares(in []Backend) []Backend {
+	sums := map[string]uint32{}
+	bare := make([]Backend, 0, len(in))
+	for _, b := range in {
+		w := b.Weight
+		if w == 0 {
+			continue
+		}
+		b.Weight = 0
+		sums[string(Bytes(b))] += w
+		bare = append(bare, b)
+	}
+	out := SortContent(bare)
+	var divisor uint32
+	for i := range out {
+		out[i].Weight = sums[string(Bytes(out[i]))]
+		for a := out[i].Weight; a != 0; {
+			divisor, a = a, divisor%a
+		}
+	}
+	for i := range out {
+		out[i].Weight /= divisor
+	}
+	return out
 }
 
 // sortPorts orders by number.

@@ -37,3 +37,19 @@ func TestCanonicalRule(t *testing.T) {
 		t.Errorf("empty lists: %s", got)
 	}
 }
+
+func TestShares(t *testing.T) {
+	b := func(name string, weight uint32) Backend { return Backend{Service: name, Weight: weight} }
+	for _, c := range []struct{ in, want []Backend }{
+		{nil, nil},
+		{[]Backend{b("a", 0)}, nil},
+		{[]Backend{b("a", 100)}, []Backend{b("a", 1)}},
+		{[]Backend{b("b", 75), b("a", 25), b("c", 0)}, []Backend{b("a", 1), b("b", 3)}},
+		{[]Backend{b("a", 20), b("b", 40), b("a", 20)}, []Backend{b("a", 1), b("b", 1)}},
+		{[]Backend{b("a", 7), b("b", 5)}, []Backend{b("a", 7), b("b", 5)}},
+	} {
+		if got := Shares(c.in); !bytes.Equal(Bytes(got), Bytes(c.want)) {
+			t.Errorf("Shares(%s) = %s, want %s", Bytes(c.in), Bytes(got), Bytes(c.want))
+		}
+	}
+}
