@@ -343,6 +343,8 @@ type Peer struct {
 // ports needs a request: on a port that is not HTTP such an operation never
 // matches in an Allow, and its request part is taken as matching in a Deny.
 type Operation struct {
+	// Protocol restricts to one transport; "" is any.
+	Protocol   Protocol      `json:"protocol,omitempty"`
 	Hosts      []StringMatch `json:"hosts,omitempty"` // case-insensitive
 	NotHosts   []StringMatch `json:"notHosts,omitempty"`
 	Ports      []uint16      `json:"ports,omitempty"`

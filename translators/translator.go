@@ -23,6 +23,9 @@ const (
 	Workloads  incr.Table = "workload"  // *model.Workload
 )
 
+// Objects is the input table of a kind: *objects.Object, keyed by Object.Key.
+func Objects(k objects.Kind) incr.Table { return incr.Table("object/" + k.String()) }
+
 // Routes is the table of *model.Frontend of one plane, keyed by Frontend.Key.
 func Routes(plane string) incr.Table { return incr.Table("route/" + plane) }
 

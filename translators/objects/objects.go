@@ -42,6 +42,10 @@ type Type struct {
 	New     func() any // pointer to a new value
 	// Namespaced objects without a namespace are put into "default".
 	Namespaced bool
+	// Lenient kinds lose a field that New's type does not have and stay valid.
+	// Others become invalid by it, because what is not understood may have been a
+	// restriction.
+	Lenient bool
 }
 
 // Object is one decoded object. It is immutable.
@@ -59,7 +63,19 @@ type Object struct {
 	Value   any  // as Type.New made it
 	Invalid bool // failed to decode or to validate; see translators.Translator.Validate
 	Place   Place
+
+	content []byte // cleaned JSON; what makes two versions equal
+	origin  string // the input that it was read from, whatever Place says
 }
+
+// Ref names an object, whatever its version.
+type Ref struct {
+	Kind            Kind
+	Namespace, Name string
+}
+
+// Ref of the object.
+func (o *Object) Ref() Ref { return Ref{o.Kind, o.Namespace, o.Name} }
 
 // Key is "namespace/name", or the name of an object without namespace.
 func (o *Object) Key() string {

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"slices"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
+	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/objects"
+)
+
+// byNamespace is the index of every object table.
+const byNamespace = "namespace"
+
+// indexName keeps the planes' indexes apart.
+func indexName(p translators.Translator, name string) string { return p.Plane() + "/" + name }
+
+// reader is one computation's view of the store; incr.Reader does the recording.
+type reader struct {
+	r *incr.Reader
+	p translators.Translator
+}
+
+// Get implements translators.Reader.
+func (r *reader) Get(kind objects.Kind, namespace, name string) *objects.Object {
+	key := objects.Object{Namespace: namespace, Name: name}
+	o, _ := r.r.Get(translators.Objects(kind), key.Key()).(*objects.Object)
+	return o
+}
+
+// List implements translators.Reader.
+func (r *reader) List(kind objects.Kind, namespace string) []*objects.Object {
+	if namespace == "" {
+		return sorted(r.r.All(translators.Objects(kind)))
+	}
+	return sorted(r.r.Select(translators.Objects(kind), byNamespace, namespace))
+}
+
+// Select implements translators.Reader.
+func (r *reader) Select(kind objects.Kind, index, value string) []*objects.Object {
+	return sorted(r.r.Select(translators.Objects(kind), indexName(r.p, index), value))
+}
+
+// Service implements translators.Reader.
+func (r *reader) Service(namespace, name string) *model.Service {
+	s, _ := r.r.Get(translators.Services, namespace+"/"+name).(*model.Service)
+	return s
+}
+
+// Namespace implements translators.Reader.
+func (r *reader) Namespace(name string) *model.Namespace {
+	n, _ := r.r.Get(translators.Namespaces, name).(*model.Namespace)
+	return n
+}
+
+func sorted(rows []incr.Row) []*objects.Object {
+	out := make([]*objects.Object, len(rows))
+	for i, r := range rows {
+		out[i] = r.Value.(*objects.Object)
+	}
+	slices.SortStableFunc(out, objects.CompareCreated)
+	return out
+}

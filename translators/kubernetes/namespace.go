@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubernetes
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
+	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/objects"
+)
+
+func namespace(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
+	n := &model.Namespace{Name: o.Name, Owner: o.Annotations[OwnerKey], Src: o.Source(Plane, "")}
+	on, said := capture(o, rep)
+	n.Capture = on && said
+	if list, ok := o.Annotations[DefaultDenyKey]; ok {
+		for p := range strings.SplitSeq(list, ",") {
+			if p = strings.TrimSpace(p); p != "" {
+				n.DefaultDeny = append(n.DefaultDeny, p)
+			}
+		}
+		slices.Sort(n.DefaultDeny)
+		n.DefaultDeny = slices.Compact(n.DefaultDeny)
+	}
+	return []incr.Row{{Table: translators.Namespaces, Key: o.Name, Value: n}}
+}
+
+// mark is a label or annotation by which a mesh takes a namespace or a pod.
+type mark struct {
+	key     string
+	on, off []string // values; "*" is any other
+}
+
+// marks in the order in which they decide: Fairlead's own first, and of Istio's
+// the injection label before the revision, as Istio has it.
+var marks = []mark{
+	{CaptureKey, []string{"enabled"}, []string{"disabled"}},
+	{"sidecar.istio.io/inject", []string{"true"}, []string{"false"}},
+	{"istio-injection", []string{"enabled"}, []string{"disabled"}},
+	{"istio.io/dataplane-mode", []string{"ambient"}, []string{"none"}},
+	{"istio.io/rev", []string{"*"}, nil},
+	{"linkerd.io/inject", []string{"enabled", "ingress"}, []string{"disabled"}},
+	{"openservicemesh.io/sidecar-injection", []string{"enabled", "yes", "true", "on"}, []string{"disabled", "no", "false", "off"}},
+	{"openservicemesh.io/monitored-by", []string{"*"}, nil},
+}
+
+// capture reads the marks of a namespace or pod; said is false if it has none.
+// Labels stand before annotations.
+func capture(o *objects.Object, rep *report) (on, said bool) {
+	for _, m := range marks {
+		for i, set := range []map[string]string{o.Labels, o.Annotations} {
+			v, ok := set[m.key]
+			field := []string{"metadata.labels", "metadata.annotations"}[i] + `["` + m.key + `"]`
+			switch {
+			case !ok:
+			case slices.Contains(m.off, v):
+				return false, true
+			case slices.Contains(m.on, v) || slices.Contains(m.on, "*"):
+				return true, true
+			default:
+				rep.say(field, "unknown-value", model.Degrades, model.Refused,
+					fmt.Sprintf("%q is not a value of %s", v, m.key), "use "+strings.Join(append(slices.Clone(m.on), m.off...), " or "))
+			}
+		}
+	}
+	return false, false
+}
+
+func node(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
+	v := o.Value.(*corev1.Node)
+	n := &model.Node{Name: o.Name, Src: o.Source(Plane, "")}
+	for i, a := range v.Status.Addresses {
+		if a.Type != corev1.NodeInternalIP {
+			continue // external addresses and names are not what its packets carry inside the cluster
+		}
+		field := fmt.Sprintf("status.addresses[%d].address", i)
+		if ip, ok := address(a.Address); ok {
+			n.Addresses = append(n.Addresses, ip)
+		} else {
+			rep.refused(field, "bad-address", fmt.Sprintf("%q is not an address", a.Address), "")
+		}
+	}
+	n.Addresses = sortedAddrs(n.Addresses)
+	switch v := o.Annotations[AgentKey]; v {
+	case "true":
+		n.Managed = true
+	case "", "false":
+	default:
+		rep.refused(`metadata.annotations["`+AgentKey+`"]`, "unknown-value", fmt.Sprintf("%q is not a value of %s", v, AgentKey), "use true or false")
+	}
+	if s, ok := o.Annotations[GenerationKey]; ok {
+		g, err := strconv.ParseInt(s, 10, 64)
+		if err != nil || g < 0 {
+			rep.refused(`metadata.annotations["`+GenerationKey+`"]`, "unknown-value", fmt.Sprintf("%q is not a generation", s), "")
+		} else {
+			n.Generation = g
+		}
+	}
+	return []incr.Row{{Table: translators.Nodes, Key: o.Name, Value: n}}
+}
+
+// address parses an address without zone; v4-mapped ones become v4.
+func address(s string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Zone() != "" || a.IsUnspecified() {
+		return netip.Addr{}, false
+	}
+	return a.Unmap(), true
+}
+
+func sortedAddrs(in []netip.Addr) []netip.Addr {
+	slices.SortFunc(in, netip.Addr.Compare)
+	return slices.Compact(in)
+}

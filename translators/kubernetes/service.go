@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubernetes
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
+	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/objects"
+)
+
+func service(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
+	v := o.Value.(*corev1.Service)
+	if v.Spec.Type == corev1.ServiceTypeExternalName {
+		rep.refused("spec.type", "external-name", "services of type ExternalName are names in DNS alone: nothing is routed for them",
+			"call the external name itself")
+		return nil
+	}
+	s := &model.Service{Namespace: o.Namespace, Name: o.Name, Src: o.Source(Plane, "")}
+	s.VIPs = vips(v, rep)
+	for i, p := range v.Spec.Ports {
+		field := fmt.Sprintf("spec.ports[%d]", i)
+		if p.Port < 1 || p.Port > math.MaxUint16 {
+			rep.refused(field+".port", "bad-port", fmt.Sprintf("%d is not a port", p.Port), "")
+			continue
+		}
+		proto, ok := protocol(p.Protocol)
+		if !ok {
+			rep.refused(field+".protocol", "unsupported-protocol", fmt.Sprintf("%s is not TCP or UDP: the port is left out", p.Protocol), "")
+			continue
+		}
+		s.Ports = append(s.Ports, model.ServicePort{Name: p.Name, Port: uint16(p.Port), Protocol: proto, App: app(p, proto, field, rep)})
+	}
+	switch a := v.Spec.SessionAffinity; a {
+	case "", corev1.ServiceAffinityNone:
+	case corev1.ServiceAffinityClientIP:
+		s.Affinity = affinity(v)
+	default:
+		rep.refused("spec.sessionAffinity", "unknown-value", fmt.Sprintf("%q is not None or ClientIP", a), "")
+	}
+	outside(v, rep)
+	return []incr.Row{{Table: translators.Services, Key: o.Key(), Value: s}}
+}
+
+func vips(v *corev1.Service, rep *report) []netip.Addr {
+	list, field := v.Spec.ClusterIPs, "spec.clusterIPs"
+	if len(list) == 0 && v.Spec.ClusterIP != "" {
+		list, field = []string{v.Spec.ClusterIP}, "spec.clusterIP"
+	}
+	var out []netip.Addr
+	for i, s := range list {
+		if s == corev1.ClusterIPNone {
+			return nil
+		}
+		if a, ok := address(s); ok {
+			out = append(out, a)
+		} else {
+			f := field
+			if f == "spec.clusterIPs" {
+				f = fmt.Sprintf("%s[%d]", field, i)
+			}
+			rep.refused(f, "bad-address", fmt.Sprintf("%q is not an address", s), "")
+		}
+	}
+	return sortedAddrs(out)
+}
+
+func affinity(v *corev1.Service) time.Duration {
+	seconds := corev1.DefaultClientIPServiceAffinitySeconds
+	if c := v.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
+		seconds = *c.ClientIP.TimeoutSeconds
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+// outside reports what brings traffic from outside the cluster, and hints at
+// locality, which are not done.
+func outside(v *corev1.Service, rep *report) {
+	const advice = "reach it by its cluster address, or leave this part to kube-proxy"
+	switch v.Spec.Type {
+	case corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer:
+		rep.refused("spec.type", "outside-access", fmt.Sprintf("only the cluster address of a service of type %s is served, not its node port or load balancer", v.Spec.Type), advice)
+	case "", corev1.ServiceTypeClusterIP:
+	default:
+		rep.refused("spec.type", "unknown-value", fmt.Sprintf("%q is not a type of service", v.Spec.Type), "")
+	}
+	for i := range v.Spec.ExternalIPs {
+		rep.refused(fmt.Sprintf("spec.externalIPs[%d]", i), "outside-access", "external addresses are not served", advice)
+	}
+	if p := v.Spec.ExternalTrafficPolicy; p == corev1.ServiceExternalTrafficPolicyLocal {
+		rep.refused("spec.externalTrafficPolicy", "outside-access", "traffic from outside is not served", advice)
+	}
+	for i := range v.Spec.LoadBalancerSourceRanges {
+		rep.refused(fmt.Sprintf("spec.loadBalancerSourceRanges[%d]", i), "outside-access", "traffic from outside is not served", advice)
+	}
+	if p := v.Spec.InternalTrafficPolicy; p != nil && *p == corev1.ServiceInternalTrafficPolicyLocal {
+		rep.refused("spec.internalTrafficPolicy", "locality", "all endpoints are used, not only those of the client's node", "")
+	}
+	if d := v.Spec.TrafficDistribution; d != nil {
+		rep.say("spec.trafficDistribution", "locality", model.Degrades, model.Approximated,
+			fmt.Sprintf("%s is a preference that is not honoured: all endpoints are used alike", *d), "")
+	}
+	for _, key := range []string{corev1.AnnotationTopologyMode, corev1.DeprecatedAnnotationTopologyAwareHints} {
+		if m := v.Annotations[key]; m != "" && !strings.EqualFold(m, "disabled") {
+			rep.say(`metadata.annotations["`+key+`"]`, "locality", model.Degrades, model.Approximated,
+				"topology hints are not honoured: all endpoints are used alike", "")
+		}
+	}
+}
+
+func protocol(p corev1.Protocol) (model.Protocol, bool) {
+	switch p {
+	case "", corev1.ProtocolTCP:
+		return model.TCP, true
+	case corev1.ProtocolUDP:
+		return model.UDP, true
+	}
+	return "", false
+}
+
+// apps are the words of port-name prefixes and of appProtocol.
+var apps = map[string]model.App{
+	"http": model.AppHTTP, "http2": model.AppHTTP2, "grpc": model.AppGRPC, "grpc-web": model.AppHTTP,
+	"https": model.AppTLS, "tls": model.AppTLS, "tcp": model.AppTCP, "mongo": model.AppTCP, "redis": model.AppTCP,
+	"mysql":             model.AppTCP,
+	"kubernetes.io/h2c": model.AppHTTP2, "kubernetes.io/ws": model.AppHTTP, "kubernetes.io/wss": model.AppTLS,
+}
+
+// app finds what a port speaks: appProtocol, else the name up to the first dash.
+func app(p corev1.ServicePort, proto model.Protocol, field string, rep *report) model.App {
+	if proto == model.UDP {
+		return model.AppUndeclared
+	}
+	if p.AppProtocol != nil {
+		a, ok := apps[strings.ToLower(*p.AppProtocol)]
+		if !ok {
+			rep.say(field+".appProtocol", "unknown-app-protocol", model.Degrades, model.Approximated,
+				fmt.Sprintf("%q is not known: connections are passed on as they are", *p.AppProtocol),
+				"use http, http2, grpc, tls or tcp")
+		}
+		return a
+	}
+	name := strings.ToLower(p.Name)
+	if name == "grpc-web" || strings.HasPrefix(name, "grpc-web-") {
+		return model.AppHTTP
+	}
+	name, _, _ = strings.Cut(name, "-")
+	return apps[name]
+}
