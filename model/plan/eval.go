@@ -33,7 +33,8 @@ func known(b bool) truth {
 // question is what a rule is asked about: a class of sources at a port.
 type question struct {
 	class *Class
-	port  uint16 // 0 = a port that no rule names
+	port  uint16         // 0 = a port that no rule names
+	proto model.Protocol // "" = either, with port 0
 	http  bool   // requests can be seen
 	deny  bool   // the rule is a Deny
 }
@@ -89,13 +90,19 @@ func (q question) ports(in, out []uint16) bool {
 }
 
 func (q question) operation(o model.Operation) truth {
-	if !q.ports(o.Ports, o.NotPorts) {
+	if !q.ports(o.Ports, o.NotPorts) || !q.transport(o.Protocol) {
 		return no
 	}
 	if needsRequest(o) {
 		return q.unseen()
 	}
 	return yes
+}
+
+// transport judges a restriction to one transport. Where the question is about
+// either, it holds in a Deny and fails in an Allow, so that both refuse.
+func (q question) transport(p model.Protocol) bool {
+	return p == "" || p == q.proto || (q.proto == "" && q.deny)
 }
 
 func needsRequest(o model.Operation) bool {
@@ -148,14 +155,14 @@ func Matches(m model.StringMatch, s string) bool {
 }
 
 // verdict judges a class at a port of a policy set.
-func (g *Governed) verdict(c *Class, port uint16, http bool) (Action, uint64) {
+func (g *Governed) verdict(c *Class, port uint16, proto model.Protocol, http bool) (Action, uint64) {
 	refuse := Deny
 	if http {
 		refuse = Refuse
 	}
 	needs := false
 	for _, r := range g.Deny {
-		switch (question{c, port, http, true}).rule(r) {
+		switch (question{c, port, proto, http, true}).rule(r) {
 		case yes:
 			return refuse, RuleID(r)
 		case depends:
@@ -166,7 +173,7 @@ func (g *Governed) verdict(c *Class, port uint16, http bool) (Action, uint64) {
 	for _, group := range g.Allow {
 		best := no
 		for _, r := range group {
-			t := (question{c, port, http, false}).rule(r)
+			t := (question{c, port, proto, http, false}).rule(r)
 			if t == yes && by == 0 {
 				by = RuleID(r)
 			}
@@ -205,17 +212,17 @@ func (g *Governed) Policy(port uint16) *Policy {
 func unconditional(r model.AuthRule) bool { return len(r.From)+len(r.To)+len(r.When) == 0 }
 
 func atPort(rules []model.AuthRule, port uint16) []model.AuthRule {
-	q := question{class: &Class{}, port: port}
+	q := question{class: &Class{}, port: port, proto: model.TCP}
 	var out []model.AuthRule
 next:
 	for _, r := range rules {
 		var to []model.Operation
 		anything := len(r.To) == 0
 		for _, o := range r.To {
-			if !q.ports(o.Ports, o.NotPorts) {
+			if !q.ports(o.Ports, o.NotPorts) || !q.transport(o.Protocol) {
 				continue
 			}
-			o.Ports, o.NotPorts = nil, nil
+			o.Protocol, o.Ports, o.NotPorts = "", nil, nil
 			if !needsRequest(o) {
 				anything = true
 			}

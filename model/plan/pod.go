@@ -173,11 +173,11 @@ func (b *builder) verdictStage() incr.Stage {
 			for _, p := range append([]GovernedPort{{}}, g.Ports...) {
 				for _, proto := range protocols(p.Port) {
 					http := p.App.IsHTTP() && proto == model.TCP
-					rest, rule := g.verdict(&Class{}, p.Port, http)
+					rest, rule := g.verdict(&Class{}, p.Port, proto, http)
 					put(Verdict{Set: g.ID, Any: true, Port: p.Port, Proto: proto, Action: rest, Rule: rule})
 					for _, row := range classes {
 						c := row.Value.(*Class)
-						if a, rule := g.verdict(c, p.Port, http); a != rest {
+						if a, rule := g.verdict(c, p.Port, proto, http); a != rest {
 							put(Verdict{Set: g.ID, Class: c.ID, Port: p.Port, Proto: proto, Action: a, Rule: rule})
 						}
 					}
