@@ -35,8 +35,8 @@ type question struct {
 	class *Class
 	port  uint16         // 0 = a port that no rule names
 	proto model.Protocol // "" = either, with port 0
-	http  bool   // requests can be seen
-	deny  bool   // the rule is a Deny
+	http  bool           // requests can be seen
+	deny  bool           // the rule is a Deny
 }
 
 // unseen is the value of a request condition: it depends on the request where
