@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package istio
+
+import (
+	"fmt"
+
+	security "istio.io/api/security/v1beta1"
+	typev1beta1 "istio.io/api/type/v1beta1"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/objects"
+)
+
+// dryRunAnnotation makes a policy report what it would do.
+const dryRunAnnotation = "istio.io/dry-run"
+
+// authorizationPolicy translates one policy. What is not known to hold does not
+// allow, and is taken to hold where it denies.
+func (t *Translator) authorizationPolicy(o *objects.Object) translators.Result {
+	n := &notes{o: o}
+	a := t.authorization(n, authorizationPolicySpec(o))
+	res := translators.Result{Diagnostics: n.list}
+	if a != nil {
+		a.Src = []model.Source{o.Source(Plane, "spec")}
+		res.Authorizations = map[string]*model.Authorization{rowKey(o): a}
+	}
+	return res
+}
+
+// rowKey is an object's key in the plane's table of authorizations.
+func rowKey(o *objects.Object) string { return o.Kind.Kind + "/" + o.Key() }
+
+func (t *Translator) authorization(n *notes, p *security.AuthorizationPolicy) *model.Authorization {
+	if n.o.Annotations[dryRunAnnotation] == "true" {
+		n.refused(entry("metadata.annotations", dryRunAnnotation), "unsupported-dry-run", model.Cosmetic,
+			"dry runs are not reported: the policy has no effect", "")
+		return nil
+	}
+	a := &model.Authorization{Target: t.target(n.o, p.GetSelector())}
+	if n.o.Invalid {
+		return t.failClosed(n, p, a)
+	}
+	if p.GetTargetRef() != nil || len(p.GetTargetRefs()) > 0 {
+		field := "spec.targetRefs"
+		if p.GetTargetRef() != nil {
+			field = "spec.targetRef"
+		}
+		n.refused(field, "unsupported-target", model.Degrades,
+			"policies for gateways and waypoints are not enforced; no sidecar enforces them in Istio either", "use a selector to guard workloads")
+		return nil
+	}
+	switch p.GetAction() {
+	case security.AuthorizationPolicy_ALLOW:
+	case security.AuthorizationPolicy_DENY:
+		a.Deny = true
+	case security.AuthorizationPolicy_CUSTOM:
+		a.Deny = true
+		n.refused("spec.action", "unsupported-action", model.Narrows,
+			"external authorization is not supported: what the provider would be asked about is denied", "")
+		if p.GetProvider() != nil {
+			n.refused("spec.provider", "unsupported-field", model.Narrows, "the provider is not asked", "")
+		}
+	default:
+		n.refused("spec.action", "unsupported-action", model.Cosmetic,
+			fmt.Sprintf("%s is not supported: the policy has no effect on traffic and nothing is recorded", p.GetAction()), "")
+		return nil
+	}
+	c := &ruleTranslation{t: t, n: n, deny: a.Deny}
+	for i, r := range p.GetRules() {
+		a.Rules = append(a.Rules, c.rule(at("spec.rules", i), r)...)
+	}
+	a.Rules = model.SortContent(a.Rules)
+	if a.Deny && len(a.Rules) == 0 {
+		return nil // it denies nothing
+	}
+	return a
+}
+
+// failClosed stands in for a policy without a valid version. An ALLOW allows
+// nothing; a DENY, or what might be one, denies everything.
+func (t *Translator) failClosed(n *notes, p *security.AuthorizationPolicy, a *model.Authorization) *model.Authorization {
+	_, action := n.o.Place.Lines["spec.action"]
+	switch {
+	case p.GetAction() == security.AuthorizationPolicy_AUDIT:
+		return nil
+	case p != nil && p.GetAction() == security.AuthorizationPolicy_ALLOW && !action && n.o.Place.Lines != nil:
+		n.refused("spec", "invalid-object", model.Narrows, "no valid version is known: the policy allows nothing", "repair it")
+	default:
+		a.Deny, a.Rules = true, []model.AuthRule{{Src: []model.Source{n.o.Source(Plane, "spec")}}}
+		n.refused("spec", "invalid-object", model.Narrows, "no valid version is known: everything that it may guard is denied", "repair it")
+	}
+	return a
+}
+
+// target is what a selector selects: workloads of the namespace, or of all of them
+// if the policy is in the root namespace.
+func (t *Translator) target(o *objects.Object, s *typev1beta1.WorkloadSelector) model.Target {
+	out := model.Target{Namespace: o.Namespace}
+	if o.Namespace == t.root {
+		out.Namespace = ""
+	}
+	if len(s.GetMatchLabels()) > 0 {
+		out.Labels = s.GetMatchLabels()
+	}
+	return out
+}

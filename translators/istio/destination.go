@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package istio
+
+import (
+	"fmt"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"fairlead.io/fairlead/model"
+)
+
+// split translates weighted destinations. The weight of a single one means nothing.
+func (h *httpTranslation) split(field string, in []*networking.HTTPRouteDestination, client string) []model.Backend {
+	var out []model.Backend
+	for i, d := range in {
+		field := at(field, i)
+		weight := uint32(max(0, d.GetWeight()))
+		if len(in) == 1 {
+			weight = 1
+		}
+		b := h.backend(field+".destination", d.GetDestination(), client)
+		b.Weight = weight
+		request, authority := h.edit(field+".headers.request", d.GetHeaders().GetRequest(), requestSide)
+		if authority != "" {
+			request = setAuthority(request, authority)
+		}
+		b.RequestHeaders = request
+		b.ResponseHeaders, _ = h.edit(field+".headers.response", d.GetHeaders().GetResponse(), responseSide)
+		out = append(out, b)
+	}
+	return model.Shares(out)
+}
+
+// backend finds what a destination names. One that does not exist keeps its share.
+func (h *httpTranslation) backend(field string, d *networking.Destination, client string) model.Backend {
+	fqdn := h.t.fullName(d.GetHost(), h.n.o.Namespace)
+	port := h.port
+	if p := d.GetPort().GetNumber(); p != 0 {
+		port = uint16(p)
+	}
+	namespace, name, ok := h.t.serviceOf(fqdn)
+	if !ok {
+		name = fqdn
+	}
+	missing := model.Backend{Namespace: namespace, Service: name, Port: port, Missing: true}
+	svc := h.r.Service(namespace, name)
+	switch {
+	case !ok || svc == nil:
+		h.n.refused(field+".host", "unknown-destination", model.Narrows,
+			fmt.Sprintf("there is no service %s: its share of the requests gets 503", fqdn), hostAdvice(h.t, d.GetHost()))
+		return missing
+	case svc.Port(port) == nil:
+		advice := "name one of its ports"
+		if d.GetPort() == nil {
+			advice = "write the port: without one, the port that the client used is meant"
+		}
+		h.n.refused(field+".port", "unknown-port", model.Narrows,
+			fmt.Sprintf("service %s has no TCP port %d: its share of the requests gets 503", fqdn, port), advice)
+		return missing
+	}
+	out := model.Backend{Namespace: namespace, Service: name, Port: port}
+	if d.GetSubset() != "" {
+		s := h.t.subset(h.r, fqdn, namespace, client, d.GetSubset())
+		if !s.found {
+			h.n.refused(field+".subset", "unknown-subset", model.Narrows,
+				fmt.Sprintf("no DestinationRule defines subset %q of %s: its share of the requests gets 503", d.GetSubset(), fqdn), s.advice)
+			return missing
+		}
+		out.Labels = s.labels
+	}
+	return out
+}
+
+// hostAdvice helps with the usual slip: "svc.ns" is taken as it stands.
+func hostAdvice(t *Translator, host string) string {
+	if namespace, name, ok := t.serviceOf(host + ".svc." + t.domain); ok {
+		return fmt.Sprintf("a name with a dot is taken as it stands: write %s", t.serviceName(namespace, name))
+	}
+	return ""
+}

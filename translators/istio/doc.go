@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package istio reads Istio's configuration: VirtualService and DestinationRule
+// become frontends of the services that they name, AuthorizationPolicy becomes
+// authorizations, and every other kind and field is refused by name.
+//
+//	routes/NS/SVC ◄── Service, VirtualServices by host, DestinationRules by host
+//	        └──► Frontend per TCP port that a VirtualService steers
+//	virtualservice/NS/NAME, destinationrule/NS/NAME ──► what became of the fields
+//	policy/NS/NAME ──► Authorization
+//	other/KIND/NS/NAME ──► a refusal; where that would open something, a Deny
+//
+// Istio compiles a configuration for each client; here the service's frontend
+// serves all clients, and what Istio decides by client (exportTo, sourceLabels,
+// sourceNamespace) becomes conditions on the source.
+//
+// README.md lists every field; a test generates its tables.
+package istio

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package istio
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/objects"
+)
+
+// routes translates what the VirtualServices say about one service. A port that
+// none of them steers has no frontend: the service then gets what a service
+// without routes gets.
+func (t *Translator) routes(r translators.Reader, namespace, name string) translators.Result {
+	var res translators.Result
+	if o := r.Get(objects.ServiceKind, namespace, name); o != nil {
+		res.Diagnostics = judgeService(o)
+	}
+	svc := r.Service(namespace, name)
+	if svc == nil {
+		return res
+	}
+	fqdn := t.serviceName(namespace, name)
+	all := t.candidates(r.Select(virtualServiceKind, byHost, fqdn), r.Select(virtualServiceKind, byHost, anyWildcard), fqdn)
+	if len(all) == 0 {
+		return res
+	}
+	u := &unused{}
+	for _, p := range svc.Ports {
+		if p.Protocol != model.TCP {
+			continue
+		}
+		c := &chain{t: t, r: r, svc: svc, port: p.Port, unused: u}
+		var f *model.Frontend
+		if p.App.IsHTTP() {
+			f = c.http(all)
+		} else {
+			f = c.tcp(all)
+		}
+		if f != nil {
+			res.Frontends = append(res.Frontends, f)
+		}
+	}
+	res.Diagnostics = append(res.Diagnostics, u.diagnostics(fqdn)...)
+	return res
+}
+
+// exportToAnnotation is Istio's annotation for the visibility of a service.
+const exportToAnnotation = "networking.istio.io/exportTo"
+
+func judgeService(o *objects.Object) []model.Diagnostic {
+	if v := o.Annotations[exportToAnnotation]; v == "" || v == "*" {
+		return nil
+	}
+	n := &notes{o: o}
+	n.refused(entry("metadata.annotations", exportToAnnotation), "service-visibility", model.Degrades,
+		"a service is seen from all namespaces: the annotation hides nothing", "restrict callers with an AuthorizationPolicy")
+	return n.list
+}
+
+// chain builds the frontend of one port from the VirtualServices that compete for
+// it. No two are merged: the first that has routes for a client serves it.
+type chain struct {
+	t      *Translator
+	r      translators.Reader
+	svc    *model.Service
+	port   uint16
+	unused *unused
+	routes []model.Route
+	src    []model.Source
+	// invalid says that all routes are those of an object without a valid version.
+	invalid bool
+}
+
+func (c *chain) http(all []candidate) *model.Frontend {
+	var public []candidate
+	nearer := map[string]bool{} // namespaces that see more than the public ones
+	for _, v := range all {
+		see := exported(v.spec.GetExportTo(), v.o.Namespace)
+		if see.public {
+			public = append(public, v)
+		}
+		for _, ns := range see.namespaces {
+			nearer[ns] = true
+		}
+	}
+	for _, ns := range slices.Sorted(maps.Keys(nearer)) {
+		if !c.serve(competing(visibleFrom(all, ns)), ns) {
+			// Its clients get the service itself, not what others see.
+			c.routes = append(c.routes, c.own(ns))
+		}
+	}
+	done := c.serve(competing(public), "")
+	if len(c.src) == 0 {
+		return nil
+	}
+	if !done {
+		c.routes = append(c.routes, c.own(""))
+	}
+	if c.invalid {
+		c.routes = nil
+	}
+	return &model.Frontend{Namespace: c.svc.Namespace, Service: c.svc.Name, Port: c.port, Routes: c.routes, Invalid: c.invalid, Src: c.src}
+}
+
+// visibleFrom orders what clients of a namespace see: what is private to it, then
+// what is exported to it by name, then what everybody sees.
+func visibleFrom(all []candidate, ns string) []candidate {
+	var private, named, public []candidate
+	for _, v := range all {
+		switch see := exported(v.spec.GetExportTo(), v.o.Namespace); {
+		case see.public:
+			public = append(public, v)
+		case see.private(ns):
+			private = append(private, v)
+		case see.to(ns):
+			named = append(named, v)
+		}
+	}
+	return slices.Concat(private, named, public)
+}
+
+// own is what a service without routes gets from Istio.
+func (c *chain) own(client string) model.Route {
+	return model.Route{
+		Match:    model.RouteMatch{SourceNamespace: client},
+		Backends: []model.Backend{{Namespace: c.svc.Namespace, Service: c.svc.Name, Port: c.port, Weight: 1}},
+		Retry:    c.t.defaultRetry(),
+		Src:      c.src,
+	}
+}
+
+// invalidStatus answers for a route whose meaning is not known.
+const invalidStatus = 500
+
+// serve adds the routes of the candidates for clients of a namespace ("" = all), and
+// reports whether every request of theirs ends there.
+func (c *chain) serve(cs []candidate, client string) bool {
+	done := false
+	for _, v := range cs {
+		if done {
+			c.unused.add(v, cs[0])
+			continue
+		}
+		if v.o.Invalid {
+			c.used(v)
+			c.invalid = len(c.routes) == 0 && client == ""
+			c.routes = append(c.routes, model.Route{Match: model.RouteMatch{SourceNamespace: client}, Direct: &model.Direct{Status: invalidStatus}})
+			done = true
+			continue
+		}
+		h := &httpTranslation{t: c.t, r: c.r, n: &notes{o: v.o}, port: c.port, client: client}
+		routes := h.routes(v.spec)
+		if len(routes) == 0 {
+			continue
+		}
+		c.used(v)
+		c.routes = append(c.routes, routes...)
+		done = c.close(routes, client)
+	}
+	return done
+}
+
+// close ends a VirtualService: a client that one of its routes is for gets 404 if
+// none matches; it reports whether that is every client.
+func (c *chain) close(routes []model.Route, client string) bool {
+	var ends []model.Route
+	for _, r := range routes {
+		src := model.RouteMatch{SourceNamespace: r.Match.SourceNamespace, SourceLabels: r.Match.SourceLabels}
+		if src.SourceNamespace == client && len(src.SourceLabels) == 0 {
+			if client == "" || isCatchAll(routes[len(routes)-1].Match, client) {
+				return true // without a match a request gets 404 anyway
+			}
+			c.routes = append(c.routes, notFound(src))
+			return true
+		}
+		if !slices.ContainsFunc(ends, func(e model.Route) bool { return sameSource(e.Match, src) }) {
+			ends = append(ends, notFound(src))
+		}
+	}
+	for _, e := range ends {
+		if last := routes[len(routes)-1].Match; !sameSource(last, e.Match) || !isCatchAll(last, e.Match.SourceNamespace) {
+			c.routes = append(c.routes, e)
+		}
+	}
+	return false
+}
+
+func notFound(m model.RouteMatch) model.Route {
+	return model.Route{Match: m, Direct: &model.Direct{Status: 404}}
+}
+
+func sameSource(a, b model.RouteMatch) bool {
+	return a.SourceNamespace == b.SourceNamespace && maps.Equal(a.SourceLabels, b.SourceLabels)
+}
+
+// isCatchAll reports whether the match takes every request of its source.
+func isCatchAll(m model.RouteMatch, client string) bool {
+	anyPath := m.Path == nil || *m.Path == model.StringMatch{Kind: model.Prefix, Value: "/"}
+	return anyPath && m.Method == nil && m.Scheme == nil && m.Authority == nil && len(m.Headers)+len(m.Query) == 0 &&
+		m.SourceNamespace == client
+}
+
+func (c *chain) used(v candidate) {
+	c.unused.served(v)
+	c.src = append(c.src, v.o.Source(Plane, v.field))
+}
+
+// unused collects VirtualServices that name a service and serve none of its clients.
+type unused struct {
+	serving map[*objects.Object]bool
+	hidden  map[*objects.Object]hidden
+}
+
+type hidden struct{ by, what candidate }
+
+func (u *unused) served(v candidate) {
+	if u.serving == nil {
+		u.serving = map[*objects.Object]bool{}
+	}
+	u.serving[v.o] = true
+}
+
+func (u *unused) add(v, by candidate) {
+	if u.hidden == nil {
+		u.hidden = map[*objects.Object]hidden{}
+	}
+	if _, ok := u.hidden[v.o]; !ok {
+		u.hidden[v.o] = hidden{by, v}
+	}
+}
+
+func (u *unused) diagnostics(fqdn string) []model.Diagnostic {
+	var out []model.Diagnostic
+	for o, h := range u.hidden {
+		if u.serving[o] {
+			continue
+		}
+		n := &notes{o: o}
+		n.refused(h.what.field, "duplicate-host", model.Degrades,
+			fmt.Sprintf("%s is steered by VirtualService %s already, which comes first; Istio merges no two in the mesh", fqdn, h.by.o.Key()),
+			"put the routes into one VirtualService")
+		out = append(out, n.list...)
+	}
+	return out
+}

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package istio
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	extensions "istio.io/api/extensions/v1alpha1"
+	security "istio.io/api/security/v1beta1"
+	clientextensions "istio.io/client-go/pkg/apis/extensions/v1alpha1"
+	clientnetworkingalpha "istio.io/client-go/pkg/apis/networking/v1alpha3"
+	clientsecurity "istio.io/client-go/pkg/apis/security/v1"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/objects"
+)
+
+// refusal says what the lack of a kind does.
+type refusal struct {
+	effect  model.Effect
+	message string
+	advice  string
+}
+
+// otherKinds are read to be refused, and to close what their loss would open.
+var otherKinds = map[objects.Kind]refusal{
+	gatewayKind:       {model.Narrows, "gateways are not served: no traffic enters here", "keep Istio's gateway, or use another one, for traffic from outside"},
+	serviceEntryKind:  {model.Narrows, "the hosts are not known here: no route can name them, and requests to them pass as to any address", "for a workload of the cluster use a Service"},
+	sidecarKind:       {model.Widens, "clients see all services, and addresses outside the mesh can be reached: nothing is hidden by it", "restrict callers with AuthorizationPolicies at the destinations"},
+	workloadEntryKind: {model.Narrows, "the workload is not known: no service reaches it", "write an EndpointSlice for a Service without selector"},
+	workloadGroupKind: {model.Narrows, "virtual machines cannot join: no workload is known by it", ""},
+	envoyFilterKind:   {model.Degrades, "patches address the resources of Istio's own proxies, which do not exist here: none is applied", ""},
+	proxyConfigKind:   {model.Cosmetic, "there are no sidecars whose settings it could change", ""},
+	telemetryKind:     {model.Degrades, "metrics, traces and access logs are not set by it: traffic is the same, what is recorded of it is not", ""},
+
+	peerAuthenticationKind:    {},
+	requestAuthenticationKind: {},
+	wasmPluginKind:            {model.Degrades, "Wasm modules are not run", ""},
+}
+
+// other refuses an object of a kind that is not translated.
+func (t *Translator) other(r translators.Reader, o *objects.Object) translators.Result {
+	n := &notes{o: o}
+	var a *model.Authorization
+	switch o.Kind {
+	case peerAuthenticationKind:
+		a = t.peerAuthentication(r, n)
+	case requestAuthenticationKind:
+		a = t.requestAuthentication(n)
+	case wasmPluginKind:
+		a = t.wasmPlugin(n)
+	case envoyFilterKind:
+		envoyFilter(n)
+	default:
+		n.unsupportedKind(otherKinds[o.Kind])
+	}
+	res := translators.Result{Diagnostics: n.list}
+	if a != nil {
+		a.Src = []model.Source{o.Source(Plane, "spec")}
+		for i := range a.Rules {
+			a.Rules[i] = a.Rules[i].Canonical()
+			a.Rules[i].Src = a.Src
+		}
+		res.Authorizations = map[string]*model.Authorization{rowKey(o): a}
+	}
+	return res
+}
+
+func (n *notes) unsupportedKind(r refusal) {
+	n.refused("spec", "unsupported-kind", r.effect, fmt.Sprintf("%s is not supported: %s", n.o.Kind.Kind, r.message), r.advice)
+}
+
+// anything is a rule that matches all.
+func anything() []model.AuthRule { return []model.AuthRule{{}} }
+
+// guardFilters are the names in a patch that tell of a filter that keeps requests out.
+var guardFilters = []string{"rbac", "ext_authz", "jwt_authn", "ratelimit", "rate_limit", "oauth2", "basic_auth", "api_key_auth", "csrf"}
+
+// envoyFilter refuses each patch. What a patch means cannot be known from outside
+// Envoy; if it names a filter that guards, its loss opens something.
+func envoyFilter(n *notes) {
+	n.unsupportedKind(otherKinds[envoyFilterKind])
+	v, ok := n.o.Value.(*clientnetworkingalpha.EnvoyFilter)
+	if !ok {
+		return
+	}
+	for i, p := range v.Spec.GetConfigPatches() {
+		text := p.String()
+		for _, f := range guardFilters {
+			if strings.Contains(text, f) {
+				n.refused(at("spec.configPatches", i), "unsupported-guard", model.Widens,
+					fmt.Sprintf("the patch names %s, which keeps requests out: here they pass", f), "state the permission as an AuthorizationPolicy")
+				break
+			}
+		}
+	}
+}
+
+// wasmPlugin closes what a plugin that authenticates or authorizes would guard.
+func (t *Translator) wasmPlugin(n *notes) *model.Authorization {
+	v, ok := n.o.Value.(*clientextensions.WasmPlugin)
+	if !ok {
+		return nil
+	}
+	s := &v.Spec
+	guards := n.o.Invalid || s.GetPhase() == extensions.PluginPhase_AUTHN || s.GetPhase() == extensions.PluginPhase_AUTHZ
+	if !guards || s.GetTargetRef() != nil || len(s.GetTargetRefs()) > 0 {
+		n.unsupportedKind(otherKinds[wasmPluginKind])
+		return nil
+	}
+	n.unsupportedKind(refusal{model.Narrows, "Wasm modules are not run, and this one guards workloads: all that it selects is denied", "state the permission as an AuthorizationPolicy and delete the plugin"})
+	return &model.Authorization{Deny: true, Target: t.target(n.o, s.GetSelector()), Rules: anything()}
+}
+
+// requestAuthentication denies the requests that carry a token: Istio would verify
+// it, and workloads rely on that. Requests without one pass, as they do in Istio.
+func (t *Translator) requestAuthentication(n *notes) *model.Authorization {
+	v, ok := n.o.Value.(*clientsecurity.RequestAuthentication)
+	if !ok {
+		return nil
+	}
+	s := &v.Spec
+	if s.GetTargetRef() != nil || len(s.GetTargetRefs()) > 0 {
+		n.unsupportedKind(refusal{model.Degrades, "those for gateways and waypoints are not enforced; no sidecar enforces them in Istio either", ""})
+		return nil
+	}
+	rules := tokenRules(s.GetJwtRules())
+	if n.o.Invalid {
+		rules = anything()
+	}
+	if len(rules) == 0 {
+		n.unsupportedKind(refusal{model.Cosmetic, "it has no rules and so no effect", ""})
+		return nil
+	}
+	n.unsupportedKind(refusal{model.Narrows, "tokens are not verified: requests that carry one where it says are denied, and connections to ports that are not HTTP",
+		"verify tokens in the application and delete it"})
+	return &model.Authorization{Deny: true, Target: t.target(n.o, s.GetSelector()), Rules: rules}
+}
+
+// tokenRules match requests with a token in one of the places that the rules name,
+// or with a header that only a verified token may set.
+func tokenRules(in []*security.JWTRule) []model.AuthRule {
+	var to []model.Operation
+	on := func(name string, m model.StringMatch) {
+		to = append(to, model.Operation{Headers: []model.NamedMatch{{Name: strings.ToLower(name), Match: m}}})
+	}
+	param := func(name string) {
+		on(":path", model.StringMatch{Kind: model.Regex, Value: `[^?]*\?(.*&)?` + regexp.QuoteMeta(name) + "=.*"})
+	}
+	for _, r := range in {
+		if len(r.GetFromHeaders())+len(r.GetFromParams())+len(r.GetFromCookies()) == 0 {
+			on("authorization", model.StringMatch{Kind: model.Prefix, Value: "Bearer "})
+			param("access_token")
+		}
+		for _, h := range r.GetFromHeaders() {
+			m := model.StringMatch{Kind: model.Present}
+			if h.GetPrefix() != "" {
+				m = model.StringMatch{Kind: model.Prefix, Value: h.GetPrefix()}
+			}
+			on(h.GetName(), m)
+		}
+		for _, p := range r.GetFromParams() {
+			param(p)
+		}
+		for _, c := range r.GetFromCookies() {
+			on("cookie", model.StringMatch{Kind: model.Regex, Value: `(.*;\s*)?` + regexp.QuoteMeta(c) + "=.*"})
+		}
+		if h := r.GetOutputPayloadToHeader(); h != "" {
+			on(h, model.StringMatch{Kind: model.Present})
+		}
+		for _, c := range r.GetOutputClaimToHeaders() {
+			on(c.GetHeader(), model.StringMatch{Kind: model.Present})
+		}
+	}
+	if len(to) == 0 {
+		return nil
+	}
+	return []model.AuthRule{{To: to}}
+}
+
+// peerAuthentication turns a demand for mutual TLS into one for a known identity.
+func (t *Translator) peerAuthentication(r translators.Reader, n *notes) *model.Authorization {
+	v, ok := n.o.Value.(*clientsecurity.PeerAuthentication)
+	if !ok {
+		return nil
+	}
+	s := &v.Spec
+	if n.o.Invalid {
+		n.refused("spec", "invalid-object", model.Narrows, "no valid version is known: peers without a known identity are denied", "repair it")
+		return &model.Authorization{Deny: true, Target: t.target(n.o, s.GetSelector()), Rules: []model.AuthRule{strangers(nil)}}
+	}
+	selects := len(s.GetSelector().GetMatchLabels()) > 0
+	if selects && n.o.Namespace == t.root {
+		n.surprising("spec.selector", "no-effect", "Istio ignores selectors in the root namespace, and the policy with them; so is it here", "")
+		return nil
+	}
+	mode := s.GetMtls().GetMode()
+	strict := mode == security.PeerAuthentication_MutualTLS_STRICT
+	except, only := t.portModes(n, s, selects, strict)
+	if !strict && mode != security.PeerAuthentication_MutualTLS_UNSET || len(except) > 0 {
+		t.overrides(r, n, selects)
+	}
+	op := model.Operation{Protocol: model.TCP, Ports: only}
+	switch {
+	case strict:
+		n.approximated("spec.mtls.mode", "identity-by-address", model.Degrades,
+			"there is no mutual TLS yet: peers without a known identity are denied; peers are known by their addresses, and nothing is encrypted", "")
+		op.Ports, op.NotPorts = nil, except
+	case len(only) == 0:
+		return nil
+	}
+	var to []model.Operation
+	if len(op.Ports)+len(op.NotPorts) > 0 {
+		to = []model.Operation{op}
+	}
+	return &model.Authorization{Deny: true, Target: t.target(n.o, s.GetSelector()), Rules: []model.AuthRule{strangers(to)}}
+}
+
+// strangers matches peers that are no known workload.
+func strangers(to []model.Operation) model.AuthRule {
+	return model.AuthRule{From: []model.Peer{{NotIdentities: []model.StringMatch{{Kind: model.Present}}}}, To: to}
+}
+
+// portModes lists the ports that differ from the mode of the whole: those that ask
+// for less than STRICT, and those that ask for it.
+func (t *Translator) portModes(n *notes, s *security.PeerAuthentication, selects, strict bool) (except, only []uint16) {
+	for _, port := range slices.Sorted(maps.Keys(s.GetPortLevelMtls())) {
+		field := entry("spec.portLevelMtls", fmt.Sprint(port))
+		if !selects {
+			n.surprising(field, "no-effect", "Istio heeds the modes of ports only where a policy selects workloads; so is it here", "add a selector")
+			continue
+		}
+		if port == 0 || port > 65535 {
+			n.refused(field, "invalid-value", model.Narrows, "not a port: the entry has no effect", "")
+			continue
+		}
+		switch mode := s.GetPortLevelMtls()[port].GetMode(); {
+		case mode == security.PeerAuthentication_MutualTLS_UNSET:
+		case mode != security.PeerAuthentication_MutualTLS_STRICT:
+			except = append(except, uint16(port))
+		case !strict:
+			n.approximated(field, "identity-by-address", model.Degrades, "there is no mutual TLS yet: peers without a known identity are denied", "")
+			only = append(only, uint16(port))
+		}
+	}
+	return except, only
+}
+
+// overrides notes that a policy asks for less than a wider one: both stand here.
+func (t *Translator) overrides(r translators.Reader, n *notes, selects bool) {
+	namespaces := []string{t.root}
+	if selects {
+		namespaces = append(namespaces, n.o.Namespace)
+	}
+	for _, ns := range namespaces {
+		for _, o := range r.List(peerAuthenticationKind, ns) {
+			v, ok := o.Value.(*clientsecurity.PeerAuthentication)
+			if !ok || o == n.o || len(v.Spec.GetSelector().GetMatchLabels()) > 0 {
+				continue
+			}
+			if o.Invalid || v.Spec.GetMtls().GetMode() == security.PeerAuthentication_MutualTLS_STRICT {
+				n.refused("spec", "not-overridden", model.Narrows,
+					fmt.Sprintf("PeerAuthentication %s is STRICT for more and still holds: peers without a known identity are denied", o.Key()), "make the wider one PERMISSIVE")
+			}
+		}
+	}
+}

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package istio
+
+import (
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+
+	security "istio.io/api/security/v1beta1"
+
+	"fairlead.io/fairlead/model"
+)
+
+// ruleTranslation turns the rules of one policy into rules of the model.
+type ruleTranslation struct {
+	t    *Translator
+	n    *notes
+	deny bool
+	// byAddress says that the diagnostic about identities was given.
+	byAddress bool
+}
+
+// rule translates one rule. It gives several where a source restricts the identity
+// in more than one way, and none if the rule can match nothing.
+func (c *ruleTranslation) rule(field string, r *security.Rule) []model.AuthRule {
+	var when []model.Condition
+	for i, w := range r.GetWhen() {
+		cond, ok := c.condition(at(field+".when", i), w)
+		if !ok {
+			return nil
+		}
+		if cond != nil {
+			when = append(when, *cond)
+		}
+	}
+	src := []model.Source{c.n.o.Source(Plane, field)}
+	add := func(out []model.AuthRule, from []model.Peer, more []model.Condition) []model.AuthRule {
+		rule := model.AuthRule{From: from, To: operations(r.GetTo()), When: append(more, when...), Src: src}
+		return append(out, rule.Canonical())
+	}
+	if len(r.GetFrom()) == 0 {
+		return add(nil, nil, nil)
+	}
+	var out []model.AuthRule
+	var simple []model.Peer
+	for i, f := range r.GetFrom() {
+		peer, more, ok := c.source(at(field+".from", i)+".source", f.GetSource())
+		switch {
+		case !ok:
+		case len(more) > 0:
+			out = add(out, []model.Peer{peer}, more)
+		case isAnyone(peer): // what else is allowed is of no interest
+			return add(nil, nil, nil)
+		default:
+			simple = append(simple, peer)
+		}
+	}
+	if len(simple) > 0 {
+		out = add(out, simple, nil)
+	}
+	return out
+}
+
+func isAnyone(p model.Peer) bool {
+	return len(p.Identities)+len(p.NotIdentities)+len(p.IPs)+len(p.NotIPs) == 0
+}
+
+// source translates a source; ok is false if it can be nobody. A peer can hold one
+// list of identities of which one must match; the others become conditions.
+func (c *ruleTranslation) source(field string, s *security.Source) (p model.Peer, more []model.Condition, ok bool) {
+	identities := func(name string, in, not []string, read func(string) model.StringMatch) {
+		if len(in)+len(not) == 0 {
+			return
+		}
+		f := field + "." + name
+		if len(in) == 0 {
+			f = field + ".not" + strings.ToUpper(name[:1]) + name[1:]
+		}
+		c.identityByAddress(f)
+		p.NotIdentities = append(p.NotIdentities, each(not, read)...)
+		switch {
+		case len(in) == 0:
+		case len(p.Identities) == 0:
+			p.Identities = each(in, read)
+		default:
+			more = append(more, model.Condition{Kind: model.OnIdentity, Values: each(in, read)})
+		}
+	}
+	identities("principals", s.GetPrincipals(), s.GetNotPrincipals(), principal)
+	identities("namespaces", s.GetNamespaces(), s.GetNotNamespaces(), namespace)
+	identities("serviceAccounts", s.GetServiceAccounts(), s.GetNotServiceAccounts(), c.serviceAccount)
+	identities("trustDomains", s.GetTrustDomains(), s.GetNotTrustDomains(), trustDomain)
+	p.IPs, p.NotIPs = prefixes(s.GetIpBlocks()), prefixes(s.GetNotIpBlocks())
+	c.remote(field+".remoteIpBlocks", len(s.GetRemoteIpBlocks()) > 0)
+	c.remote(field+".notRemoteIpBlocks", len(s.GetNotRemoteIpBlocks()) > 0)
+	p.NotIPs = append(p.NotIPs, prefixes(s.GetNotRemoteIpBlocks())...)
+	if remote := prefixes(s.GetRemoteIpBlocks()); len(p.IPs) == 0 {
+		p.IPs = remote
+	} else if len(remote) > 0 {
+		more = append(more, model.Condition{Kind: model.OnSourceIP, Prefixes: remote})
+	}
+	known := c.token(field+".requestPrincipals", len(s.GetRequestPrincipals()) > 0)
+	known = c.token(field+".notRequestPrincipals", len(s.GetNotRequestPrincipals()) > 0) && known
+	return p, more, known
+}
+
+// token notes a condition on a token and reports whether the rest can still match:
+// tokens are not verified, so a condition on one never holds where it would allow,
+// and is taken to hold where it would deny.
+func (c *ruleTranslation) token(field string, set bool) bool {
+	if !set {
+		return true
+	}
+	if c.deny {
+		c.n.refused(field, "unsupported-token", model.Narrows, "tokens are not verified: the condition is taken to hold, and the rest of the rule denies", "")
+		return true
+	}
+	c.n.refused(field, "unsupported-token", model.Narrows, "tokens are not verified: the condition never holds, and nothing is allowed by it", "")
+	return false
+}
+
+// identityByAddress says once what identities rest on.
+func (c *ruleTranslation) identityByAddress(field string) {
+	if c.byAddress {
+		return
+	}
+	c.byAddress = true
+	c.n.approximated(field, "identity-by-address", model.Degrades,
+		"there is no mutual TLS yet: a peer's identity is that of the workload at its address, and nothing is encrypted", "")
+}
+
+// remote says whose address is compared.
+func (c *ruleTranslation) remote(field string, set bool) {
+	if set {
+		c.n.approximated(field, "remote-is-peer", model.Degrades,
+			"no proxy in front is trusted, so X-Forwarded-For is not read: the peer's own address is compared", "write ipBlocks, or source.ip, if that is meant")
+	}
+}
+
+func each(in []string, read func(string) model.StringMatch) []model.StringMatch {
+	var out []model.StringMatch
+	for _, s := range in {
+		out = append(out, read(s))
+	}
+	return out
+}
+
+const spiffeScheme = "spiffe://"
+
+// wildcard reads Istio's strings: exact, "prefix*", "*suffix" and "*" for anything.
+func wildcard(s string) model.StringMatch {
+	switch {
+	case s == "*":
+		return model.StringMatch{Kind: model.Present}
+	case strings.HasPrefix(s, "*"):
+		return model.StringMatch{Kind: model.Suffix, Value: s[1:]}
+	case strings.HasSuffix(s, "*"):
+		return model.StringMatch{Kind: model.Prefix, Value: s[:len(s)-1]}
+	}
+	return model.StringMatch{Kind: model.Exact, Value: s}
+}
+
+// principal reads "trust-domain/ns/NS/sa/SA".
+func principal(s string) model.StringMatch {
+	m := wildcard(s)
+	if m.Kind == model.Exact || m.Kind == model.Prefix {
+		m.Value = spiffeScheme + m.Value
+	}
+	return m
+}
+
+// namespace reads the namespace of an identity of any trust domain.
+func namespace(s string) model.StringMatch {
+	if s == "*" {
+		return model.StringMatch{Kind: model.Regex, Value: spiffeScheme + "[^/]+/ns/.+"}
+	}
+	return model.StringMatch{Kind: model.Regex, Value: spiffeScheme + "[^/]+/ns/" + segment(s) + "/.+"}
+}
+
+// segment is an expression for a part of an identity; "*" is any text without a slash.
+func segment(s string) string {
+	parts := strings.Split(s, "*")
+	for i, p := range parts {
+		parts[i] = regexp.QuoteMeta(p)
+	}
+	return strings.Join(parts, "[^/]*")
+}
+
+// serviceAccount reads "NS/SA", or "SA" of the policy's namespace.
+func (c *ruleTranslation) serviceAccount(s string) model.StringMatch {
+	ns, sa, ok := strings.Cut(s, "/")
+	if !ok {
+		ns, sa = c.n.o.Namespace, s
+	}
+	return model.StringMatch{Kind: model.Suffix, Value: "/ns/" + ns + "/sa/" + sa}
+}
+
+// trustDomain reads a trust domain; "*" is any text without a slash.
+func trustDomain(s string) model.StringMatch {
+	switch {
+	case s == "*":
+		return model.StringMatch{Kind: model.Present}
+	case !strings.Contains(s, "*"):
+		return model.StringMatch{Kind: model.Prefix, Value: spiffeScheme + s + "/"}
+	}
+	return model.StringMatch{Kind: model.Regex, Value: spiffeScheme + segment(s) + "/.+"}
+}
+
+// prefixes reads addresses and CIDRs that Validate has accepted.
+func prefixes(in []string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range in {
+		if p, err := parsePrefix(s); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	if strings.Contains(s, "/") {
+		p, err := netip.ParsePrefix(s)
+		return p.Masked(), err
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+}
+
+func ports(in []string) []uint16 {
+	var out []uint16
+	for _, s := range in {
+		if n, err := strconv.ParseUint(s, 10, 16); err == nil {
+			out = append(out, uint16(n))
+		}
+	}
+	return out
+}
+
+// operations translates "to". An operation about ports alone is about TCP, the only
+// transport that these policies know.
+func operations(in []*security.Rule_To) []model.Operation {
+	var out []model.Operation
+	for _, to := range in {
+		op := to.GetOperation()
+		o := model.Operation{
+			Hosts: each(op.GetHosts(), hostMatch), NotHosts: each(op.GetNotHosts(), hostMatch),
+			Ports: ports(op.GetPorts()), NotPorts: ports(op.GetNotPorts()),
+			Methods: each(op.GetMethods(), wildcard), NotMethods: each(op.GetNotMethods(), wildcard),
+			Paths: each(op.GetPaths(), pathMatch), NotPaths: each(op.GetNotPaths(), pathMatch),
+		}
+		if len(o.Hosts)+len(o.NotHosts)+len(o.Methods)+len(o.NotMethods)+len(o.Paths)+len(o.NotPaths) == 0 {
+			o.Protocol = model.TCP
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+// hostMatch is compared without regard to case.
+func hostMatch(s string) model.StringMatch { return wildcard(strings.ToLower(s)) }
+
+// pathMatch reads a path or, if it has {*} or {**}, a template.
+func pathMatch(s string) model.StringMatch {
+	if isTemplate(s) {
+		return model.StringMatch{Kind: model.Template, Value: s}
+	}
+	return wildcard(s)
+}
+
+func isTemplate(s string) bool { return strings.Contains(s, "{*}") || strings.Contains(s, "{**}") }
