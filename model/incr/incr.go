@@ -159,6 +159,9 @@ func (s *Store) write(t Table, key string, value any, present bool) {
 		if had {
 			for _, v := range ix.values(key, old) {
 				delete(ix.rows[v], key)
+				if len(ix.rows[v]) == 0 {
+					delete(ix.rows, v)
+				}
 				touched = append(touched, query{t, name, v})
 			}
 		}

@@ -34,15 +34,11 @@ type Batch struct {
 	Broken map[string]bool
 }
 
-// orderPerInput leaves room, so that a document more in one input does not
-// renumber the objects of the next.
-const orderPerInput = 1 << 20
-
 // Decode reads objects from inputs.
 func Decode(r *Registry, inputs ...Input) *Batch {
 	d := &decoder{registry: r, batch: &Batch{Broken: map[string]bool{}}}
-	for i, in := range inputs {
-		d.order = i * orderPerInput
+	for _, in := range inputs {
+		d.order = 0
 		if in.Err != nil {
 			d.broken(model.Source{File: in.Name}, in.Name, "unreadable-file", in.Err.Error(), "")
 			continue
@@ -170,11 +166,11 @@ func (d *decoder) object(doc *document, n *yaml.Node, depth int) {
 		d.unread(src, kind, version)
 		return
 	}
-	if h.Name == "" {
+	o := d.decode(doc, n, t)
+	if o.Name == "" {
 		d.broken(src, doc.origin, "no-name", "metadata.name is missing", "")
 		return
 	}
-	o := d.decode(doc, n, t)
 	o.Order, o.origin = d.order, doc.origin
 	d.batch.Objects = append(d.batch.Objects, o)
 }

@@ -57,7 +57,7 @@ type Object struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	// Created is metadata.creationTimestamp; where a file gives none, objects are
-	// ordered by Order, their place in the stream.
+	// ordered by the name of their input and by Order, their place in it.
 	Created time.Time
 	Order   int
 	Value   any  // as Type.New made it
@@ -115,9 +115,10 @@ func (p Place) Line(field string) (string, int) {
 	return p.File, p.First
 }
 
-// CompareCreated orders by creation (or place in the stream), then name, then
-// namespace: "oldest first" as the mesh APIs mean it.
+// CompareCreated orders by creation (or input and place in it), then name, then
+// namespace: "oldest first" as the mesh APIs mean it. Inputs count by their names
+// and not by their number, so that one more changes nothing for the others.
 func CompareCreated(a, b *Object) int {
-	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Order, b.Order),
+	return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.origin, b.origin), cmp.Compare(a.Order, b.Order),
 		strings.Compare(a.Name, b.Name), strings.Compare(a.Namespace, b.Namespace))
 }

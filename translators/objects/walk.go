@@ -33,7 +33,7 @@ type problem struct {
 }
 
 // maxNodes bounds a document, aliases expanded.
-const maxNodes = 2_000_000
+const maxNodes = 500_000
 
 func newWalker(d *document) *walker {
 	return &walker{doc: d, lines: map[string]int{}, budget: maxNodes}

@@ -220,11 +220,10 @@ func allowed(r translators.Reader, o *objects.Object, t target, from []model.Pee
 	if !hasTCP {
 		tcp = portSet{all: true}
 	}
-	if restricted := tcp.within(t.port); restricted.empty() && !tcp.empty() {
-		portExcludes(o, t, t.destination.field+".port", rep)
-		tcp = restricted
-	} else {
-		tcp = restricted
+	if !tcp.empty() {
+		if tcp = tcp.within(t.port); tcp.empty() {
+			portExcludes(o, t, t.destination.field+".port", rep)
+		}
 	}
 	switch {
 	case hasHTTP:

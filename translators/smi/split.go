@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 
 	split1 "github.com/servicemeshinterface/smi-sdk-go/pkg/apis/split/v1alpha1"
 	split2 "github.com/servicemeshinterface/smi-sdk-go/pkg/apis/split/v1alpha2"
@@ -93,6 +92,9 @@ func (s trafficsplit) validate(o *objects.Object, rep *report) {
 			rep.refused(o, field+".weight", "bad-weight", model.Degrades, fmt.Sprintf("weights are between 0 and %d", uint32(math.MaxUint32)), "")
 			continue
 		}
+		if b.weight == 0 && !written(o, field+".weight") {
+			rep.say(o, field+".weight", "weight-omitted", model.Degrades, model.Approximated, "no weight is given: it is 0, and the backend gets nothing", "give it a weight")
+		}
 		sum += b.weight
 	}
 	switch {
@@ -102,6 +104,12 @@ func (s trafficsplit) validate(o *objects.Object, rep *report) {
 		rep.refused(o, "spec.backends", "zero-weights", model.Degrades, "all weights are 0: nothing says where traffic goes",
 			"delete the split to send it to the root service")
 	}
+}
+
+// written reports whether a field stands in the object's file; true if it has none.
+func written(o *objects.Object, field string) bool {
+	_, ok := o.Place.Lines[field]
+	return ok || o.Place.Lines == nil
 }
 
 // split translates what the splits of one apex service come to.
@@ -275,10 +283,7 @@ func (c *splitter) shares(p model.ServicePort, backends []used) []model.Backend 
 				fmt.Sprintf("%s has no TCP port %d: it gets none of that port's traffic", b.service.Name, p.Port), "")
 			continue
 		}
-		if b.weight > 0 {
-			out = append(out, model.Backend{Namespace: b.service.Namespace, Service: b.service.Name, Port: p.Port, Weight: b.weight})
-		}
+		out = append(out, model.Backend{Namespace: b.service.Namespace, Service: b.service.Name, Port: p.Port, Weight: b.weight})
 	}
-	slices.SortFunc(out, func(a, b model.Backend) int { return strings.Compare(a.Service, b.Service) })
-	return out
+	return model.Shares(out)
 }
