@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Maps and helpers that every program shares. */
+#ifndef FL_COMMON_H
+#define FL_COMMON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/types.h>
+/* Without it clang merges context reads of two branches into one that the verifier
+ * rejects ("modified ctx ptr").
+ */
+#pragma clang attribute push(__attribute__((preserve_static_offset)), apply_to = record)
+#include <linux/bpf.h>
+#pragma clang attribute pop
+#include <linux/in.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+
+#include "fl_types.h"
+
+/* Sizes are set by the loader before the maps are made. */
+#define FL_MAP(name, kind, k, v, n, f)              \
+	struct {                                    \
+		__uint(type, kind);                 \
+		__uint(max_entries, n);             \
+		__type(key, k);                     \
+		__type(value, v);                   \
+		__uint(map_flags, f);               \
+		__uint(pinning, LIBBPF_PIN_BY_NAME); \
+	} name SEC(".maps")
+
+FL_MAP(fl_services_v1, BPF_MAP_TYPE_HASH, struct fl_svc_key, struct fl_svc, 65536, BPF_F_NO_PREALLOC);
+FL_MAP(fl_captured_v1, BPF_MAP_TYPE_HASH, __u64, __u32, 4096, BPF_F_NO_PREALLOC);
+FL_MAP(fl_counters_v1, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, FL_REASONS, 0);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} fl_events_v1 SEC(".maps");
+
+static __always_inline void count(__u32 reason)
+{
+	__u64 *n = bpf_map_lookup_elem(&fl_counters_v1, &reason);
+
+	if (n)
+		(*n)++;
+}
+
+static __always_inline bool same_addr(const struct fl_addr *a, const struct fl_addr *b)
+{
+	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];
+}
+
+static __always_inline void map_v4(struct fl_addr *a, __be32 v4)
+{
+	a->w[0] = 0;
+	a->w[1] = 0;
+	a->w[2] = bpf_htonl(0xffff);
+	a->w[3] = v4;
+}
+
+static __always_inline bool is_v4(const struct fl_addr *a)
+{
+	return !a->w[0] && !a->w[1] && a->w[2] == bpf_htonl(0xffff);
+}
+
+#endif

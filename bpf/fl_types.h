@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Map layouts and constants, shared by all programs and, through BTF, with Go.
+ * Addresses are 16 bytes, v4 as v4-mapped v6; ports are in network order unless a
+ * comment says otherwise. Every struct is padded by hand. A changed layout needs a
+ * new map name.
+ */
+#ifndef FL_TYPES_H
+#define FL_TYPES_H
+
+struct fl_addr {
+	__u32 w[4];
+};
+
+/* --- services: fl_services_v1 --- */
+
+struct fl_svc_key {
+	struct fl_addr addr;
+	__u16 port;
+	__u8 proto; /* IPPROTO_TCP, IPPROTO_UDP */
+	__u8 pad;
+};
+
+#define FL_SVC_PROXY_HTTP (1 << 0) /* captured clients keep the address and are redirected */
+
+struct fl_svc {
+	__u32 id;	/* generation of the slots: new backends, new id */
+	__u32 slots;	/* 0: no backend */
+	__u32 affinity; /* seconds; 0: off */
+	__u32 flags;
+};
+
+/* --- backends: fl_slots_v1 --- */
+
+struct fl_slot_key {
+	__u32 id;
+	__u32 slot;
+};
+
+struct fl_backend {
+	struct fl_addr addr;
+	__u16 port;
+	__u16 pad;
+};
+
+/* --- what a socket had dialled: fl_reverse_v1 (LRU) --- */
+
+struct fl_rev_key {
+	__u64 cookie; /* of the socket */
+	struct fl_addr addr;
+	__u16 port;
+	__u8 proto;
+	__u8 pad[5];
+};
+
+struct fl_rev {
+	struct fl_addr addr;
+	__u16 port;
+	__u16 pad;
+};
+
+/* --- session affinity: fl_affinity_v1 (LRU) --- */
+
+struct fl_aff_key {
+	__u64 client; /* cookie of the client's network namespace */
+	struct fl_svc_key svc;
+	__u32 pad;
+};
+
+struct fl_aff {
+	struct fl_backend backend;
+	__u32 id; /* of the service when it was chosen */
+	__u64 seen; /* ktime, ns */
+};
+
+/* --- clients whose requests are redirected: fl_captured_v1, key: netns cookie, value: __u32 flags --- */
+
+/* --- whose an address is: fl_addresses_v1 --- */
+
+#define FL_ADDR_MANAGED (1 << 0) /* pod of a node that runs Fairlead: its proxy's ports can be believed */
+#define FL_ADDR_NODE	(1 << 1) /* a node itself */
+
+struct fl_address {
+	__u64 class;
+	__u32 flags;
+	__u32 pad;
+};
+
+/* --- addresses that belong to nobody: fl_prefixes_v1 (LPM) --- */
+
+struct fl_prefix_key {
+	__u32 bits; /* of the 16-byte address */
+	struct fl_addr addr;
+};
+
+/* value: __u64 class */
+
+/* --- policy: fl_policy_v1 --- */
+
+#define FL_ANY_CLASS (~0ULL)
+
+struct fl_policy_key {
+	__u64 set;
+	__u64 class; /* FL_ANY_CLASS: any */
+	__u16 port;  /* network order; 0: any, with proto 0 */
+	__u8 proto;
+	__u8 pad[5];
+};
+
+enum fl_action {
+	FL_ACTION_NONE,
+	FL_ALLOW,
+	FL_DENY,
+	FL_CHECK,  /* needs the request */
+	FL_REFUSE, /* denied, answered by the inbound listener */
+};
+
+struct fl_policy {
+	__u64 rule;
+	__u32 action;
+	__u32 pad;
+};
+
+/* --- local pods: fl_pods_v1 --- */
+
+#define FL_PROBE_PORTS 8
+
+struct fl_pod {
+	__u64 set;	/* 0: nobody governs it */
+	__u32 ifindex;	/* of the host's end of its veth */
+	__u16 http_port; /* outbound proxy port, host order; 0: not captured */
+	__u16 pad;
+	__u16 probes[FL_PROBE_PORTS]; /* network order; 0 ends */
+};
+
+/* --- settings that change at run time: fl_settings_v1 (array of 1) --- */
+
+struct fl_settings {
+	__u16 inbound_port; /* host order; 0: none */
+	__u16 standby;	    /* offset of the standby listener; 0: none */
+	__u32 pad;
+};
+
+/* --- connections: fl_conntrack_v1 (LRU) --- */
+
+struct fl_tuple {
+	struct fl_addr saddr;
+	struct fl_addr daddr;
+	__u16 sport;
+	__u16 dport;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+enum fl_path {
+	FL_PATH_NONE,
+	FL_DIRECT,  /* opened by a pod of this node, not redirected */
+	FL_PROXIED, /* opened by a pod of this node or from outside, redirected */
+	FL_SERVED,  /* opened towards a pod of this node, let in */
+};
+
+struct fl_conn {
+	__u64 seen; /* ktime, ns */
+	__u16 path;
+	__u16 port; /* proxy port, host order */
+	__u32 pad;
+};
+
+/* --- counters: fl_counters_v1 (per-CPU array), and reasons of events --- */
+
+enum fl_reason {
+	FL_OK_DIRECT,
+	FL_OK_OUTBOUND,	 /* redirected to the client's proxy port */
+	FL_OK_INBOUND,	 /* redirected to the node's inbound port */
+	FL_OK_SOCKET,	 /* belongs to a socket of the proxy or the node */
+	FL_OK_REPLY,
+	FL_OK_ALLOWED,	 /* by policy */
+	FL_OK_CHECKED,	 /* by a proxy */
+	FL_OK_PROBE,
+	FL_OK_BALANCED,	 /* socket load balancing chose a backend */
+	FL_DROP_POLICY,
+	FL_DROP_UNCHECKED, /* needs a proxy and did not pass one */
+	FL_DROP_SPOOFED,
+	FL_DROP_RESERVED_PORT,
+	FL_DROP_TRUNCATED,
+	FL_DROP_EXTENSION,  /* IPv6 extension headers that are not understood */
+	FL_DROP_FRAGMENT,
+	FL_DROP_NO_PROXY,   /* nobody listens on the proxy port */
+	FL_DROP_ASSIGN,	    /* the kernel refused the socket */
+	FL_DROP_LOOPBACK,
+	FL_DROP_MAP_FULL,
+	FL_DROP_NO_BACKEND,
+	FL_DROP_UNKNOWN_POD,
+	FL_EVENT_LOST,
+	FL_REASONS,
+};
+
+enum fl_direction {
+	FL_FROM_POD,
+	FL_FROM_NET,
+	FL_TO_POD,
+	FL_CONNECT,
+};
+
+#define FL_COMM 16
+
+/* --- events: fl_events_v1 (ring buffer) --- */
+
+struct fl_event {
+	__u64 time; /* ktime, ns */
+	__u64 class;
+	__u64 set;
+	__u64 rule;
+	struct fl_tuple tuple; /* for FL_CONNECT: daddr is what was dialled, saddr what was chosen */
+	__u32 ifindex;
+	__u16 port; /* proxy port, host order */
+	__u8 reason;
+	__u8 direction;
+	__u32 pid;
+	__u32 pad;
+	char comm[FL_COMM];
+};
+
+#endif

@@ -1,0 +1,572 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * The packet programs.
+ *
+ *	from_pod  ingress of the host's end of a pod's veth: what a pod sends
+ *	from_net  ingress of an uplink: what comes for the node's pods
+ *	to_pod	  egress of the host's end of a pod's veth: everything a pod receives
+ *
+ * Only the ingress programs redirect to the proxy, so the proxy's own packets
+ * meet none: no loop, no exemption. Policy is judged in to_pod, on every packet
+ * and whatever its source, by the policy of now.
+ *
+ * Whoever opens a connection decides its path with the SYN; a SYN rewrites what
+ * an earlier connection of the same tuple left behind.
+ */
+#include "fl_packet.h"
+
+#define TCX_NEXT -1
+#define TCX_DROP 2
+
+#define TCP_LISTEN 10
+
+/*
+ * Marks, in the nibble 0xf00. Packets that the host is to take for its own carry
+ * FL_MARK_TO_PROXY. The proxy's upstream sockets carry FL_MARK_FROM_PROXY, which
+ * needs a privilege that processes beside it lack.
+ */
+#define FL_MARK_MASK	   0xf00
+#define FL_MARK_TO_PROXY   0x200
+#define FL_MARK_FROM_PROXY 0x300
+
+/* Source ports that pods may not open connections from, in host order. */
+#define FL_PORT_CHECKED	  61000 /* the proxy judged the destination's policy */
+#define FL_PORT_UNCHECKED 63264 /* it did not */
+
+FL_MAP(fl_addresses_v1, BPF_MAP_TYPE_HASH, struct fl_addr, struct fl_address, 131072, BPF_F_NO_PREALLOC);
+FL_MAP(fl_prefixes_v1, BPF_MAP_TYPE_LPM_TRIE, struct fl_prefix_key, __u64, 16384, BPF_F_NO_PREALLOC);
+FL_MAP(fl_policy_v1, BPF_MAP_TYPE_HASH, struct fl_policy_key, struct fl_policy, 262144, BPF_F_NO_PREALLOC);
+FL_MAP(fl_pods_v1, BPF_MAP_TYPE_HASH, struct fl_addr, struct fl_pod, 4096, BPF_F_NO_PREALLOC);
+FL_MAP(fl_settings_v1, BPF_MAP_TYPE_ARRAY, __u32, struct fl_settings, 1, 0);
+FL_MAP(fl_conntrack_v1, BPF_MAP_TYPE_LRU_HASH, struct fl_tuple, struct fl_conn, 262144, 0);
+
+/* Only so that they are described to Go. */
+const enum fl_reason *unused_reason __attribute__((unused));
+const enum fl_action *unused_action __attribute__((unused));
+const enum fl_path *unused_path __attribute__((unused));
+const enum fl_direction *unused_direction __attribute__((unused));
+
+/* 169.254.42.1 and fd00:42::1 stand for a pod in packets that it sent to itself through the proxy. */
+static __always_inline void self_addr(bool v6, struct fl_addr *a)
+{
+	if (v6) {
+		a->w[0] = bpf_htonl(0xfd000042);
+		a->w[1] = 0;
+		a->w[2] = 0;
+		a->w[3] = bpf_htonl(1);
+	} else {
+		map_v4(a, bpf_htonl(0xa9fe2a01));
+	}
+}
+
+struct verdict {
+	__u64 class;
+	__u64 set;
+	__u64 rule;
+	__u16 port;
+};
+
+static __always_inline void report(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 direction,
+				   const struct verdict *v)
+{
+	struct fl_event *e = bpf_ringbuf_reserve(&fl_events_v1, sizeof(*e), 0);
+
+	if (!e) {
+		count(FL_EVENT_LOST);
+		return;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->time = bpf_ktime_get_ns();
+	e->tuple = p->t;
+	e->ifindex = skb->ifindex;
+	e->reason = reason;
+	e->direction = direction;
+	if (v) {
+		e->class = v->class;
+		e->set = v->set;
+		e->rule = v->rule;
+		e->port = v->port;
+	}
+	bpf_ringbuf_submit(e, 0);
+}
+
+static __always_inline int drop(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 direction,
+				const struct verdict *v)
+{
+	count(reason);
+	report(skb, p, reason, direction, v);
+	return TCX_DROP;
+}
+
+/* The class of an address and what else is known of it. */
+static __always_inline __u64 classify(const struct fl_addr *addr, __u32 *flags)
+{
+	struct fl_address *a = bpf_map_lookup_elem(&fl_addresses_v1, addr);
+	struct fl_prefix_key key = { .bits = 128, .addr = *addr };
+	__u64 *class;
+
+	if (a) {
+		*flags = a->flags;
+		return a->class;
+	}
+	*flags = 0;
+	class = bpf_map_lookup_elem(&fl_prefixes_v1, &key);
+	return class ? *class : 0;
+}
+
+/* What the set says of a class at a port. Nothing there: denied. */
+static __always_inline __u32 judge(struct verdict *v, __be16 port, __u8 proto)
+{
+	struct fl_policy_key key = { .set = v->set, .class = v->class, .port = port, .proto = proto };
+	struct fl_policy *p;
+
+	p = bpf_map_lookup_elem(&fl_policy_v1, &key);
+	if (!p) {
+		key.class = FL_ANY_CLASS;
+		p = bpf_map_lookup_elem(&fl_policy_v1, &key);
+	}
+	if (!p) {
+		key.class = v->class;
+		key.port = 0;
+		key.proto = 0;
+		p = bpf_map_lookup_elem(&fl_policy_v1, &key);
+	}
+	if (!p) {
+		key.class = FL_ANY_CLASS;
+		p = bpf_map_lookup_elem(&fl_policy_v1, &key);
+	}
+	if (!p)
+		return FL_DENY;
+	v->rule = p->rule;
+	return p->action;
+}
+
+/* ICMP has no port that policy knows: it is judged as any other port. */
+static __always_inline __u32 judge_packet(struct verdict *v, const struct fl_packet *p)
+{
+	if (p->t.proto == IPPROTO_TCP || p->t.proto == IPPROTO_UDP)
+		return judge(v, p->t.dport, p->t.proto);
+	return judge(v, 0, 0);
+}
+
+static __always_inline bool is_checked(const struct fl_packet *p)
+{
+	__u16 port = bpf_ntohs(p->t.sport);
+
+	return p->t.proto == IPPROTO_TCP && port >= FL_PORT_CHECKED && port < FL_PORT_UNCHECKED;
+}
+
+/*
+ * Hands a connection to a socket. The reference is released here. TIME_WAIT
+ * sockets are assigned like others, also for a SYN: they know whether it may
+ * open the tuple anew.
+ */
+static __always_inline int assign(struct __sk_buff *skb, const struct fl_packet *p, struct bpf_sock *sk, __u8 direction)
+{
+	long err = bpf_sk_assign(skb, sk, 0);
+
+	bpf_sk_release(sk);
+	if (err)
+		return drop(skb, p, FL_DROP_ASSIGN, direction, NULL);
+	skb->mark = (skb->mark & ~FL_MARK_MASK) | FL_MARK_TO_PROXY;
+	return TCX_NEXT;
+}
+
+static __always_inline struct bpf_sock *lookup(struct __sk_buff *skb, const struct fl_packet *p, bool listener,
+					       __u16 port)
+{
+	struct bpf_sock_tuple t = {};
+
+	if (p->v6) {
+		__builtin_memcpy(t.ipv6.saddr, &p->t.saddr, 16);
+		t.ipv6.sport = p->t.sport;
+		if (listener) {
+			t.ipv6.daddr[3] = bpf_htonl(1);
+			t.ipv6.dport = bpf_htons(port);
+		} else {
+			__builtin_memcpy(t.ipv6.daddr, &p->t.daddr, 16);
+			t.ipv6.dport = p->t.dport;
+		}
+		return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	t.ipv4.saddr = p->t.saddr.w[3];
+	t.ipv4.sport = p->t.sport;
+	t.ipv4.daddr = listener ? bpf_htonl(INADDR_LOOPBACK) : p->t.daddr.w[3];
+	t.ipv4.dport = listener ? bpf_htons(port) : p->t.dport;
+	return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+}
+
+/* Hands the packet to the socket of the proxy, or of the node, that has this connection. */
+static __always_inline bool to_socket(struct __sk_buff *skb, const struct fl_packet *p, __u8 direction, int *ret)
+{
+	struct bpf_sock *sk = lookup(skb, p, false, 0);
+
+	if (!sk)
+		return false;
+	if (sk->state == TCP_LISTEN) {
+		bpf_sk_release(sk);
+		return false;
+	}
+	count(FL_OK_SOCKET);
+	*ret = assign(skb, p, sk, direction);
+	return true;
+}
+
+/* Hands the packet to whoever listens on the proxy port, or on its standby. Nobody: dropped. */
+static __always_inline int to_proxy(struct __sk_buff *skb, const struct fl_packet *p, __u16 port, __u8 direction,
+				    const struct verdict *v)
+{
+	__u32 zero = 0;
+	struct fl_settings *s = bpf_map_lookup_elem(&fl_settings_v1, &zero);
+	struct bpf_sock *sk = NULL;
+
+	if (port)
+		sk = lookup(skb, p, true, port);
+	if (!sk && port && s && s->standby)
+		sk = lookup(skb, p, true, port + s->standby);
+	if (!sk)
+		return drop(skb, p, FL_DROP_NO_PROXY, direction, v);
+	if (sk->state != TCP_LISTEN) {
+		bpf_sk_release(sk);
+		return drop(skb, p, FL_DROP_NO_PROXY, direction, v);
+	}
+	return assign(skb, p, sk, direction);
+}
+
+static __always_inline void remember(const struct fl_tuple *t, __u16 path, __u16 port)
+{
+	struct fl_conn c = { .seen = bpf_ktime_get_ns(), .path = path, .port = port };
+
+	bpf_map_update_elem(&fl_conntrack_v1, t, &c, BPF_ANY);
+}
+
+static __always_inline struct fl_conn *recall(const struct fl_tuple *t)
+{
+	return bpf_map_lookup_elem(&fl_conntrack_v1, t);
+}
+
+/*
+ * The inbound port, if a new connection to a pod of this node must pass it: its
+ * policy needs the request, and no proxy that we believe has seen it. believed
+ * says whether a checked source port may be.
+ */
+static __always_inline bool wants_inbound(const struct fl_packet *p, const struct fl_pod *to, bool believed,
+					  struct verdict *v)
+{
+	__u32 zero = 0, flags, action;
+	struct fl_settings *s;
+
+	if (!to->set)
+		return false;
+	v->class = classify(&p->t.saddr, &flags);
+	v->set = to->set;
+	action = judge(v, p->t.dport, IPPROTO_TCP);
+	if (action != FL_CHECK && action != FL_REFUSE)
+		return false;
+	if (action == FL_CHECK && believed && (flags & FL_ADDR_MANAGED) && is_checked(p))
+		return false;
+	s = bpf_map_lookup_elem(&fl_settings_v1, &zero);
+	v->port = s ? s->inbound_port : 0;
+	return true;
+}
+
+/* The port that a captured pod's request to this service goes to, 0 if to none. */
+static __always_inline __u16 outbound_port(const struct fl_packet *p, const struct fl_pod *from)
+{
+	struct fl_svc_key key = { .addr = p->t.daddr, .port = p->t.dport, .proto = IPPROTO_TCP };
+	struct fl_svc *svc;
+
+	if (!from->http_port)
+		return 0;
+	svc = bpf_map_lookup_elem(&fl_services_v1, &key);
+	return svc && (svc->flags & FL_SVC_PROXY_HTTP) ? from->http_port : 0;
+}
+
+static __always_inline int opened_by_pod(struct __sk_buff *skb, struct fl_packet *p, const struct fl_pod *from)
+{
+	struct verdict v = {};
+	struct fl_pod *to;
+
+	if (bpf_ntohs(p->t.sport) >= FL_PORT_CHECKED)
+		return drop(skb, p, FL_DROP_RESERVED_PORT, FL_FROM_POD, NULL);
+	v.port = outbound_port(p, from);
+	if (v.port) {
+		remember(&p->t, FL_PROXIED, v.port);
+		count(FL_OK_OUTBOUND);
+		report(skb, p, FL_OK_OUTBOUND, FL_FROM_POD, &v);
+		return to_proxy(skb, p, v.port, FL_FROM_POD, &v);
+	}
+	to = bpf_map_lookup_elem(&fl_pods_v1, &p->t.daddr);
+	if (to && wants_inbound(p, to, false, &v)) {
+		remember(&p->t, FL_PROXIED, v.port);
+		count(FL_OK_INBOUND);
+		report(skb, p, FL_OK_INBOUND, FL_FROM_POD, &v);
+		return to_proxy(skb, p, v.port, FL_FROM_POD, &v);
+	}
+	remember(&p->t, FL_DIRECT, 0);
+	count(FL_OK_DIRECT);
+	report(skb, p, FL_OK_DIRECT, FL_FROM_POD, &v);
+	return TCX_NEXT;
+}
+
+static __always_inline int tcp_from_pod(struct __sk_buff *skb, struct fl_packet *p, const struct fl_pod *from)
+{
+	struct fl_tuple back;
+	struct fl_conn *c;
+	int ret;
+
+	if (to_socket(skb, p, FL_FROM_POD, &ret))
+		return ret;
+	if (is_open(p))
+		return opened_by_pod(skb, p, from);
+	c = recall(&p->t);
+	if (c && c->path == FL_PROXIED) /* its socket is gone: the listener answers RST */
+		return to_proxy(skb, p, c->port, FL_FROM_POD, NULL);
+	if (!c && bpf_ntohs(p->t.sport) >= FL_PORT_CHECKED) {
+		reverse(&p->t, &back);
+		if (!recall(&back)) /* not even a port that it serves */
+			return drop(skb, p, FL_DROP_RESERVED_PORT, FL_FROM_POD, NULL);
+	}
+	return TCX_NEXT;
+}
+
+/* Remembers a flow without handshake, so that its replies are let in. */
+static __always_inline void datagram_from_pod(struct __sk_buff *skb, const struct fl_packet *p)
+{
+	struct fl_tuple back;
+
+	if (recall(&p->t))
+		return;
+	reverse(&p->t, &back);
+	if (recall(&back)) /* a reply of ours: the other side opened it */
+		return;
+	remember(&p->t, FL_DIRECT, 0);
+	count(FL_OK_DIRECT);
+	report(skb, p, FL_OK_DIRECT, FL_FROM_POD, NULL);
+}
+
+static __always_inline bool is_loopback(const struct fl_addr *a)
+{
+	if (is_v4(a))
+		return (a->w[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return !a->w[0] && !a->w[1] && !a->w[2] && a->w[3] == bpf_htonl(1);
+}
+
+/* A pod speaks neighbour discovery from its link-local address, or from none yet. */
+static __always_inline bool is_link_local(const struct fl_addr *a)
+{
+	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) || (!a->w[0] && !a->w[1] && !a->w[2] && !a->w[3]);
+}
+
+SEC("tcx/ingress")
+int fl_from_pod(struct __sk_buff *skb)
+{
+	struct fl_packet p = {};
+	struct fl_addr self;
+	struct fl_pod *pod;
+
+	parse(skb, &p);
+	if (p.kind == FL_OTHER)
+		return TCX_NEXT;
+	if (p.kind == FL_NEIGHBOUR && is_link_local(&p.t.saddr))
+		return TCX_NEXT;
+	if (p.kind == FL_BROKEN)
+		return drop(skb, &p, p.reason, FL_FROM_POD, NULL);
+	pod = bpf_map_lookup_elem(&fl_pods_v1, p.kind == FL_ICMP_ERROR ? &p.from : &p.t.saddr);
+	if (!pod || pod->ifindex != skb->ifindex)
+		return drop(skb, &p, FL_DROP_SPOOFED, FL_FROM_POD, NULL);
+	if (p.kind != FL_IP)
+		return TCX_NEXT;
+	if (is_loopback(&p.t.daddr))
+		return drop(skb, &p, FL_DROP_LOOPBACK, FL_FROM_POD, NULL);
+	if (p.fragment) /* judged where it is received */
+		return TCX_NEXT;
+	self_addr(p.v6, &self);
+	if (same_addr(&p.t.daddr, &self)) {
+		self = p.t.saddr;
+		if (!rewrite_addr(skb, &p, false, &self))
+			return drop(skb, &p, FL_DROP_SPOOFED, FL_FROM_POD, NULL);
+	}
+	if (p.t.proto == IPPROTO_TCP)
+		return tcp_from_pod(skb, &p, pod);
+	datagram_from_pod(skb, &p);
+	return TCX_NEXT;
+}
+
+SEC("tcx/ingress")
+int fl_from_net(struct __sk_buff *skb)
+{
+	struct fl_packet p = {};
+	struct verdict v = {};
+	struct fl_pod *pod;
+	struct fl_conn *c;
+	int ret;
+
+	parse(skb, &p);
+	if (p.kind == FL_OTHER || p.kind == FL_NEIGHBOUR)
+		return TCX_NEXT;
+	if (bpf_map_lookup_elem(&fl_pods_v1, p.kind == FL_ICMP_ERROR ? &p.from : &p.t.saddr))
+		return drop(skb, &p, FL_DROP_SPOOFED, FL_FROM_NET, NULL);
+	pod = bpf_map_lookup_elem(&fl_pods_v1, &p.t.daddr);
+	if (!pod) /* the node's own, or somebody else's */
+		return TCX_NEXT;
+	if (p.kind == FL_BROKEN)
+		return drop(skb, &p, p.reason, FL_FROM_NET, NULL);
+	if (p.kind != FL_IP || p.fragment || p.t.proto != IPPROTO_TCP)
+		return TCX_NEXT;
+	if (to_socket(skb, &p, FL_FROM_NET, &ret))
+		return ret;
+	if (!is_open(&p)) {
+		c = recall(&p.t);
+		if (c && c->path == FL_PROXIED)
+			return to_proxy(skb, &p, c->port, FL_FROM_NET, NULL);
+		return TCX_NEXT;
+	}
+	if (!wants_inbound(&p, pod, true, &v)) {
+		c = recall(&p.t);
+		if (c && c->path == FL_PROXIED) /* an earlier life of the tuple */
+			bpf_map_delete_elem(&fl_conntrack_v1, &p.t);
+		return TCX_NEXT;
+	}
+	remember(&p.t, FL_PROXIED, v.port);
+	count(FL_OK_INBOUND);
+	report(skb, &p, FL_OK_INBOUND, FL_FROM_NET, &v);
+	return to_proxy(skb, &p, v.port, FL_FROM_NET, &v);
+}
+
+/*
+ * Whether the packet answers a flow that the pod opened. A SYN opens one, whatever
+ * was there before.
+ */
+static __always_inline bool is_reply(const struct fl_packet *p)
+{
+	struct fl_tuple back;
+	struct fl_conn *c;
+
+	if (p->t.proto == IPPROTO_TCP && is_open(p))
+		return false;
+	reverse(&p->t, &back);
+	c = recall(&back);
+	return c && (c->path == FL_DIRECT || c->path == FL_PROXIED);
+}
+
+/* An ICMP error is let in if it is about a packet of a flow that the pod has. */
+static __always_inline int icmp_error_to_pod(struct __sk_buff *skb, const struct fl_packet *p)
+{
+	struct fl_tuple back;
+
+	reverse(&p->t, &back);
+	if (recall(&p->t) || recall(&back)) {
+		count(FL_OK_REPLY);
+		return TCX_NEXT;
+	}
+	return drop(skb, p, FL_DROP_POLICY, FL_TO_POD, NULL);
+}
+
+static __always_inline bool is_probe(const struct fl_pod *pod, const struct fl_packet *p)
+{
+	int i;
+
+	if (p->t.proto != IPPROTO_TCP)
+		return false;
+	for (i = 0; i < FL_PROBE_PORTS; i++) {
+		if (!pod->probes[i])
+			return false;
+		if (pod->probes[i] == p->t.dport)
+			return true;
+	}
+	return false;
+}
+
+/* 0 if the packet may go in, else the reason why not. *ok says why it may. */
+static __always_inline __u8 admit(struct __sk_buff *skb, const struct fl_packet *p, const struct fl_pod *pod,
+				  struct verdict *v, __u8 *ok)
+{
+	bool local = !skb->ingress_ifindex;
+	__u32 flags;
+
+	v->class = classify(&p->t.saddr, &flags);
+	v->set = pod->set;
+	*ok = FL_OK_ALLOWED;
+	if (!pod->set)
+		return 0;
+	if (local && (flags & FL_ADDR_NODE) && is_probe(pod, p)) {
+		*ok = FL_OK_PROBE;
+		return 0;
+	}
+	switch (judge_packet(v, p)) {
+	case FL_ALLOW:
+		return 0;
+	case FL_CHECK:
+		*ok = FL_OK_CHECKED;
+		if (is_checked(p) &&
+		    (local ? (skb->mark & FL_MARK_MASK) == FL_MARK_FROM_PROXY : (flags & FL_ADDR_MANAGED) != 0))
+			return 0;
+		return FL_DROP_UNCHECKED;
+	}
+	return FL_DROP_POLICY;
+}
+
+/*
+ * Refuses. The sender of a TCP packet is told by a RST that enters the node as if
+ * the pod had sent it, and so finds its way to whoever opened the connection, the
+ * proxy included. A packet of many segments is dropped without an answer.
+ */
+static __always_inline int refuse(struct __sk_buff *skb, struct fl_packet *p, __u8 reason, const struct verdict *v)
+{
+	drop(skb, p, reason, FL_TO_POD, v);
+	if (p->t.proto != IPPROTO_TCP || (p->tcp & TCP_RST) || skb->gso_segs > 1 || same_addr(&p->t.saddr, &p->t.daddr))
+		return TCX_DROP;
+	if (!make_reset(skb, p))
+		return TCX_DROP;
+	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
+}
+
+SEC("tcx/egress")
+int fl_to_pod(struct __sk_buff *skb)
+{
+	struct fl_packet p = {};
+	struct verdict v = {};
+	struct fl_addr self;
+	struct fl_pod *pod;
+	__u8 reason, ok;
+
+	parse(skb, &p);
+	if (p.kind == FL_OTHER || p.kind == FL_NEIGHBOUR)
+		return TCX_NEXT;
+	if (p.kind == FL_ICMP_ERROR)
+		return icmp_error_to_pod(skb, &p);
+	if (p.kind == FL_BROKEN)
+		return drop(skb, &p, p.reason, FL_TO_POD, NULL);
+	pod = bpf_map_lookup_elem(&fl_pods_v1, &p.t.daddr);
+	if (!pod || pod->ifindex != skb->ifindex)
+		return drop(skb, &p, FL_DROP_UNKNOWN_POD, FL_TO_POD, NULL);
+	if (p.fragment) {
+		/* It has no ports, and might overwrite what the first fragment was judged by. */
+		if (pod->set)
+			return drop(skb, &p, FL_DROP_FRAGMENT, FL_TO_POD, NULL);
+		return TCX_NEXT;
+	}
+	if (is_reply(&p)) {
+		count(FL_OK_REPLY);
+		return TCX_NEXT;
+	}
+	reason = admit(skb, &p, pod, &v, &ok);
+	if (reason)
+		return refuse(skb, &p, reason, &v);
+	count(ok);
+	if (p.t.proto == IPPROTO_TCP ? is_open(&p) : !recall(&p.t)) {
+		remember(&p.t, FL_SERVED, 0);
+		report(skb, &p, ok, FL_TO_POD, &v);
+	}
+	if (same_addr(&p.t.saddr, &p.t.daddr)) {
+		self_addr(p.v6, &self);
+		if (!rewrite_addr(skb, &p, true, &self))
+			return drop(skb, &p, FL_DROP_SPOOFED, FL_TO_POD, NULL);
+	}
+	return TCX_NEXT;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
