@@ -70,18 +70,23 @@ func (d *decoder) broken(src model.Source, origin, code, msg, advice string) {
 }
 
 func (d *decoder) document(doc *document) {
-	err := doc.parse()
-	if err != nil {
-		line := 1
-		if se, ok := err.(*syntaxError); ok {
-			line = se.line
-		}
-		d.broken(model.Source{File: doc.file, Line: doc.at(line)}, doc.origin, "broken-yaml", err.Error(), "")
-		return
-	}
-	if doc.node != nil {
+	if d.parsed(doc) && doc.node != nil {
 		d.object(doc, doc.node, 0)
 	}
+}
+
+// parsed parses a document and reports broken YAML.
+func (d *decoder) parsed(doc *document) bool {
+	err := doc.parse()
+	if err == nil {
+		return true
+	}
+	line := 1
+	if se, ok := err.(*syntaxError); ok {
+		line = se.line
+	}
+	d.broken(model.Source{File: doc.file, Line: doc.at(line)}, doc.origin, "broken-yaml", err.Error(), "")
+	return false
 }
 
 // head is what every object starts with.
