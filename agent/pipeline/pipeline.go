@@ -33,7 +33,7 @@ type Options struct {
 // Planes is the explicit list of control planes, in the documented order: where a
 // namespace names no owner, the first that has routes for a frontend serves them.
 func Planes(o Options) ([]translators.Translator, error) {
-	i, err := istio.New(istio.Options{Version: o.IstioVersion, TrustDomain: o.TrustDomain})
+	i, err := istio.New(istio.Options{Version: o.IstioVersion})
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"fairlead.io/fairlead/hubble"
+)
+
+// Socket is the name of the agent's API socket in its run folder.
+const Socket = "agent.sock"
+
+// serveAPI answers on a unix socket until the context ends:
+//
+//	GET /status                  Status as JSON
+//	GET /flows?last=N&follow=1   hubble.Flow, one JSON object a line
+func serveAPI(ctx context.Context, socket string, status func() Status, flows *hubble.Ring) error {
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("serve agent API: %w", err)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return fmt.Errorf("serve agent API: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(status()) // the client has gone
+	})
+	mux.HandleFunc("GET /flows", func(w http.ResponseWriter, r *http.Request) { streamFlows(ctx, w, r, flows) })
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		<-ctx.Done()
+		_ = srv.Close() // nobody is left to tell
+	}()
+	err = srv.Serve(l)
+	<-done
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve agent API: %w", err)
+}
+
+func streamFlows(ctx context.Context, w http.ResponseWriter, r *http.Request, ring *hubble.Ring) {
+	last, err := strconv.Atoi(r.URL.Query().Get("last"))
+	if err != nil {
+		last = 20
+	}
+	recent, flows, stop := ring.Follow(last)
+	defer stop()
+	enc := json.NewEncoder(w)
+	for _, f := range recent {
+		if enc.Encode(f) != nil {
+			return
+		}
+	}
+	if r.URL.Query().Get("follow") == "" {
+		return
+	}
+	out := http.NewResponseController(w)
+	for {
+		if out.Flush() != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.Context().Done():
+			return
+		case f := <-flows:
+			if enc.Encode(f) != nil {
+				return
+			}
+		}
+	}
+}
+
+// Client speaks to an agent's API socket.
+type Client struct{ http *http.Client }
+
+// NewClient returns a client for the socket; it connects when it is used.
+func NewClient(socket string) *Client {
+	return &Client{&http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}}}
+}
+
+// Status asks the agent what it does.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	var s Status
+	err := c.get(ctx, "/status", func(d *json.Decoder) error { return d.Decode(&s) })
+	return &s, err
+}
+
+// Flows calls f with recent flows and, if follow is set, with new ones until the
+// context ends or f returns an error.
+func (c *Client) Flows(ctx context.Context, last int, follow bool, f func(hubble.Flow) error) error {
+	path := "/flows?last=" + strconv.Itoa(last)
+	if follow {
+		path += "&follow=1"
+	}
+	err := c.get(ctx, path, func(d *json.Decoder) error {
+		for d.More() {
+			var flow hubble.Flow
+			if err := d.Decode(&flow); err != nil {
+				return err
+			}
+			if err := f(flow); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (c *Client) get(ctx context.Context, path string, read func(*json.Decoder) error) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+path, nil)
+	if err != nil {
+		return fmt.Errorf("ask agent: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask agent: %w; is it running on this node?", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask agent: %s", resp.Status)
+	}
+	if err := read(json.NewDecoder(resp.Body)); err != nil {
+		return fmt.Errorf("read agent's answer: %w", err)
+	}
+	return nil
+}
