@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	bootstrap "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	metrics "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
+	upstream "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"fairlead.io/fairlead/xds/render"
+)
+
+const xdsCluster = "xds"
+
+// Bootstrap is Envoy's start-up configuration: where its resources and access
+// logs go, and nothing that ever changes. paths are absolute.
+func Bootstrap(node string, paths Paths) ([]byte, error) {
+	ads := &core.ConfigSource{
+		ConfigSourceSpecifier: &core.ConfigSource_Ads{Ads: &core.AggregatedConfigSource{}},
+		ResourceApiVersion:    core.ApiVersion_V3,
+	}
+	clusters := []*cluster.Cluster{
+		pipeCluster(xdsCluster, paths.XDS),
+		pipeCluster(render.AccessLogCluster, paths.AccessLog),
+	}
+	clusters = append(clusters, render.OriginalClusters()...)
+	m := &bootstrap.Bootstrap{
+		Node:            &core.Node{Id: node, Cluster: "fairlead"},
+		Admin:           &bootstrap.Admin{Address: pipe(paths.Admin)},
+		StaticResources: &bootstrap.Bootstrap_StaticResources{Clusters: clusters},
+		DynamicResources: &bootstrap.Bootstrap_DynamicResources{
+			AdsConfig: adsSource(),
+			CdsConfig: ads,
+			LdsConfig: ads,
+		},
+		// Statistics by cluster and route table are most of Envoy's memory at
+		// thousands of services.
+		StatsConfig: &metrics.StatsConfig{StatsMatcher: &metrics.StatsMatcher{
+			StatsMatcher: &metrics.StatsMatcher_ExclusionList{ExclusionList: &matcher.ListStringMatcher{
+				Patterns: []*matcher.StringMatcher{
+					{MatchPattern: &matcher.StringMatcher_Prefix{Prefix: "cluster."}},
+					{MatchPattern: &matcher.StringMatcher_Contains{Contains: ".rds."}},
+					{MatchPattern: &matcher.StringMatcher_Contains{Contains: ".scoped_rds."}},
+					{MatchPattern: &matcher.StringMatcher_Prefix{Prefix: "vhost."}},
+				},
+			}},
+		}},
+		DeferredStatOptions: &bootstrap.Bootstrap_DeferredStatOptions{EnableDeferredCreationStats: true},
+		ClusterManager:      &bootstrap.ClusterManager{EnableDeferredClusterCreation: true},
+	}
+	if err := m.ValidateAll(); err != nil {
+		return nil, fmt.Errorf("make bootstrap: %w", err)
+	}
+	b, err := protojson.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("make bootstrap: %w", err)
+	}
+	// protojson varies its white space on purpose; the file's hash tells whether a
+	// running Envoy has the same.
+	var out bytes.Buffer
+	if err := json.Indent(&out, b, "", " "); err != nil {
+		return nil, fmt.Errorf("make bootstrap: %w", err)
+	}
+	out.WriteByte('\n')
+	return out.Bytes(), nil
+}
+
+func adsSource() *core.ApiConfigSource {
+	return &core.ApiConfigSource{
+		ApiType:             core.ApiConfigSource_DELTA_GRPC,
+		TransportApiVersion: core.ApiVersion_V3,
+		// Otherwise each ACK repeats the node, 61 KB of it.
+		SetNodeOnFirstMessageOnly: true,
+		GrpcServices: []*core.GrpcService{{TargetSpecifier: &core.GrpcService_EnvoyGrpc_{
+			EnvoyGrpc: &core.GrpcService_EnvoyGrpc{
+				ClusterName: xdsCluster,
+				// The proxy is back soon; Envoy's own pause would grow to 30 s.
+				RetryPolicy: &core.RetryPolicy{RetryBackOff: &core.BackoffStrategy{
+					BaseInterval: durationpb.New(50 * time.Millisecond),
+					MaxInterval:  durationpb.New(time.Second),
+				}},
+			},
+		}}},
+	}
+}
+
+// pipeCluster is a gRPC server behind a unix socket.
+func pipeCluster(name, path string) *cluster.Cluster {
+	options := &upstream.HttpProtocolOptions{
+		UpstreamProtocolOptions: &upstream.HttpProtocolOptions_ExplicitHttpConfig_{
+			ExplicitHttpConfig: &upstream.HttpProtocolOptions_ExplicitHttpConfig{
+				ProtocolConfig: &upstream.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+					Http2ProtocolOptions: &core.Http2ProtocolOptions{},
+				},
+			},
+		},
+	}
+	packed := new(anypb.Any)
+	if err := anypb.MarshalFrom(packed, options, proto.MarshalOptions{Deterministic: true}); err != nil {
+		panic("proxy: " + err.Error()) // constants of ours
+	}
+	return &cluster.Cluster{
+		Name:                 name,
+		ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_STATIC},
+		ConnectTimeout:       durationpb.New(time.Second),
+		LoadAssignment: &endpoint.ClusterLoadAssignment{
+			ClusterName: name,
+			Endpoints: []*endpoint.LocalityLbEndpoints{{LbEndpoints: []*endpoint.LbEndpoint{{
+				HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: &endpoint.Endpoint{Address: pipe(path)}},
+			}}}},
+		},
+		TypedExtensionProtocolOptions: map[string]*anypb.Any{
+			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed,
+		},
+	}
+}
+
+func pipe(path string) *core.Address {
+	return &core.Address{Address: &core.Address_Pipe{Pipe: &core.Pipe{Path: path}}}
+}

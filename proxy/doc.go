@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package proxy is the node proxy: the process that runs a node's Envoy and keeps
+// what it is to serve.
+//
+//	agent ──feed.sock──► proxy ──xds.sock──► Envoy
+//	                       │
+//	                       └── proxy-state: what was accepted last
+//
+// The agent feeds it with resources by delta ADS; the proxy passes them to Envoy
+// by delta ADS and answers the agent what Envoy answers. So the agent may die or
+// be replaced while Envoy restarts: the proxy serves on, from memory, and after
+// its own restart from a file.
+//
+// Envoy is a child, but outlives the proxy if the proxy is killed: the next one
+// finds it by its pid file and takes it over. It runs without privileges but one,
+// CAP_NET_ADMIN, which transparent sockets need.
+package proxy

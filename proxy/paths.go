@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+)
+
+// DefaultUID is the user that Envoy runs as if the proxy is root. It needs no
+// name; it owns nothing but Envoy's folder and may connect to the sockets.
+const DefaultUID = 15099
+
+// Paths are the files of a node's proxy. Sockets have short names: a unix
+// socket's path has at most 107 bytes.
+type Paths struct {
+	Feed      string // the agent's delta ADS socket
+	XDS       string // the proxy's, for Envoy
+	AccessLog string // the agent's access log socket
+	Control   string // the proxy's, for its status
+	State     string // resources accepted last
+	Envoy     string // folder that Envoy may write to
+	Admin     string // Envoy's own socket
+	Log       string // Envoy's
+}
+
+// PathsIn are the files under a run folder.
+func PathsIn(dir string) Paths {
+	in := func(name ...string) string { return filepath.Join(append([]string{dir}, name...)...) }
+	return Paths{
+		Feed:      in("feed.sock"),
+		XDS:       in("xds.sock"),
+		AccessLog: in("als.sock"),
+		Control:   in("proxy.sock"),
+		State:     in("proxy-state"),
+		Envoy:     in("envoy"),
+		Admin:     in("envoy", "admin.sock"),
+		Log:       in("envoy", "envoy.log"),
+	}
+}
+
+// Listen makes a unix socket that only its owner and uid may connect to, in
+// place of one that a process of before left. uid < 0: the owner only. Closing the
+// listener leaves the file.
+func Listen(path string, uid int) (net.Listener, error) {
+	// Made in a closed folder and moved: nobody connects before it is theirs, and
+	// there is no moment without a socket.
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".")
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	defer os.RemoveAll(dir)
+	tmp := filepath.Join(dir, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	l.SetUnlinkOnClose(false)
+	err = os.Chmod(tmp, 0o600)
+	if err == nil && uid >= 0 && uid != os.Geteuid() {
+		err = os.Chown(tmp, uid, -1)
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return l, nil
+}
+
+// prepare makes the folders, and checks that Envoy's user can get to them: a
+// socket that it cannot reach looks to Envoy like a server that is down.
+func prepare(dir string, p Paths, uid int) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make run folder: %w", err)
+	}
+	if err := os.MkdirAll(p.Envoy, 0o750); err != nil {
+		return fmt.Errorf("make run folder: %w", err)
+	}
+	if uid == os.Geteuid() {
+		return nil
+	}
+	if err := os.Chown(p.Envoy, uid, -1); err != nil {
+		return fmt.Errorf("give %s to user %d: %w", p.Envoy, uid, err)
+	}
+	if d, err := closedTo(dir, uid); err != nil {
+		return fmt.Errorf("check run folder: %w", err)
+	} else if d != "" {
+		return fmt.Errorf("run folder %s: Envoy's user %d cannot pass %s; allow it (chmod o+x), or choose another folder", dir, uid, d)
+	}
+	return nil
+}
+
+// closedTo is the folder on the way to dir that a user with neither ownership nor
+// group cannot pass; "" if there is none.
+func closedTo(dir string, uid int) (string, error) {
+	for d := dir; ; d = filepath.Dir(d) {
+		info, err := os.Stat(d)
+		if err != nil {
+			return "", err
+		}
+		if info.Mode().Perm()&0o001 == 0 && uid != os.Geteuid() {
+			return d, nil
+		}
+		if d == filepath.Dir(d) {
+			return "", nil
+		}
+	}
+}

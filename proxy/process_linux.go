@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const terminate = unix.SIGTERM
+
+// unprivileged makes a command run as uid with the one capability that
+// transparent sockets need, in a process group of its own, so that a signal to
+// the proxy's group does not reach it.
+func unprivileged(cmd *exec.Cmd, uid int) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if uid == os.Geteuid() {
+		return
+	}
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
+	cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN}
+}
+
+// manyFiles lets children open as many files as this process may. Go lifts its
+// own limit at start, and gives children the old low one unless it is set again.
+func manyFiles() error {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return fmt.Errorf("read limit of open files: %w", err)
+	}
+	l.Cur = l.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return fmt.Errorf("lift limit of open files: %w", err)
+	}
+	return nil
+}
+
+// leftover is an Envoy that runs on a run folder.
+type leftover struct {
+	pid    int
+	exe    string
+	config string
+}
+
+// findEnvoys finds Envoys by their command line: there is no file that could be
+// missing or stale.
+func findEnvoys(runDir string) ([]leftover, error) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	var found []leftover
+	for _, d := range dirs {
+		pid, err := strconv.Atoi(filepath.Base(d))
+		if err != nil {
+			continue
+		}
+		line, err := os.ReadFile(filepath.Join(d, "cmdline"))
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+				continue // it has ended
+			}
+			return nil, err
+		}
+		args := strings.Split(string(bytes.TrimRight(line, "\x00")), "\x00")
+		if len(args) < 3 || args[1] != "--config-path" ||
+			filepath.Dir(args[2]) != runDir || !strings.HasPrefix(filepath.Base(args[2]), "envoy-") {
+			continue
+		}
+		exe, err := os.Readlink(filepath.Join(d, "exe"))
+		if err != nil {
+			continue // ended, or another user's: not one that we started
+		}
+		found = append(found, leftover{pid, exe, args[2]})
+	}
+	return found, nil
+}
+
+// watch closes done when the process, which need not be a child, has ended.
+func watch(pid int, done chan<- struct{}) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("watch process %d: %w", pid, err)
+	}
+	go func() { // ends with the process; a proxy that stops stops it first
+		defer unix.Close(fd)
+		defer close(done)
+		for {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+			if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+				return
+			}
+		}
+	}()
+	return nil
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package accesslog takes Envoy's access log of HTTP requests (gRPC ALS) and
+// turns its entries into records.
+package accesslog
+
+import (
+	"cmp"
+	"errors"
+	"io"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	data "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	service "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"fairlead.io/fairlead/xds/render"
+)
+
+// Record is one request as Envoy saw it. Fields that Envoy did not know are zero.
+type Record struct {
+	Start time.Time `json:"start"` // first byte of the request
+	// Source is the peer of the connection, whatever x-forwarded-for says.
+	Source      netip.AddrPort `json:"source"`
+	Destination netip.AddrPort `json:"destination"` // as the client had dialled it
+	Identity    string         `json:"identity,omitempty"`
+
+	Protocol  string `json:"protocol,omitempty"` // "HTTP11", "HTTP2"
+	Method    string `json:"method"`
+	Path      string `json:"path"` // as the client sent it, with the query
+	Authority string `json:"authority"`
+
+	Status uint32 `json:"status"` // 0: no answer
+	// Details says who made the answer: "via_upstream", or
+	// "rbac_access_denied_matched_policy[<rule>]" with the rule's id or "none".
+	Details string   `json:"details,omitempty"`
+	Flags   []string `json:"flags,omitempty"` // Envoy's short words: "UF", "UO", "NR"
+
+	Route    string         `json:"route,omitempty"` // id of the route's Origin
+	Cluster  string         `json:"cluster,omitempty"`
+	Upstream netip.AddrPort `json:"upstream"` // endpoint that was chosen
+	Attempts uint32         `json:"attempts,omitempty"`
+
+	RequestBytes  uint64        `json:"requestBytes"` // bodies
+	ResponseBytes uint64        `json:"responseBytes"`
+	Duration      time.Duration `json:"duration"` // to the last byte of the answer
+}
+
+// Server takes access logs and hands records on by a channel. It never makes
+// Envoy wait: what the reader is too slow for is counted and lost.
+type Server struct {
+	service.UnimplementedAccessLogServiceServer
+	out  chan Record
+	lost atomic.Uint64
+}
+
+// New makes a server that keeps up to buffer records for a slow reader.
+func New(buffer int) *Server { return &Server{out: make(chan Record, buffer)} }
+
+// Records is where records come out, in each connection's order. It is never
+// closed.
+func (s *Server) Records() <-chan Record { return s.out }
+
+// Lost is how many records nobody read in time.
+func (s *Server) Lost() uint64 { return s.lost.Load() }
+
+// Register adds the service to a gRPC server.
+func (s *Server) Register(g *grpc.Server) { service.RegisterAccessLogServiceServer(g, s) }
+
+// StreamAccessLogs takes one worker's log until Envoy leaves.
+func (s *Server) StreamAccessLogs(stream service.AccessLogService_StreamAccessLogsServer) error {
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, e := range m.GetHttpLogs().GetLogEntry() {
+			select {
+			case s.out <- record(e):
+			default:
+				s.lost.Add(1)
+			}
+		}
+	}
+}
+
+func record(e *data.HTTPAccessLogEntry) Record {
+	c, req, resp := e.GetCommonProperties(), e.GetRequest(), e.GetResponse()
+	r := Record{
+		Start:         c.GetStartTime().AsTime(),
+		Source:        addrPort(c.GetDownstreamDirectRemoteAddress()),
+		Destination:   addrPort(c.GetDownstreamLocalAddress()),
+		Protocol:      e.GetProtocolVersion().String(),
+		Method:        core.RequestMethod_name[int32(req.GetRequestMethod())],
+		Path:          cmp.Or(req.GetOriginalPath(), req.GetPath()),
+		Authority:     req.GetAuthority(),
+		Status:        resp.GetResponseCode().GetValue(),
+		Details:       resp.GetResponseCodeDetails(),
+		Flags:         flags(c.GetResponseFlags()),
+		Route:         c.GetRouteName(),
+		Cluster:       c.GetUpstreamCluster(),
+		Upstream:      addrPort(c.GetUpstreamRemoteAddress()),
+		Attempts:      c.GetUpstreamRequestAttemptCount(),
+		RequestBytes:  req.GetRequestBodyBytes(),
+		ResponseBytes: resp.GetResponseBodyBytes(),
+		Duration:      duration(c),
+	}
+	if id := c.GetFilterStateObjects()[render.IdentityKey]; id != nil {
+		var s wrapperspb.StringValue
+		if id.UnmarshalTo(&s) == nil {
+			r.Identity = s.GetValue()
+		}
+	}
+	return r
+}
+
+// duration is to the last byte that went to the client, or as far as it came.
+func duration(c *data.AccessLogCommon) time.Duration {
+	for _, d := range []*durationpb.Duration{c.GetTimeToLastDownstreamTxByte(), c.GetDuration()} {
+		if d != nil {
+			return d.AsDuration()
+		}
+	}
+	return 0
+}
+
+func addrPort(a *core.Address) netip.AddrPort {
+	s := a.GetSocketAddress()
+	ip, err := netip.ParseAddr(s.GetAddress())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(ip.Unmap(), uint16(s.GetPortValue()))
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package render
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"time"
+
+	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	codec "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
+	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	upstream "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/xds"
+)
+
+// Source ports of Envoy's upstream connections. They tell the destination's
+// kernel whether its policy was judged here; no pod may use them.
+const (
+	CheckedLow, CheckedHigh     = 61000, 63263
+	UncheckedLow, UncheckedHigh = 63264, 65535
+)
+
+const (
+	connectTimeout = 5 * time.Second
+	// Upstream connections are per client address, so many of them are used once
+	// in a while: idle ones go soon. Sooner, too, than servers close theirs (5 s is
+	// a usual time), because a request sent into a connection that is being closed
+	// is lost.
+	upstreamIdle = 4 * time.Second
+)
+
+// Cluster renders a set of endpoints that obey one policy.
+func Cluster(c *plan.Cluster) (xds.Resource, error) {
+	filters, err := foldedPolicy(c.Policy)
+	if err != nil {
+		return xds.Resource{}, fmt.Errorf("render cluster %s: %w", c.Name, err)
+	}
+	m := &cluster.Cluster{
+		Name:                 c.Name,
+		ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_EDS},
+		EdsClusterConfig:     &cluster.Cluster_EdsClusterConfig{EdsConfig: ads()},
+		LbPolicy:             cluster.Cluster_LEAST_REQUEST,
+	}
+	return finish("cluster", c.Name, withUpstream(m, c.App, c.Checked, filters))
+}
+
+// OriginalClusters are the static clusters that lead to the address that the
+// client had dialled, for the bootstrap. What goes through them was judged by the
+// inbound listener.
+func OriginalClusters() []*cluster.Cluster {
+	original := func(name string, app model.App) *cluster.Cluster {
+		return withUpstream(&cluster.Cluster{
+			Name:                 name,
+			ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_ORIGINAL_DST},
+			LbPolicy:             cluster.Cluster_CLUSTER_PROVIDED,
+		}, app, true, nil)
+	}
+	return []*cluster.Cluster{
+		original(OriginalHTTPCluster, model.AppHTTP),
+		original(OriginalHTTP2Cluster, model.AppHTTP2),
+	}
+}
+
+// withUpstream adds what all clusters that lead to pods have.
+func withUpstream(m *cluster.Cluster, app model.App, checked bool, filters []*hcm.HttpFilter) *cluster.Cluster {
+	m.ConnectTimeout = durationpb.New(connectTimeout)
+	m.CircuitBreakers = unlimited()
+	m.UpstreamBindConfig = sourcePorts(checked)
+	m.TypedExtensionProtocolOptions = map[string]*anypb.Any{
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(protocol(app, filters)),
+	}
+	return m
+}
+
+// protocol is what the port's declaration says, whatever the client speaks: a
+// server that declares http need not know HTTP/2.
+func protocol(app model.App, filters []*hcm.HttpFilter) *upstream.HttpProtocolOptions {
+	o := &upstream.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &core.HttpProtocolOptions{IdleTimeout: durationpb.New(upstreamIdle)},
+		HttpFilters:               filters,
+	}
+	explicit := &upstream.HttpProtocolOptions_ExplicitHttpConfig{}
+	if app == model.AppHTTP2 || app == model.AppGRPC {
+		explicit.ProtocolConfig = &upstream.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+			Http2ProtocolOptions: &core.Http2ProtocolOptions{AllowConnect: true},
+		}
+	} else {
+		explicit.ProtocolConfig = &upstream.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+			HttpProtocolOptions: &core.Http1ProtocolOptions{},
+		}
+	}
+	o.UpstreamProtocolOptions = &upstream.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit}
+	return o
+}
+
+// foldedPolicy is the destination's policy as upstream filters, judged after the
+// request was rewritten.
+func foldedPolicy(p *plan.Policy) ([]*hcm.HttpFilter, error) {
+	if p == nil {
+		return nil, nil
+	}
+	rules, err := policyFilters(p, byIdentity{})
+	if err != nil {
+		return nil, err
+	}
+	var fs []*hcm.HttpFilter
+	for _, r := range rules {
+		config, err := packChecked(r.rbac)
+		if err != nil {
+			return nil, err
+		}
+		fs = append(fs, &hcm.HttpFilter{
+			Name:       r.slot,
+			ConfigType: &hcm.HttpFilter_TypedConfig{TypedConfig: config},
+		})
+	}
+	if len(fs) == 0 {
+		return nil, nil
+	}
+	return append(fs, &hcm.HttpFilter{
+		Name:       "envoy.filters.http.upstream_codec",
+		ConfigType: &hcm.HttpFilter_TypedConfig{TypedConfig: pack(&codec.UpstreamCodec{})},
+	}), nil
+}
+
+// unlimited lifts Envoy's own limits of 1,024 connections and requests: they are
+// not of any plane's saying.
+func unlimited() *cluster.CircuitBreakers {
+	var cb cluster.CircuitBreakers
+	for _, p := range []core.RoutingPriority{core.RoutingPriority_DEFAULT, core.RoutingPriority_HIGH} {
+		cb.Thresholds = append(cb.Thresholds, &cluster.CircuitBreakers_Thresholds{
+			Priority:           p,
+			MaxConnections:     uint32Value(math.MaxUint32),
+			MaxPendingRequests: uint32Value(math.MaxUint32),
+			MaxRequests:        uint32Value(math.MaxUint32),
+			MaxRetries:         uint32Value(math.MaxUint32),
+		})
+	}
+	return &cb
+}
+
+// sourcePorts keeps Envoy's source ports apart from those of the pods whose
+// addresses it uses. A range outside the node's ip_local_port_range would be
+// ignored by the kernel without a word: the datapath sets that.
+func sourcePorts(checked bool) *core.BindConfig {
+	const (
+		ipprotoIP        = 0  // also for IPv6 sockets
+		ipLocalPortRange = 51 // IP_LOCAL_PORT_RANGE: high 16 bits the last port, low 16 bits the first
+	)
+	low, high := int64(UncheckedLow), int64(UncheckedHigh)
+	if checked {
+		low, high = CheckedLow, CheckedHigh
+	}
+	return &core.BindConfig{SocketOptions: []*core.SocketOption{{
+		Description: "source ports",
+		Level:       ipprotoIP,
+		Name:        ipLocalPortRange,
+		Value:       &core.SocketOption_IntValue{IntValue: high<<16 | low},
+		State:       core.SocketOption_STATE_PREBIND,
+	}}}
+}
+
+// Endpoints renders a cluster's backends. A backend with two addresses is one
+// endpoint: Envoy takes the address of the client's family.
+func Endpoints(e *plan.ClusterEndpoints) (xds.Resource, error) {
+	fail := func(err error) (xds.Resource, error) {
+		return xds.Resource{}, fmt.Errorf("render endpoints of %s: %w", e.Cluster, err)
+	}
+	m := &endpoint.ClusterLoadAssignment{ClusterName: e.Cluster}
+	group := &endpoint.LocalityLbEndpoints{}
+	for _, b := range e.Backends {
+		if len(b.Addrs) == 0 {
+			return fail(fmt.Errorf("a backend without address"))
+		}
+		ep := &endpoint.Endpoint{}
+		for i, a := range b.Addrs {
+			if !a.IsValid() || a.Addr().Zone() != "" || a.Port() == 0 {
+				return fail(fmt.Errorf("%s is no address of a backend", a))
+			}
+			addr := address(a.Addr().Unmap().String(), a.Port())
+			if i == 0 {
+				ep.Address = addr
+				continue
+			}
+			ep.AdditionalAddresses = append(ep.AdditionalAddresses, &endpoint.Endpoint_AdditionalAddress{Address: addr})
+		}
+		group.LbEndpoints = append(group.LbEndpoints, &endpoint.LbEndpoint{
+			HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: ep},
+		})
+	}
+	if len(group.LbEndpoints) > 0 {
+		m.Endpoints = []*endpoint.LocalityLbEndpoints{group}
+	}
+	return finish("endpoints of", e.Cluster, m)
+}
+
+// NoEndpoints stands in for endpoints that nobody rendered: Envoy waits for those
+// of a cluster before it takes the cluster into use.
+func NoEndpoints(cluster string) (xds.Resource, error) {
+	return Endpoints(&plan.ClusterEndpoints{Cluster: cluster})
+}
+
+// destination prints an address as Envoy's %DOWNSTREAM_LOCAL_ADDRESS% does.
+func destination(a netip.AddrPort) string {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
+}
+
+func uint32Value(n uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(n) }

@@ -1,0 +1,547 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package render
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	rbacconfig "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	rbac "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	template "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
+	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/plan"
+)
+
+// RuleName is the name of a rule in RBAC policies, and so in the details of a
+// denied request in access logs: the rule's id, as the plan's Origins have it.
+func RuleName(r *model.AuthRule) string { return fmt.Sprintf("%016x", model.ID(r)) }
+
+// sources says how a policy knows who the source is.
+type sources interface {
+	// identity holds for sources whose identity matches.
+	identity(m model.StringMatch) (*rbacconfig.Principal, error)
+	// address reports whether the connection's own addresses are the workload's,
+	// so that a condition on the destination can be judged.
+	address() bool
+}
+
+// byIdentity knows sources by the identity that the listener set.
+type byIdentity struct{}
+
+func (byIdentity) address() bool { return false } // the local address is the service's
+
+func (byIdentity) identity(m model.StringMatch) (*rbacconfig.Principal, error) {
+	if m.Kind == model.Present { // any identity: without one there is no such state
+		m = model.StringMatch{Kind: model.Regex, Value: ".+"}
+	}
+	s, err := stringMatcher(m)
+	if err != nil {
+		return nil, err
+	}
+	return &rbacconfig.Principal{Identifier: &rbacconfig.Principal_FilterState{FilterState: &matcher.FilterStateMatcher{
+		Key:     IdentityKey,
+		Matcher: &matcher.FilterStateMatcher_StringMatch{StringMatch: s},
+	}}}, nil
+}
+
+// byAddress knows sources by the addresses that an identity is known to have.
+type byAddress struct{ known []plan.KnownIdentity }
+
+func (byAddress) address() bool { return true }
+
+func (b byAddress) identity(m model.StringMatch) (*rbacconfig.Principal, error) {
+	is, err := matches(m)
+	if err != nil {
+		return nil, err
+	}
+	var any []*rbacconfig.Principal
+	for _, k := range b.known {
+		if !is(k.Identity) {
+			continue
+		}
+		for _, a := range k.Addresses {
+			if !a.IsValid() || a.Zone() != "" {
+				return nil, fmt.Errorf("identity %s has address %q", k.Identity, a)
+			}
+			a = a.Unmap()
+			any = append(any, directIP(netip.PrefixFrom(a, a.BitLen())))
+		}
+	}
+	return orIDs(any), nil
+}
+
+// filter is one RBAC filter of a policy and the slot that it takes.
+type filter struct {
+	slot string
+	rbac *rbac.RBAC
+}
+
+// policyFilters turns a policy into RBAC filters: one for all denials, one per
+// group of allows, in the order of the slots.
+func policyFilters(p *plan.Policy, src sources) ([]filter, error) {
+	var fs []filter
+	if len(p.Deny) > 0 {
+		r, err := ruleSet(rbacconfig.RBAC_DENY, p.Deny, src)
+		if err != nil {
+			return nil, err
+		}
+		fs = append(fs, filter{denySlot, r})
+	}
+	for i, group := range p.Allow {
+		r, err := ruleSet(rbacconfig.RBAC_ALLOW, group, src)
+		if err != nil {
+			return nil, err
+		}
+		fs = append(fs, filter{allowSlot(i), r})
+	}
+	return fs, nil
+}
+
+func ruleSet(action rbacconfig.RBAC_Action, rules []model.AuthRule, src sources) (*rbac.RBAC, error) {
+	// An ALLOW without policies allows nothing, as a group without rules should.
+	set := &rbacconfig.RBAC{Action: action, Policies: map[string]*rbacconfig.Policy{}}
+	for i := range rules {
+		p, err := rulePolicy(&rules[i], src)
+		if err != nil {
+			return nil, fmt.Errorf("rule %s: %w", RuleName(&rules[i]), err)
+		}
+		set.Policies[RuleName(&rules[i])] = p
+	}
+	return &rbac.RBAC{Rules: set}, nil
+}
+
+func rulePolicy(r *model.AuthRule, src sources) (*rbacconfig.Policy, error) {
+	var from, ids []*rbacconfig.Principal
+	var to, perms []*rbacconfig.Permission
+	for i := range r.From {
+		p, err := peer(&r.From[i], src)
+		if err != nil {
+			return nil, err
+		}
+		from = append(from, p)
+	}
+	for i := range r.To {
+		p, err := operation(&r.To[i], src)
+		if err != nil {
+			return nil, err
+		}
+		to = append(to, p)
+	}
+	if len(from) > 0 {
+		ids = append(ids, orIDs(from))
+	}
+	if len(to) > 0 {
+		perms = append(perms, orRules(to))
+	}
+	for i := range r.When {
+		id, perm, err := condition(&r.When[i], src)
+		if err != nil {
+			return nil, err
+		}
+		ids, perms = append(ids, id...), append(perms, perm...)
+	}
+	return &rbacconfig.Policy{
+		Permissions: []*rbacconfig.Permission{andRules(perms)},
+		Principals:  []*rbacconfig.Principal{andIDs(ids)},
+	}, nil
+}
+
+func peer(p *model.Peer, src sources) (*rbacconfig.Principal, error) {
+	ids, err := each(p.Identities, src.identity)
+	if err != nil {
+		return nil, err
+	}
+	notIDs, err := each(p.NotIdentities, src.identity)
+	if err != nil {
+		return nil, err
+	}
+	ips, err := each(p.IPs, sourceIP)
+	if err != nil {
+		return nil, err
+	}
+	notIPs, err := each(p.NotIPs, sourceIP)
+	if err != nil {
+		return nil, err
+	}
+	return andIDs(slices.Concat(anyNone(ids, notIDs, orIDs, notID), anyNone(ips, notIPs, orIDs, notID))), nil
+}
+
+func operation(o *model.Operation, src sources) (*rbacconfig.Permission, error) {
+	var all []*rbacconfig.Permission
+	add := func(yes, no []model.StringMatch, one func(model.StringMatch) (*rbacconfig.Permission, error)) error {
+		y, err := each(yes, one)
+		if err != nil {
+			return err
+		}
+		n, err := each(no, one)
+		if err != nil {
+			return err
+		}
+		all = append(all, anyNone(y, n, orRules, notRule)...)
+		return nil
+	}
+	ports, err := portRules(o.Ports, o.NotPorts, src)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(
+		add(o.Hosts, o.NotHosts, func(m model.StringMatch) (*rbacconfig.Permission, error) {
+			m.IgnoreCase = true
+			return headerRule(model.NamedMatch{Name: ":authority", Match: m})
+		}),
+		add(o.Methods, o.NotMethods, func(m model.StringMatch) (*rbacconfig.Permission, error) {
+			return headerRule(model.NamedMatch{Name: ":method", Match: m})
+		}),
+		add(o.Paths, o.NotPaths, pathRule),
+	)
+	if err != nil {
+		return nil, err
+	}
+	headers, err := each(o.Headers, headerRule)
+	if err != nil {
+		return nil, err
+	}
+	return andRules(slices.Concat(all, ports, headers)), nil
+}
+
+// condition gives what must hold of the source and of the request.
+func condition(c *model.Condition, src sources) (ids []*rbacconfig.Principal, perms []*rbacconfig.Permission, err error) {
+	switch c.Kind {
+	case model.OnIdentity:
+		yes, err1 := each(c.Values, src.identity)
+		no, err2 := each(c.NotValues, src.identity)
+		return anyNone(yes, no, orIDs, notID), nil, errors.Join(err1, err2)
+	case model.OnSourceIP:
+		yes, err1 := each(c.Prefixes, sourceIP)
+		no, err2 := each(c.NotPrefixes, sourceIP)
+		return anyNone(yes, no, orIDs, notID), nil, errors.Join(err1, err2)
+	case model.OnDestinationIP:
+		if !src.address() {
+			return nil, nil, errors.New("a condition on the destination's address cannot be judged at the source")
+		}
+		yes, err1 := each(c.Prefixes, destinationIP)
+		no, err2 := each(c.NotPrefixes, destinationIP)
+		return nil, anyNone(yes, no, orRules, notRule), errors.Join(err1, err2)
+	case model.OnDestinationPort:
+		perms, err = portRules(c.Ports, c.NotPorts, src)
+		return nil, perms, err
+	case model.OnHeader:
+		one := func(m model.StringMatch) (*rbacconfig.Permission, error) {
+			return headerRule(model.NamedMatch{Name: c.Name, Match: m})
+		}
+		yes, err1 := each(c.Values, one)
+		no, err2 := each(c.NotValues, one)
+		return nil, anyNone(yes, no, orRules, notRule), errors.Join(err1, err2)
+	case model.OnSNI: // plain HTTP has none: it is empty
+		yes, err1 := each(c.Values, sniRule)
+		no, err2 := each(c.NotValues, sniRule)
+		return nil, anyNone(yes, no, orRules, notRule), errors.Join(err1, err2)
+	}
+	return nil, nil, fmt.Errorf("condition of unknown kind %q", c.Kind)
+}
+
+func portRules(yes, no []uint16, src sources) ([]*rbacconfig.Permission, error) {
+	if len(yes)+len(no) > 0 && !src.address() {
+		return nil, errors.New("the workload's port cannot be judged at the source")
+	}
+	one := func(p uint16) (*rbacconfig.Permission, error) {
+		return &rbacconfig.Permission{Rule: &rbacconfig.Permission_DestinationPort{DestinationPort: uint32(p)}}, nil
+	}
+	y, err1 := each(yes, one)
+	n, err2 := each(no, one)
+	return anyNone(y, n, orRules, notRule), errors.Join(err1, err2)
+}
+
+func pathRule(m model.StringMatch) (*rbacconfig.Permission, error) {
+	if m.Kind == model.Template {
+		if m.IgnoreCase {
+			return nil, fmt.Errorf("path template %q: cannot ignore case", m.Value)
+		}
+		// Envoy writes the wildcards without the braces.
+		t := &template.UriTemplateMatchConfig{
+			PathTemplate: strings.NewReplacer("{**}", "**", "{*}", "*").Replace(m.Value),
+		}
+		if err := t.ValidateAll(); err != nil {
+			return nil, fmt.Errorf("path template %q: %w", m.Value, err)
+		}
+		config, err := packChecked(t)
+		if err != nil {
+			return nil, err
+		}
+		return &rbacconfig.Permission{Rule: &rbacconfig.Permission_UriTemplate{UriTemplate: &core.TypedExtensionConfig{
+			Name:        "envoy.path.match.uri_template.uri_template_matcher",
+			TypedConfig: config,
+		}}}, nil
+	}
+	if m.Kind == model.Present { // every request has a path
+		return anyRule(), nil
+	}
+	s, err := stringMatcher(m)
+	if err != nil {
+		return nil, err
+	}
+	return &rbacconfig.Permission{Rule: &rbacconfig.Permission_UrlPath{UrlPath: &matcher.PathMatcher{
+		Rule: &matcher.PathMatcher_Path{Path: s},
+	}}}, nil
+}
+
+func headerRule(m model.NamedMatch) (*rbacconfig.Permission, error) {
+	h, err := headerMatcher(m)
+	if err != nil {
+		return nil, err
+	}
+	return &rbacconfig.Permission{Rule: &rbacconfig.Permission_Header{Header: h}}, nil
+}
+
+func sniRule(m model.StringMatch) (*rbacconfig.Permission, error) {
+	if m.Kind == model.Present {
+		m = model.StringMatch{Kind: model.Regex, Value: ".+"}
+	}
+	s, err := stringMatcher(m)
+	if err != nil {
+		return nil, err
+	}
+	return &rbacconfig.Permission{Rule: &rbacconfig.Permission_RequestedServerName{RequestedServerName: s}}, nil
+}
+
+func sourceIP(p netip.Prefix) (*rbacconfig.Principal, error) {
+	if err := checkPrefix(p); err != nil {
+		return nil, err
+	}
+	return directIP(p), nil
+}
+
+func destinationIP(p netip.Prefix) (*rbacconfig.Permission, error) {
+	if err := checkPrefix(p); err != nil {
+		return nil, err
+	}
+	return &rbacconfig.Permission{Rule: &rbacconfig.Permission_DestinationIp{DestinationIp: cidr(p)}}, nil
+}
+
+func checkPrefix(p netip.Prefix) error {
+	if !p.IsValid() || p.Addr().Zone() != "" || p.Addr().Is4In6() {
+		return fmt.Errorf("%q is no address range", p)
+	}
+	return nil
+}
+
+// directIP is the address of the connection itself; x-forwarded-for has no say.
+func directIP(p netip.Prefix) *rbacconfig.Principal {
+	return &rbacconfig.Principal{Identifier: &rbacconfig.Principal_DirectRemoteIp{DirectRemoteIp: cidr(p)}}
+}
+
+// matches is the match as Envoy's stringMatcher would do it.
+func matches(m model.StringMatch) (func(string) bool, error) {
+	fold := func(s string) string { return s }
+	if m.IgnoreCase {
+		fold = strings.ToLower
+	}
+	want := fold(m.Value)
+	switch m.Kind {
+	case model.Exact:
+		return func(s string) bool { return fold(s) == want }, nil
+	case model.Prefix:
+		return func(s string) bool { return strings.HasPrefix(fold(s), want) }, nil
+	case model.Suffix:
+		return func(s string) bool { return strings.HasSuffix(fold(s), want) }, nil
+	case model.Present:
+		return func(s string) bool { return s != "" }, nil
+	case model.Regex:
+		expr, err := wholeRegex(m)
+		if err != nil {
+			return nil, err
+		}
+		return regexp.MustCompile(`^(?:` + expr + `)$`).MatchString, nil
+	}
+	return nil, fmt.Errorf("match of kind %q cannot be used here", m.Kind)
+}
+
+// each applies one to every element.
+func each[T, U any](list []T, one func(T) (U, error)) ([]U, error) {
+	var out []U
+	for _, v := range list {
+		u, err := one(v)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, u)
+	}
+	return out, nil
+}
+
+// anyNone is the conjunction "one of yes, if there are any, and none of no".
+func anyNone[T any](yes, no []T, or func([]T) T, not func(T) T) []T {
+	var all []T
+	if len(yes) > 0 {
+		all = append(all, or(yes))
+	}
+	if len(no) > 0 {
+		all = append(all, not(or(no)))
+	}
+	return all
+}
+
+func anyRule() *rbacconfig.Permission {
+	return &rbacconfig.Permission{Rule: &rbacconfig.Permission_Any{Any: true}}
+}
+
+func notRule(p *rbacconfig.Permission) *rbacconfig.Permission {
+	return &rbacconfig.Permission{Rule: &rbacconfig.Permission_NotRule{NotRule: p}}
+}
+
+// orRules of nothing is never true, andRules of nothing always.
+func orRules(ps []*rbacconfig.Permission) *rbacconfig.Permission {
+	switch len(ps) {
+	case 0:
+		return notRule(anyRule())
+	case 1:
+		return ps[0]
+	}
+	return &rbacconfig.Permission{Rule: &rbacconfig.Permission_OrRules{OrRules: &rbacconfig.Permission_Set{Rules: ps}}}
+}
+
+func andRules(ps []*rbacconfig.Permission) *rbacconfig.Permission {
+	switch len(ps) {
+	case 0:
+		return anyRule()
+	case 1:
+		return ps[0]
+	}
+	return &rbacconfig.Permission{Rule: &rbacconfig.Permission_AndRules{AndRules: &rbacconfig.Permission_Set{Rules: ps}}}
+}
+
+func anyID() *rbacconfig.Principal {
+	return &rbacconfig.Principal{Identifier: &rbacconfig.Principal_Any{Any: true}}
+}
+
+func notID(p *rbacconfig.Principal) *rbacconfig.Principal {
+	return &rbacconfig.Principal{Identifier: &rbacconfig.Principal_NotId{NotId: p}}
+}
+
+func orIDs(ps []*rbacconfig.Principal) *rbacconfig.Principal {
+	switch len(ps) {
+	case 0:
+		return notID(anyID())
+	case 1:
+		return ps[0]
+	}
+	return &rbacconfig.Principal{Identifier: &rbacconfig.Principal_OrIds{OrIds: &rbacconfig.Principal_Set{Ids: ps}}}
+}
+
+func andIDs(ps []*rbacconfig.Principal) *rbacconfig.Principal {
+	switch len(ps) {
+	case 0:
+		return anyID()
+	case 1:
+		return ps[0]
+	}
+	return &rbacconfig.Principal{Identifier: &rbacconfig.Principal_AndIds{AndIds: &rbacconfig.Principal_Set{Ids: ps}}}
+}
+
+// packChecked validates what users had a part in, and wraps it.
+func packChecked(m interface {
+	proto.Message
+	ValidateAll() error
+}) (*anypb.Any, error) {
+	if err := m.ValidateAll(); err != nil {
+		return nil, err
+	}
+	a := new(anypb.Any)
+	if err := anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true}); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// perRoute is the policy as a route's filter configuration, by slot.
+func perRoute(p *plan.Policy) (map[string]*anypb.Any, error) {
+	if p == nil {
+		return nil, nil
+	}
+	if len(p.Allow) > AllowSlots {
+		return nil, fmt.Errorf("%d groups of allows: listeners have %d slots", len(p.Allow), AllowSlots)
+	}
+	fs, err := policyFilters(p, byAddress{p.Known})
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]*anypb.Any{}
+	for _, f := range fs {
+		if out[f.slot], err = packChecked(&rbac.RBACPerRoute{Rbac: f.rbac}); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// headerMatcher compares a request header, or a pseudo-header.
+func headerMatcher(m model.NamedMatch) (*route.HeaderMatcher, error) {
+	if name := strings.TrimPrefix(m.Name, ":"); checkHeaderName(name) != nil {
+		return nil, checkHeaderName(m.Name)
+	}
+	h := &route.HeaderMatcher{Name: m.Name, InvertMatch: m.Not, TreatMissingHeaderAsEmpty: m.MissingEmpty}
+	if m.Match.Kind == model.Present {
+		h.TreatMissingHeaderAsEmpty = false // presence is about missing or not
+		h.HeaderMatchSpecifier = &route.HeaderMatcher_PresentMatch{PresentMatch: true}
+		return h, nil
+	}
+	s, err := stringMatcher(m.Match)
+	if err != nil {
+		return nil, fmt.Errorf("header %s: %w", m.Name, err)
+	}
+	h.HeaderMatchSpecifier = &route.HeaderMatcher_StringMatch{StringMatch: s}
+	return h, nil
+}
+
+// stringMatcher takes all kinds but Present and Template, which depend on what is
+// matched.
+func stringMatcher(m model.StringMatch) (*matcher.StringMatcher, error) {
+	s := &matcher.StringMatcher{IgnoreCase: m.IgnoreCase}
+	switch m.Kind {
+	case model.Exact:
+		s.MatchPattern = &matcher.StringMatcher_Exact{Exact: m.Value}
+	case model.Prefix, model.Suffix:
+		if m.Value == "" { // of everything; Envoy wants it said otherwise
+			return &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_SafeRegex{SafeRegex: &matcher.RegexMatcher{Regex: "(?s).*"}}}, nil
+		}
+		s.MatchPattern = &matcher.StringMatcher_Prefix{Prefix: m.Value}
+		if m.Kind == model.Suffix {
+			s.MatchPattern = &matcher.StringMatcher_Suffix{Suffix: m.Value}
+		}
+	case model.Regex:
+		expr, err := wholeRegex(m)
+		if err != nil {
+			return nil, err
+		}
+		s.IgnoreCase = false // Envoy ignores it here; the expression says it
+		s.MatchPattern = &matcher.StringMatcher_SafeRegex{SafeRegex: &matcher.RegexMatcher{Regex: expr}}
+	default:
+		return nil, fmt.Errorf("match of kind %q cannot be used here", m.Kind)
+	}
+	return s, nil
+}
+
+// wholeRegex is a checked expression; Envoy matches the whole string with it.
+func wholeRegex(m model.StringMatch) (string, error) {
+	if m.Value == "" {
+		return "", errors.New("empty regular expression")
+	}
+	if err := checkRegex(m.Value); err != nil {
+		return "", err
+	}
+	if m.IgnoreCase {
+		return "(?i)" + m.Value, nil
+	}
+	return m.Value, nil
+}

@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package render
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/xds"
+)
+
+// Scope renders the way from a destination to its routes. Its name is its key.
+func Scope(s *plan.Scope) (xds.Resource, error) {
+	key := destination(s.Destination)
+	if !s.Destination.IsValid() || s.Destination.Addr().Zone() != "" {
+		return xds.Resource{}, fmt.Errorf("render scope %s: no destination", key)
+	}
+	return finish("scope", key, &route.ScopedRouteConfiguration{
+		Name:                   key,
+		RouteConfigurationName: s.RouteTable,
+		Key: &route.ScopedRouteConfiguration_Key{
+			Fragments: []*route.ScopedRouteConfiguration_Key_Fragment{{
+				Type: &route.ScopedRouteConfiguration_Key_Fragment_StringKey{StringKey: key},
+			}},
+		},
+	})
+}
+
+// RouteTable renders the routes of one frontend, or of one local pod's port.
+func RouteTable(t *plan.RouteTable) (xds.Resource, error) {
+	var routes []*route.Route
+	for i := range t.Routes {
+		r, err := renderRoute(&t.Routes[i])
+		if err != nil {
+			return xds.Resource{}, fmt.Errorf("render route table %s: route %d (%s): %w", t.Name, i, t.Routes[i].ID, err)
+		}
+		routes = append(routes, r)
+	}
+	return finish("route table", t.Name, routeConfiguration(t.Name, routes))
+}
+
+// RouteTable500 stands in for a route table that cannot be rendered, or that
+// Envoy rejected and of which it has no earlier version: it answers 500.
+func RouteTable500(name string) (xds.Resource, error) {
+	return finish("route table", name, routeConfiguration(name, []*route.Route{{
+		Name:   "invalid",
+		Match:  &route.RouteMatch{PathSpecifier: &route.RouteMatch_Prefix{Prefix: "/"}},
+		Action: directResponse(500, "the routes of this service are invalid\n"),
+	}}))
+}
+
+func routeConfiguration(name string, routes []*route.Route) *route.RouteConfiguration {
+	return &route.RouteConfiguration{
+		Name:                   name,
+		RequestHeadersToRemove: []string{DestinationHeader},
+		// A cluster that is not there answers 503 for its own route; with validation
+		// the whole table would be rejected.
+		ValidateClusters: wrapperspb.Bool(false),
+		VirtualHosts:     []*route.VirtualHost{{Name: "*", Domains: []string{"*"}, Routes: routes}},
+	}
+}
+
+func renderRoute(r *plan.Route) (*route.Route, error) {
+	match, err := routeMatch(r)
+	if err != nil {
+		return nil, err
+	}
+	m := &route.Route{Name: r.ID, Match: match}
+	request, err := headerEdit(r.RequestHeaders, requestSide)
+	if err != nil {
+		return nil, err
+	}
+	response, err := headerEdit(r.ResponseHeaders, responseSide)
+	if err != nil {
+		return nil, err
+	}
+	m.RequestHeadersToAdd, m.RequestHeadersToRemove = request.add, request.remove
+	m.ResponseHeadersToAdd, m.ResponseHeadersToRemove = response.add, response.remove
+	if m.TypedPerFilterConfig, err = perRoute(r.Policy); err != nil {
+		return nil, err
+	}
+	switch {
+	case r.Direct != nil:
+		m.Action = directResponse(r.Direct.Status, r.Direct.Body)
+	case len(r.Clusters) == 0 && !r.Original:
+		m.Action = directResponse(503, "")
+	default:
+		a, err := routeAction(r, request.authority)
+		if err != nil {
+			return nil, err
+		}
+		m.Action = &route.Route_Route{Route: a}
+	}
+	return m, nil
+}
+
+func directResponse(status uint32, body string) *route.Route_DirectResponse {
+	d := &route.DirectResponseAction{Status: status}
+	if body != "" {
+		d.Body = &core.DataSource{Specifier: &core.DataSource_InlineString{InlineString: body}}
+	}
+	return &route.Route_DirectResponse{DirectResponse: d}
+}
+
+func routeAction(r *plan.Route, authority string) (*route.RouteAction, error) {
+	a := &route.RouteAction{}
+	if err := chooseCluster(a, r); err != nil {
+		return nil, err
+	}
+	if r.Rewrite != nil && r.Rewrite.Authority != "" {
+		authority = r.Rewrite.Authority
+	}
+	if authority != "" {
+		if err := checkHeaderValue(":authority", authority); err != nil {
+			return nil, err
+		}
+		a.HostRewriteSpecifier = &route.RouteAction_HostRewriteLiteral{HostRewriteLiteral: authority}
+	}
+	if err := rewritePath(a, r); err != nil {
+		return nil, err
+	}
+	for _, m := range r.Mirrors {
+		if m.PerMillion == 0 {
+			continue
+		}
+		a.RequestMirrorPolicies = append(a.RequestMirrorPolicies, &route.RouteAction_RequestMirrorPolicy{
+			Cluster: m.Cluster,
+			RuntimeFraction: &core.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{
+				Numerator: m.PerMillion, Denominator: typev3.FractionalPercent_MILLION,
+			}},
+		})
+	}
+	if r.Timeout < 0 {
+		return nil, fmt.Errorf("timeout %s", r.Timeout)
+	}
+	a.Timeout = durationpb.New(r.Timeout) // 0: none, where leaving it out would mean 15 s
+	// A gRPC client's own deadline holds if it is shorter. The field is deprecated,
+	// but with its replacement (max_stream_duration) Envoy forgets the timeout.
+	a.MaxGrpcTimeout = a.Timeout //nolint:staticcheck
+	var err error
+	a.RetryPolicy, err = retryPolicy(r.Retry)
+	return a, err
+}
+
+func chooseCluster(a *route.RouteAction, r *plan.Route) error {
+	if r.Original {
+		name := OriginalHTTPCluster
+		if r.App == model.AppHTTP2 || r.App == model.AppGRPC {
+			name = OriginalHTTP2Cluster
+		}
+		a.ClusterSpecifier = &route.RouteAction_Cluster{Cluster: name}
+		return nil
+	}
+	if c := r.Clusters[0]; len(r.Clusters) == 1 && c.RequestHeaders.IsZero() && c.ResponseHeaders.IsZero() {
+		a.ClusterSpecifier = &route.RouteAction_Cluster{Cluster: c.Name}
+		return nil
+	}
+	w := &route.WeightedCluster{}
+	total := uint64(0)
+	for _, c := range r.Clusters {
+		request, err := headerEdit(c.RequestHeaders, requestSide)
+		if err != nil {
+			return fmt.Errorf("cluster %s: %w", c.Name, err)
+		}
+		response, err := headerEdit(c.ResponseHeaders, responseSide)
+		if err != nil {
+			return fmt.Errorf("cluster %s: %w", c.Name, err)
+		}
+		if total += uint64(c.Weight); c.Weight == 0 || total > math.MaxUint32 {
+			return fmt.Errorf("cluster %s: weight %d, %d in all", c.Name, c.Weight, total)
+		}
+		cw := &route.WeightedCluster_ClusterWeight{
+			Name:                    c.Name,
+			Weight:                  uint32Value(c.Weight),
+			RequestHeadersToAdd:     request.add,
+			RequestHeadersToRemove:  request.remove,
+			ResponseHeadersToAdd:    response.add,
+			ResponseHeadersToRemove: response.remove,
+		}
+		if request.authority != "" {
+			cw.HostRewriteSpecifier = &route.WeightedCluster_ClusterWeight_HostRewriteLiteral{HostRewriteLiteral: request.authority}
+		}
+		w.Clusters = append(w.Clusters, cw)
+	}
+	a.ClusterSpecifier = &route.RouteAction_WeightedClusters{WeightedClusters: w}
+	return nil
+}
+
+func rewritePath(a *route.RouteAction, r *plan.Route) error {
+	if r.Rewrite == nil {
+		return nil
+	}
+	if e := r.Rewrite.PathRegex; e != nil {
+		if e.Match == "" {
+			return errors.New("rewrite of an empty expression")
+		}
+		if err := checkRegex(e.Match); err != nil {
+			return fmt.Errorf("rewrite: %w", err)
+		}
+		a.RegexRewrite = substitute(e.Match, e.Replacement)
+		return nil
+	}
+	p := r.Rewrite.Path
+	if p == "" {
+		return nil
+	}
+	if err := checkHeaderValue(":path", p); err != nil {
+		return err
+	}
+	if m := r.Match.Path; m != nil && m.Kind == model.Prefix {
+		a.PrefixRewrite = p
+		return nil
+	}
+	// The whole path, leaving the query; a backslash would refer to a group.
+	a.RegexRewrite = substitute("^.+$", strings.ReplaceAll(p, `\`, `\\`))
+	return nil
+}
+
+func substitute(expr, replacement string) *matcher.RegexMatchAndSubstitute {
+	return &matcher.RegexMatchAndSubstitute{
+		Pattern:      &matcher.RegexMatcher{Regex: expr},
+		Substitution: replacement,
+	}
+}
+
+func routeMatch(r *plan.Route) (*route.RouteMatch, error) {
+	m := &route.RouteMatch{}
+	if err := pathMatch(m, r.Match.Path); err != nil {
+		return nil, err
+	}
+	for _, h := range []struct {
+		name  string
+		match *model.StringMatch
+	}{{":method", r.Match.Method}, {":scheme", r.Match.Scheme}, {":authority", r.Match.Authority}} {
+		if h.match == nil {
+			continue
+		}
+		hm, err := headerMatcher(model.NamedMatch{Name: h.name, Match: *h.match})
+		if err != nil {
+			return nil, err
+		}
+		m.Headers = append(m.Headers, hm)
+	}
+	for _, h := range r.Match.Headers {
+		hm, err := headerMatcher(h)
+		if err != nil {
+			return nil, err
+		}
+		m.Headers = append(m.Headers, hm)
+	}
+	for _, q := range r.Match.Query {
+		qm, err := queryMatcher(q)
+		if err != nil {
+			return nil, err
+		}
+		m.QueryParameters = append(m.QueryParameters, qm)
+	}
+	if ns := r.Match.SourceNamespace; ns != "" {
+		m.FilterState = append(m.FilterState, &matcher.FilterStateMatcher{
+			Key: IdentityKey,
+			Matcher: &matcher.FilterStateMatcher_StringMatch{StringMatch: &matcher.StringMatcher{
+				MatchPattern: &matcher.StringMatcher_SafeRegex{SafeRegex: &matcher.RegexMatcher{
+					Regex: `spiffe://[^/]+/ns/` + regexp.QuoteMeta(ns) + `/sa/.+`,
+				}},
+			}},
+		})
+	}
+	if p := r.SourceSelects; p != "" {
+		m.FilterState = append(m.FilterState, &matcher.FilterStateMatcher{
+			Key: SelectsKey,
+			Matcher: &matcher.FilterStateMatcher_StringMatch{StringMatch: &matcher.StringMatcher{
+				MatchPattern: &matcher.StringMatcher_Contains{Contains: "|" + p + "|"},
+			}},
+		})
+	} else if len(r.Match.SourceLabels) > 0 {
+		return nil, errors.New("labels of the source without the predicate that stands for them")
+	}
+	return m, nil
+}
+
+func pathMatch(m *route.RouteMatch, p *model.StringMatch) error {
+	if p == nil {
+		// Of any request, also "OPTIONS *", which begins with no slash.
+		m.PathSpecifier = &route.RouteMatch_Prefix{}
+		return nil
+	}
+	if p.IgnoreCase {
+		m.CaseSensitive = wrapperspb.Bool(false)
+	}
+	switch p.Kind {
+	case model.Exact:
+		m.PathSpecifier = &route.RouteMatch_Path{Path: p.Value}
+	case model.Prefix:
+		m.PathSpecifier = &route.RouteMatch_Prefix{Prefix: p.Value}
+	case model.Regex:
+		expr, err := wholeRegex(*p)
+		if err != nil {
+			return fmt.Errorf("path: %w", err)
+		}
+		m.CaseSensitive = nil // not for expressions, which say it themselves
+		m.PathSpecifier = &route.RouteMatch_SafeRegex{SafeRegex: &matcher.RegexMatcher{Regex: expr}}
+	default:
+		return fmt.Errorf("path: match of kind %q cannot be used here", p.Kind)
+	}
+	return nil
+}
+
+func queryMatcher(q model.NamedMatch) (*route.QueryParameterMatcher, error) {
+	if q.Not || q.MissingEmpty {
+		return nil, fmt.Errorf("query parameter %s: only a positive match can be used here", q.Name)
+	}
+	m := &route.QueryParameterMatcher{Name: q.Name}
+	if q.Match.Kind == model.Present {
+		m.QueryParameterMatchSpecifier = &route.QueryParameterMatcher_PresentMatch{PresentMatch: true}
+		return m, nil
+	}
+	s, err := stringMatcher(q.Match)
+	if err != nil {
+		return nil, fmt.Errorf("query parameter %s: %w", q.Name, err)
+	}
+	m.QueryParameterMatchSpecifier = &route.QueryParameterMatcher_StringMatch{StringMatch: s}
+	return m, nil
+}
+
+// retryWords are the words of retry_on that Envoy knows; it takes others without
+// a word and never retries for them.
+var retryWords = strings.Fields(`5xx gateway-error reset reset-before-request connect-failure
+	envoy-ratelimited retriable-4xx refused-stream retriable-status-codes retriable-headers
+	http3-post-connect-failure cancelled deadline-exceeded internal resource-exhausted unavailable`)
+
+// hostRetries is how often Envoy looks for a host that it has not tried yet.
+const hostRetries = 5
+
+func retryPolicy(r *model.Retry) (*route.RetryPolicy, error) {
+	if r == nil {
+		return nil, nil
+	}
+	on := append([]string(nil), r.On...)
+	if len(r.StatusCodes) > 0 && !slices.Contains(on, "retriable-status-codes") {
+		on = append(on, "retriable-status-codes")
+	}
+	for _, w := range on {
+		if !slices.Contains(retryWords, w) {
+			return nil, fmt.Errorf("retry on %q: Envoy has no such condition", w)
+		}
+	}
+	if r.PerTryTimeout < 0 || r.Backoff < 0 {
+		return nil, errors.New("retry: negative time")
+	}
+	p := &route.RetryPolicy{
+		RetryOn:              strings.Join(on, ","),
+		NumRetries:           uint32Value(r.Attempts),
+		RetriableStatusCodes: r.StatusCodes,
+	}
+	if r.PerTryTimeout > 0 {
+		p.PerTryTimeout = durationpb.New(r.PerTryTimeout)
+	}
+	if r.Backoff > 0 {
+		p.RetryBackOff = &route.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(r.Backoff)}
+	}
+	if r.AvoidPrevious {
+		p.RetryHostPredicate = []*route.RetryPolicy_RetryHostPredicate{previousHosts()}
+		p.HostSelectionRetryMaxAttempts = hostRetries
+	}
+	if r.OtherLocations {
+		p.RetryPriority = previousPriorities()
+	}
+	return p, nil
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package serve is a delta ADS server: it holds resources by type and name and
+// sends each client what it wants, as little as possible, in dependable order.
+//
+// The agent serves the node proxy with it and the node proxy serves Envoy. What
+// it does that general servers do not:
+//
+//   - A change costs what changed: bodies are marshalled once, by the caller, and
+//     compared by version.
+//   - Push goes in phases, each acknowledged before the next: clusters with their
+//     endpoints, routes, scopes, listeners; then what is taken away, in reverse.
+//   - A change is one resource per response, so that a rejection names its culprit
+//     and costs nothing else. What comes in bulk (a first answer, a change of very
+//     many) is batched, and a rejected batch is sent again in halves.
+//   - The last version that a client accepted is kept and given to clients that
+//     come later. For a resource without one, Options.StandIn is asked.
+//   - Endpoints are sent again after their cluster changed: Envoy waits for them
+//     but does not ask.
+//   - A client that comes back says what it has; it gets the difference, and what
+//     vanished meanwhile is taken away last.
+//
+// Lock order: a server has one lock, and callbacks run under it.
+package serve

@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package serve
+
+import (
+	"cmp"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"fairlead.io/fairlead/xds"
+)
+
+// Options of a server. The zero value is usable.
+type Options struct {
+	Log *slog.Logger // nil: silent
+	// StandIn gives what is served under a name that a client asked for and
+	// nobody set, or whose first version the client rejected. nil, or false: the
+	// client is told that there is none.
+	StandIn func(typeURL, name string) (xds.Resource, bool)
+	// OnReject is told of every rejected resource, at the moment when the culprit
+	// is known. It runs under the server's lock: it must not block nor call back.
+	OnReject func(Rejection)
+}
+
+// Change sets a resource, or deletes it if Resource is nil.
+type Change struct {
+	Type, Name string
+	Resource   *xds.Resource
+}
+
+// Set makes the change that sets r.
+func Set(r xds.Resource) Change { return Change{Type: r.Type, Name: r.Name, Resource: &r} }
+
+// Rejection is a resource that a client did not accept.
+type Rejection struct {
+	Type    string `json:"type"`
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Detail  string `json:"detail"` // the client's words
+}
+
+// Outcome is what became of changes.
+type Outcome struct {
+	// Rejected lists those changes that some client rejected; sorted.
+	Rejected []Rejection
+	// Clients is how many clients were connected at the end. With none, the
+	// changes are stored and nobody has judged them.
+	Clients int
+}
+
+// Counters only grow. Resources and Bytes are what went to clients; Bytes counts
+// the bodies.
+type Counters struct {
+	Resources uint64 `json:"resources"`
+	Removed   uint64 `json:"removed"`
+	Responses uint64 `json:"responses"`
+	Bytes     uint64 `json:"bytes"`
+	Acks      uint64 `json:"acks"`
+	Nacks     uint64 `json:"nacks"`
+}
+
+// Server holds resources and serves them. It is safe for concurrent use.
+type Server struct {
+	discovery.UnimplementedAggregatedDiscoveryServiceServer
+	opts Options
+	log  *slog.Logger
+	push chan struct{} // held by the Push or Sync under way
+
+	mu       sync.Mutex
+	store    map[string]map[string]*entry
+	streams  map[*stream]struct{}
+	waiting  map[key][]*item
+	counters Counters
+}
+
+type key struct{ typ, name string }
+
+// entry is a resource's history as far as it matters.
+type entry struct {
+	want     *xds.Resource // as set
+	rejected string        // why a client did not accept want; "" if none did so
+	good     *xds.Resource // last that a client accepted, maybe want
+	before   *xds.Resource // accepted before good
+	standIn  *xds.Resource // served while want is rejected and nothing was accepted
+	route    string        // of an eager scope: the routes that want leads to
+}
+
+// effective is what a client is to have; nil if nothing can be given.
+func (e *entry) effective() *xds.Resource {
+	switch {
+	case e == nil:
+		return nil
+	case e.rejected == "":
+		return e.want
+	case e.good != nil:
+		return e.good
+	}
+	return e.standIn
+}
+
+// New makes a server that holds initial. A client that connects is told what is
+// gone, too: so connect clients only when initial is the whole configuration.
+func New(opts Options, initial []xds.Resource) *Server {
+	s := &Server{
+		opts:    opts,
+		log:     opts.Log,
+		push:    make(chan struct{}, 1),
+		store:   map[string]map[string]*entry{},
+		streams: map[*stream]struct{}{},
+		waiting: map[key][]*item{},
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	for _, r := range initial {
+		s.set(r.Type, r.Name, &r)
+	}
+	return s
+}
+
+// Register adds the service to a gRPC server.
+func (s *Server) Register(g *grpc.Server) {
+	discovery.RegisterAggregatedDiscoveryServiceServer(g, s)
+}
+
+// Apply stores changes and sends them at once, those of an earlier type first.
+// done is called once, when every connected client has answered, under the
+// server's lock: it must not block nor call back. It may be nil. Changes that
+// change nothing are sent to nobody.
+func (s *Server) Apply(changes []Change, done func(Outcome)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apply(changes, done)
+}
+
+// apply is Apply under the lock; the returned function forgets done.
+func (s *Server) apply(changes []Change, done func(Outcome)) (cancel func()) {
+	changed := map[string][]string{}
+	for _, c := range changes {
+		if s.set(c.Type, c.Name, c.Resource) {
+			changed[c.Type] = append(changed[c.Type], c.Name)
+			s.settle(key{c.Type, c.Name}) // earlier changes of it are superseded
+		}
+	}
+	for st := range s.streams {
+		var types []string
+		for t := range changed {
+			types = append(types, t)
+		}
+		slices.SortFunc(types, compareTypes)
+		for _, t := range types {
+			slices.Sort(changed[t])
+			st.changed(t, changed[t])
+		}
+		st.resendEndpoints()
+	}
+	return s.await(changes, done)
+}
+
+// set stores one change and reports whether it is one.
+func (s *Server) set(typ, name string, r *xds.Resource) bool {
+	byName := s.store[typ]
+	e := byName[name]
+	if r == nil {
+		delete(byName, name)
+		return e != nil
+	}
+	if byName == nil {
+		byName = map[string]*entry{}
+		s.store[typ] = byName
+	}
+	if e == nil {
+		byName[name] = &entry{want: r, route: routeOf(r)}
+		return true
+	}
+	if e.want.Version == r.Version {
+		return false
+	}
+	e.want, e.rejected, e.standIn, e.route = r, "", nil, routeOf(r)
+	return true
+}
+
+func compareTypes(a, b string) int {
+	rank := func(t string) int {
+		if i := slices.Index(xds.Types(), t); i >= 0 {
+			return i
+		}
+		return len(xds.Types())
+	}
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b))
+}
+
+// item is a change that somebody waits for.
+type item struct {
+	key
+	version string // "" = deleted
+	route   string // of a scope: the routes that it leads to
+	wait    *waiter
+	settled bool
+}
+
+type waiter struct {
+	left    int
+	changes []Change
+	done    func(Outcome)
+}
+
+// await calls done when all changes are settled, which may be now.
+func (s *Server) await(changes []Change, done func(Outcome)) (cancel func()) {
+	if done == nil {
+		return func() {}
+	}
+	w := &waiter{left: len(changes) + 1, changes: changes, done: done}
+	for _, c := range changes {
+		it := &item{key: key{c.Type, c.Name}, wait: w}
+		if c.Resource != nil {
+			it.version = c.Resource.Version
+			it.route = routeOf(c.Resource)
+		}
+		if s.isSettled(it) {
+			w.left--
+			continue
+		}
+		s.waiting[it.key] = append(s.waiting[it.key], it)
+		switch {
+		case it.route != "":
+			k := key{xds.RouteType, it.route}
+			s.waiting[k] = append(s.waiting[k], it)
+		case it.typ == xds.ListenerType && it.version != "":
+			s.waiting[anyRoutes] = append(s.waiting[anyRoutes], it)
+		}
+	}
+	s.finish(w) // the one that was added above: done is not called before all are known
+	return func() { w.done = nil }
+}
+
+func (s *Server) finish(w *waiter) {
+	if w.left--; w.left == 0 && w.done != nil {
+		w.done(s.outcome(w.changes))
+	}
+}
+
+// settle looks again at what waits for a key.
+func (s *Server) settle(k key) {
+	items := s.waiting[k]
+	if len(items) == 0 {
+		return
+	}
+	rest := items[:0]
+	var ready []*waiter
+	for _, it := range items {
+		if !it.settled && it.wait.done != nil {
+			if !s.isSettled(it) {
+				rest = append(rest, it)
+				continue
+			}
+			it.settled = true
+			ready = append(ready, it.wait)
+		}
+	}
+	if len(rest) == 0 {
+		delete(s.waiting, k)
+	} else {
+		s.waiting[k] = rest
+	}
+	for _, w := range ready {
+		s.finish(w)
+	}
+}
+
+// anyRoutes is a key for what waits for any scope's or routes' answer.
+var anyRoutes = key{typ: xds.RouteType}
+
+// settleAll looks again at everything: a client left, or wants something else.
+func (s *Server) settleAll() {
+	for _, k := range slices.SortedFunc(maps.Keys(s.waiting), func(a, b key) int {
+		return cmp.Or(compareTypes(a.typ, b.typ), strings.Compare(a.name, b.name))
+	}) {
+		s.settle(k)
+	}
+}
+
+// isSettled reports whether every client has answered the change, or it was
+// replaced by a later one.
+func (s *Server) isSettled(it *item) bool {
+	e := s.store[it.typ][it.name]
+	switch {
+	case it.version == "" && e != nil, it.version != "" && e == nil:
+		return true // superseded
+	case e != nil && (e.want.Version != it.version || e.rejected != ""):
+		return true
+	}
+	for st := range s.streams {
+		if !st.settled(it) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Server) outcome(changes []Change) Outcome {
+	o := Outcome{Clients: len(s.streams)}
+	for _, c := range changes {
+		e := s.store[c.Type][c.Name]
+		if c.Resource != nil && e != nil && e.rejected != "" && e.want.Version == c.Resource.Version {
+			o.Rejected = append(o.Rejected, rejection(e))
+		}
+	}
+	slices.SortFunc(o.Rejected, compareRejections)
+	return o
+}
+
+func rejection(e *entry) Rejection {
+	return Rejection{Type: e.want.Type, Name: e.want.Name, Version: e.want.Version, Detail: e.rejected}
+}
+
+func compareRejections(a, b Rejection) int {
+	return cmp.Or(compareTypes(a.Type, b.Type), strings.Compare(a.Name, b.Name))
+}
+
+// accepted notes that a client has the version.
+func (s *Server) accepted(k key, version string) {
+	e := s.store[k.typ][k.name]
+	if e == nil || e.want.Version != version || e.good == e.want {
+		return
+	}
+	e.before, e.good, e.standIn = e.good, e.want, nil
+}
+
+// reject notes that a client did not accept the version, and reports whether it
+// is the wanted one still.
+func (s *Server) reject(k key, version, detail string) bool {
+	e := s.store[k.typ][k.name]
+	if e == nil || e.want.Version != version {
+		return false
+	}
+	if e.rejected == "" {
+		e.rejected = detail
+		if detail == "" {
+			e.rejected = "rejected without a reason"
+		}
+		if e.good == e.want { // it was accepted first
+			e.good, e.before = e.before, nil
+		}
+		if e.good == nil {
+			e.standIn = s.standIn(k)
+		}
+		s.log.Warn("resource rejected", "type", xds.Short(k.typ), "name", k.name, "detail", detail)
+		if s.opts.OnReject != nil {
+			s.opts.OnReject(rejection(e))
+		}
+	}
+	return true
+}
+
+func (s *Server) standIn(k key) *xds.Resource {
+	if s.opts.StandIn == nil {
+		return nil
+	}
+	r, ok := s.opts.StandIn(k.typ, k.name)
+	if !ok {
+		return nil
+	}
+	return &r
+}
+
+// routeOf is the name of the routes that an eager scope leads to. A client has the
+// scope only when it has those.
+func routeOf(r *xds.Resource) string {
+	if r.Type != xds.ScopeType {
+		return ""
+	}
+	var m route.ScopedRouteConfiguration
+	if err := proto.Unmarshal(r.Body, &m); err != nil || m.GetOnDemand() {
+		return ""
+	}
+	return m.GetRouteConfigurationName()
+}
