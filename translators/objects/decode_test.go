@@ -120,6 +120,19 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// Istio's decoder takes Go's durations, and its documents use them.
+func TestDurations(t *testing.T) {
+	for text, want := range map[string]time.Duration{"250ms": 250 * time.Millisecond, "0.25s": 250 * time.Millisecond, "1h30m": 90 * time.Minute} {
+		b := decode("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n  http:\n  - timeout: " + text + "\n")
+		if len(b.Objects) != 1 || len(b.Diagnostics) > 0 {
+			t.Fatalf("%s: %v", text, b.Diagnostics)
+		}
+		if got := b.Objects[0].Value.(*networking.VirtualService).Spec.Http[0].Timeout.AsDuration(); got != want {
+			t.Errorf("%s is %s", text, got)
+		}
+	}
+}
+
 func TestWhatATypeDoesNotTake(t *testing.T) {
 	vs := "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec:\n"
 	group := "apiVersion: specs.smi-spec.io/v1alpha1\nkind: HTTPRouteGroup\nmetadata: {name: g}\n"

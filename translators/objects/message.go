@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"regexp"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -143,8 +144,25 @@ func (w *walker) single(n *yaml.Node, fd protoreflect.FieldDescriptor, path stri
 // forms of their own.
 func (w *walker) wellKnown(n *yaml.Node, md protoreflect.MessageDescriptor, path string) (any, bool) {
 	v := w.untyped(n, path)
+	if md.FullName() == "google.protobuf.Duration" {
+		return w.duration(n, v, path)
+	}
 	if err := tryJSON(v, md); err != nil {
 		w.report(n, path, "wrong-type", "%s", protoReason(err))
+		return nil, false
+	}
+	return v, true
+}
+
+// duration takes the forms that the decoders of these APIs take, "250ms" and "1h30m"
+// besides protobuf's own "0.250s".
+func (w *walker) duration(n *yaml.Node, v any, path string) (any, bool) {
+	s, ok := v.(string)
+	if !ok {
+		return w.mismatch(n, path, "a duration such as 250ms")
+	}
+	if _, err := time.ParseDuration(s); err != nil {
+		w.report(n, path, "wrong-type", "%q is not a duration such as 250ms", s)
 		return nil, false
 	}
 	return v, true
