@@ -157,6 +157,7 @@ func TestWhatATypeDoesNotTake(t *testing.T) {
 		"two of a oneof":        {vs + "  http:\n  - match:\n    - uri: {exact: a, prefix: b}\n", "7 conflicting-fields spec.http[0].match[0].uri.prefix"},
 		"a key that is a list":  {group + "? [a]\n: b\n", "4 wrong-type"},
 		"tag":                   {group + "matches:\n- name: !secret a\n", "5 wrong-type matches[0].name"},
+		"slow quantity":         {"apiVersion: split.smi-spec.io/v1alpha1\nkind: TrafficSplit\nmetadata: {name: s}\nspec:\n  backends:\n  - weight: \"1e-300000000\"\n", "6 wrong-type spec.backends[0].weight"},
 		"infinite":              {group + "matches:\n- name: .inf\n", "5 wrong-type matches[0].name"},
 	} {
 		t.Run(name, func(t *testing.T) {

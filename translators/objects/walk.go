@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // walker goes through a document beside the Go type that it is for. It notes the
@@ -209,7 +210,12 @@ func (w *walker) scalar(n *yaml.Node, path string) any {
 	return nil
 }
 
+// hugeExponent is in quantities that take minutes to parse: their digits are
+// written out on the way.
+var hugeExponent = regexp.MustCompile(`[eE][+-]?[0-9]{3,}`)
+
 var (
+	quantity    = reflect.TypeFor[resource.Quantity]()
 	unmarshaler = reflect.TypeFor[json.Unmarshaler]()
 	message     = reflect.TypeFor[proto.Message]()
 )
@@ -288,6 +294,9 @@ func (w *walker) tried(n *yaml.Node, t reflect.Type, path string) (any, bool) {
 	v := w.untyped(n, path)
 	switch x := v.(type) {
 	case string:
+		if t == quantity && hugeExponent.MatchString(x) {
+			return w.mismatch(n, path, "a quantity of reasonable size")
+		}
 		if t.Kind() == reflect.String && !reflect.PointerTo(t).Implements(unmarshaler) {
 			return v, true
 		}

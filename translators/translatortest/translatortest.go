@@ -133,6 +133,12 @@ func (o Output) Rows() []incr.Row {
 	return rows
 }
 
+// Authorization returns a row of the plane's authz table, nil if there is none.
+func (o Output) Authorization(key string) *model.Authorization {
+	a, _ := o.Store.Get(translators.Authz(o.plane), key).(*model.Authorization)
+	return a
+}
+
 // Model prints the plane's rows: "table key", then the row as indented JSON.
 func (o Output) Model() string {
 	var b strings.Builder
