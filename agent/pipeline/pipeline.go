@@ -8,6 +8,7 @@
 package pipeline
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -83,6 +84,36 @@ func (p *Pipeline) Rows(t incr.Table) []incr.Row { return p.store.Rows(t) }
 
 // Get returns a row's value, nil if there is none.
 func (p *Pipeline) Get(t incr.Table, key string) any { return p.store.Get(t, key) }
+
+// WorkloadAt is the workload that has the address, nil if none is known.
+func (p *Pipeline) WorkloadAt(a netip.Addr) *model.Workload {
+	for _, r := range p.store.Select(translators.Workloads, "addr", a.String()) {
+		return r.Value.(*model.Workload)
+	}
+	return nil
+}
+
+// Guards names the permissions that govern a workload (ns/name).
+func (p *Pipeline) Guards(workload string) []string {
+	g, _ := p.store.Get(plan.Governance, workload).(*plan.Governed)
+	if g == nil {
+		return nil
+	}
+	out := make([]string, len(g.Src))
+	for i, s := range g.Src {
+		out[i] = s.String()
+	}
+	return out
+}
+
+// Objects counts the objects in use.
+func (p *Pipeline) Objects() int {
+	n := 0
+	for _, k := range p.Registry().Kinds() {
+		n += p.store.Len(translators.Objects(k))
+	}
+	return n
+}
 
 // Computed counts the keys that each stage has computed so far.
 func (p *Pipeline) Computed() map[string]int { return p.store.Computed() }

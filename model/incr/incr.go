@@ -136,6 +136,11 @@ func (s *Store) Rows(t Table) []Row {
 	return out
 }
 
+// Select returns the rows whose index contains the value, in the order of their keys.
+func (s *Store) Select(t Table, name, value string) []Row {
+	return (&Reader{store: s, seen: map[query]struct{}{}}).Select(t, name, value)
+}
+
 // Len is the number of rows in a table.
 func (s *Store) Len(t Table) int { return len(s.table(t).rows) }
 

@@ -20,6 +20,8 @@ type Governed struct {
 	Deny  []model.AuthRule   `json:"deny,omitempty"`
 	Allow [][]model.AuthRule `json:"allow,omitempty"` // a group for each plane that governs
 	Ports []GovernedPort     `json:"ports,omitempty"` // sorted
+	// Src are the permissions that govern: what denied where no rule matched.
+	Src []model.Source `json:"-"`
 }
 
 // GovernedPort is a port of the workload that policies tell apart.
@@ -39,7 +41,7 @@ func (b *builder) governStage() incr.Stage {
 				return nil
 			}
 			g, origins := b.govern(r, w)
-			return append(origins, incr.Row{Table: governed, Key: key, Value: g})
+			return append(origins, incr.Row{Table: Governance, Key: key, Value: g})
 		}}
 }
 
@@ -63,6 +65,7 @@ func (b *builder) govern(r *incr.Reader, w *model.Workload) (*Governed, []incr.R
 			} else {
 				governs = true
 				allow = append(allow, rules...)
+				g.Src = append(g.Src, a.Src...)
 			}
 		}
 		if governs {

@@ -255,7 +255,7 @@ func TestEditsEqualScratch(t *testing.T) {
 	cidr := model.AuthRule{From: []model.Peer{{NotIPs: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}}}}
 	f := func(plane string, w uint32) input {
 		fr := &model.Frontend{Namespace: "shop", Service: "web", Port: 80, Routes: []model.Route{{Timeout: time.Second,
-			Match: model.RouteMatch{SourceLabels: map[string]string{"v": "1"}},
+			Match:    model.RouteMatch{SourceLabels: map[string]string{"v": "1"}},
 			Backends: []model.Backend{{Namespace: "shop", Service: "web", Port: 80, Labels: map[string]string{"v": "1"}, Weight: w}}}}}
 		return input{incr.Table("route/" + plane), fr.Key(), fr}
 	}

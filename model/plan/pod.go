@@ -35,7 +35,7 @@ func (b *builder) podStage() incr.Stage {
 		},
 		Compute: func(r *incr.Reader, key string) []incr.Row {
 			w, _ := r.Get(workloads, key).(*model.Workload)
-			g, _ := r.Get(governed, key).(*Governed)
+			g, _ := r.Get(Governance, key).(*Governed)
 			if w == nil || g == nil {
 				return nil
 			}

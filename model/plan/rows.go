@@ -226,6 +226,7 @@ type Service struct {
 	Addr     netip.Addr      `json:"addr"`
 	Port     uint16          `json:"port"`
 	Protocol model.Protocol  `json:"protocol"`
+	Name     string          `json:"name"` // ns/name, for people
 	Mode     Mode            `json:"mode"`
 	Affinity time.Duration   `json:"affinity,omitempty"`
 	Backends []KernelBackend `json:"backends,omitempty"` // sorted by Addr; for clients that are not proxied

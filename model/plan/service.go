@@ -61,7 +61,7 @@ func (c *compiler) port(s *model.Service, p model.ServicePort) {
 		c.put(RouteTables, key, c.routeTable(key, s, p.Port, app, f))
 	}
 	for _, vip := range s.VIPs {
-		e := &Service{Addr: vip, Port: p.Port, Protocol: p.Protocol, Mode: mode, Affinity: s.Affinity,
+		e := &Service{Addr: vip, Port: p.Port, Protocol: p.Protocol, Name: s.Key(), Mode: mode, Affinity: s.Affinity,
 			Backends: c.kernelBackends(s, p, f, http, vip.Is4())}
 		c.put(Services, e.Key(), e)
 		if http {
@@ -300,7 +300,7 @@ func (c *compiler) byPolicy(b model.Backend) []policyGroup {
 		var pol *Policy
 		if w := c.workloadAt(e.Addr); w != nil {
 			id = fmt.Sprintf("%s:%d", w.Key(), e.Port)
-			if g, _ := c.r.Get(governed, w.Key()).(*Governed); g != nil {
+			if g, _ := c.r.Get(Governance, w.Key()).(*Governed); g != nil {
 				pol = g.Policy(e.Port)
 			}
 		}

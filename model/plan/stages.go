@@ -20,11 +20,14 @@ const (
 	namespaces incr.Table = merge.Namespaces
 )
 
+// Governance is the table of *Governed, keyed as the workloads are: what guards
+// each of them, here or on another node.
+const Governance incr.Table = "plan/governed"
+
 // Tables between the stages.
 const (
 	cidrs      incr.Table = "plan/cidr"      // netip.Prefix that some policy names
 	predicates incr.Table = "plan/predicate" // map[string]string: labels that some route asks of its clients
-	governed   incr.Table = "plan/governed"  // *Governed, key of the workload
 	sets       incr.Table = "plan/set"       // *Governed, key of the set in hex; those of local pods
 	inbounds   incr.Table = "plan/inbound"   // *inbound, key of its route table
 )
