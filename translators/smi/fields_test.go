@@ -12,6 +12,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators/objects"
 	"fairlead.io/fairlead/translators/translatortest"
 )
@@ -76,6 +77,7 @@ var unusedFields = []string{
 // Every field of every version, set alone to another value, changes the rows or is
 // named by a diagnostic.
 func TestEveryField(t *testing.T) {
+	table := fieldTable{}
 	for _, typ := range New(Options{}).Types() {
 		body, ok := bodies[typ.Kind]
 		if !ok {
@@ -94,15 +96,61 @@ func TestEveryField(t *testing.T) {
 				changed := object(t, typ, body)
 				set(changed, path, sample(name, typ.Version))
 				got := output(t, changed)
-				if got.Model() == want.Model() && !strings.Contains(got.DiagnosticLines(), " "+name) {
+				said := naming(got, name)
+				if got.Model() == want.Model() && said == nil {
 					t.Errorf("%s: neither the rows change nor does a diagnostic name it\n%s", name, got.DiagnosticLines())
 				}
+				table.add(typ, name, got.Model() != want.Model(), said)
 			}
 			if fields == 0 && typ.Version != "v1alpha1" && typ.Kind != tcpRoute {
 				t.Error("no fields found")
 			}
 		})
 	}
+	translatortest.Section(t, "README.md", "fields", table.String())
+}
+
+// naming returns the diagnostic that names a field, nil if there is none.
+func naming(o translatortest.Output, field string) *model.Diagnostic {
+	for _, d := range o.Diagnostics() {
+		if d.Source.Name == "object" && (d.Source.Field == field || strings.HasPrefix(field, d.Source.Field+"[")) {
+			return &d
+		}
+	}
+	return nil
+}
+
+// fieldTable says what becomes of fields: kind, field -> versions and outcome.
+type fieldTable struct {
+	order []string
+	rows  map[string][]string // "kind | field" -> versions
+	what  map[string]string
+}
+
+func (f *fieldTable) add(typ objects.Type, name string, changes bool, said *model.Diagnostic) {
+	key := "| " + typ.Kind.Kind + " | " + strings.ReplaceAll(name, "[0]", "[]") + " | "
+	if f.rows == nil {
+		f.rows, f.what = map[string][]string{}, map[string]string{}
+	}
+	if f.rows[key] == nil {
+		f.order = append(f.order, key)
+	}
+	f.rows[key] = append(f.rows[key], strings.TrimPrefix(typ.Version, "v1alpha"))
+	switch {
+	case said != nil && !changes:
+		f.what[key] = string(said.Outcome) + ": " + said.Message
+	case f.what[key] == "":
+		f.what[key] = "translated"
+	}
+}
+
+func (f *fieldTable) String() string {
+	var b strings.Builder
+	b.WriteString("| Kind | Field | v1alpha | Becomes |\n|---|---|---|---|\n")
+	for _, key := range f.order {
+		fmt.Fprintf(&b, "%s%s | %s |\n", key, strings.Join(f.rows[key], ", "), f.what[key])
+	}
+	return b.String()
 }
 
 // object puts a body where the version has it.
