@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"fairlead.io/fairlead/model/incr"
+)
+
+// Options say where a node's datapath is.
+type Options struct {
+	// PinDir is the folder of pinned maps and links, on a BPF file system; one a node.
+	PinDir string
+	// StateDir is a folder for what the node had before; it must outlive the process.
+	StateDir string
+	// Cgroup is the cgroup v2 folder whose processes' sockets are balanced: the
+	// root, but for nodes that share a kernel.
+	Cgroup string
+	// Uplinks are the interfaces that lead out of the node.
+	Uplinks []string
+	// NetnsDir is where files of pods' network namespaces are; "" is /run/netns.
+	NetnsDir string
+	// MapSizes overrides sizes of maps by name. A pinned map keeps its size.
+	MapSizes map[string]uint32
+	// Log must not be nil.
+	Log *slog.Logger
+}
+
+// Datapath is the node's kernel part. Its methods may be called concurrently.
+type Datapath struct {
+	opt      Options
+	log      *slog.Logger
+	features []Need
+
+	mu       sync.Mutex
+	objects  *objects
+	links    *links
+	host     *host
+	pods     *pods
+	rows     *rows
+	settings *table
+	synced   bool
+	missing  map[string]string // uplinks that have no program, and why
+
+	stop  context.CancelFunc
+	owned sync.WaitGroup
+	wake  chan struct{}
+}
+
+// Open loads the programs and attaches those that belong to the node. It takes over
+// what an earlier process left: maps with their content, and links, whose programs
+// are replaced in place. It acts on the network namespace of the process.
+//
+// Call Sync next: until then no row is written and nothing is taken away.
+func Open(ctx context.Context, opt Options) (*Datapath, error) {
+	if opt.NetnsDir == "" {
+		opt.NetnsDir = "/run/netns"
+	}
+	if err := makePinDir(opt.PinDir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(opt.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make folder for state: %w", err)
+	}
+	o, err := load(opt.PinDir, opt.MapSizes)
+	if err != nil {
+		return nil, err
+	}
+	d := &Datapath{
+		opt: opt, log: opt.Log, objects: o, host: newHost(opt.StateDir), missing: map[string]string{},
+		links: &links{dir: filepath.Join(opt.PinDir, linkDir), objects: o, log: opt.Log},
+		wake:  make(chan struct{}, 1),
+	}
+	if err := errors.Join(d.start(), ctx.Err()); err != nil {
+		d.links.close()
+		o.close()
+		return nil, err
+	}
+	w, err := newWatcher()
+	if err != nil {
+		d.links.close()
+		o.close()
+		return nil, err
+	}
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	d.stop = stop
+	d.owned.Go(func() {
+		if err := w.run(run); err != nil {
+			d.log.Warn("hear of interfaces only now and then", "error", err)
+		}
+	})
+	d.owned.Go(func() { d.run(run, w.events) })
+	return d, nil
+}
+
+func (d *Datapath) start() error {
+	d.features = probe()
+	if err := d.adopt(); err != nil {
+		return err
+	}
+	if err := d.links.takeOver(); err != nil {
+		return err
+	}
+	changed, err := d.host.ensure()
+	if err != nil {
+		return fmt.Errorf("prepare host: %w", err)
+	}
+	if len(changed) > 0 {
+		d.log.Info("host is prepared", "changed", changed)
+	}
+	for _, p := range cgroupPrograms() {
+		if err := d.links.cgroupProgram(p, d.opt.Cgroup); err != nil {
+			return err
+		}
+	}
+	for _, name := range d.opt.Uplinks {
+		if err := d.attachUplink(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// adopt reads what the maps hold.
+func (d *Datapath) adopt() error {
+	tables := map[string]*table{}
+	for _, name := range []string{mapPolicy, mapAddresses, mapPrefixes, mapServices, mapSlots, mapPods, mapCaptured, mapSettings} {
+		m := d.objects.maps[name]
+		if m == nil {
+			return fmt.Errorf("load BPF programs: there is no map %s", name)
+		}
+		have, err := read(m)
+		if err != nil {
+			return fmt.Errorf("take over %s: %w", name, err)
+		}
+		tables[name] = &table{name: name, kernel: m, have: have}
+	}
+	d.settings = tables[mapSettings]
+	d.pods = &pods{
+		table: tables[mapPods], captured: tables[mapCaptured], links: d.links, netnsDir: d.opt.NetnsDir,
+		uplinks: d.uplinks, log: d.log, byName: map[string]*pod{}, byAddr: map[netip.Addr]*pod{},
+	}
+	d.rows = &rows{
+		policy: tables[mapPolicy], addresses: tables[mapAddresses], prefixes: tables[mapPrefixes], pods: d.pods,
+		services: &services{table: tables[mapServices], slots: tables[mapSlots]},
+	}
+	return d.rows.services.adopt()
+}
+
+func (d *Datapath) attachUplink(name string) error {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("attach %s to %s: %w", progFromNet, name, err)
+	}
+	return d.links.interfaceProgram(progFromNet, l.Attrs().Index, name)
+}
+
+// uplinks are the indexes of those that are there.
+func (d *Datapath) uplinks() map[int]bool { return d.uplinksByName(d.opt.Uplinks...) }
+
+func (d *Datapath) uplinksByName(names ...string) map[int]bool {
+	out := map[int]bool{}
+	for _, name := range names {
+		if l, err := netlink.LinkByName(name); err == nil {
+			out[l.Attrs().Index] = true
+		}
+	}
+	return out
+}
+
+// Sync makes the kernel hold exactly these rows; rows of tables that are not the
+// kernel's are passed over. What already stands there is left, so a restart with
+// the same rows writes nothing. ports gives the port of a listener, 0 if it has none
+// yet. After an error some rows may be missing, but none is there that points to a
+// missing one; call Sync again.
+func (d *Datapath) Sync(ctx context.Context, rows []incr.Row, ports func(listener string) uint16) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.rows.sync(ctx, rows, ports); err != nil {
+		return fmt.Errorf("write kernel maps: %w", err)
+	}
+	d.synced = true
+	d.nudge()
+	return nil
+}
+
+// Apply writes changes of rows and nothing else, under the contract of Sync, which
+// must have gone before. After an error call Sync.
+//
+// A pod whose interface is not there is no error: Status says that it is pending.
+func (d *Datapath) Apply(ctx context.Context, changes []incr.Change, ports func(listener string) uint16) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.synced {
+		return errors.New("write kernel maps: Apply before Sync")
+	}
+	if err := d.rows.apply(ctx, changes, ports); err != nil {
+		return fmt.Errorf("write kernel maps: %w", err)
+	}
+	d.nudge()
+	return nil
+}
+
+// SetInbound tells the kernel the port of the node's inbound listener, 0 for none.
+func (d *Datapath) SetInbound(port uint16) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.settings.put(entry{encode(uint32(0)), encode(settings{InboundPort: port})})
+}
+
+// Stats is how many entries of each map this process wrote or deleted.
+func (d *Datapath) Stats() map[string]uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := map[string]uint64{}
+	for _, t := range d.tables() {
+		out[t.name] = t.writes
+	}
+	return out
+}
+
+func (d *Datapath) tables() []*table {
+	return []*table{
+		d.rows.policy, d.rows.addresses, d.rows.prefixes, d.rows.services.table, d.rows.services.slots,
+		d.pods.table, d.pods.captured, d.settings,
+	}
+}
+
+// Close ends this process's part. Everything stays attached and goes on forwarding.
+func (d *Datapath) Close() {
+	d.stop()
+	d.owned.Wait()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.links.close()
+	d.objects.close()
+}
+
+// How often things are looked at again.
+const (
+	retryEvery = 200 * time.Millisecond // while a pod is pending
+	lookEvery  = 30 * time.Second       // though nothing was heard
+	settleTime = 20 * time.Millisecond  // events come in bursts
+)
+
+func (d *Datapath) nudge() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run tends pods, uplinks and the host until the context ends.
+func (d *Datapath) run(ctx context.Context, events <-chan struct{}) {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	var retry <-chan time.Time
+	for {
+		var pending bool
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.wake:
+			pending = d.tend(func() bool { return d.pods.anyPending() })
+		case <-events:
+			time.Sleep(settleTime)
+			pending = d.tend(d.lookAtAll)
+		case <-look.C:
+			pending = d.tend(func() bool { d.repairHost(); return d.lookAtAll() })
+		case <-retry:
+			pending = d.tend(d.pods.retry)
+		}
+		retry = nil
+		if pending {
+			retry = time.After(retryEvery)
+		}
+	}
+}
+
+func (d *Datapath) tend(f func() bool) (pending bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.synced && f()
+}
+
+func (d *Datapath) lookAtAll() bool {
+	for _, name := range d.opt.Uplinks {
+		reason := ""
+		if err := d.attachUplink(name); err != nil {
+			reason = err.Error()
+		}
+		if reason != "" && reason != d.missing[name] {
+			d.log.Warn("uplink has no program", "interface", name, "error", reason)
+		}
+		d.missing[name] = reason
+	}
+	return d.pods.look()
+}
+
+// repairHost gives back what somebody took from the host.
+func (d *Datapath) repairHost() {
+	changed, err := d.host.ensure()
+	if err != nil {
+		d.log.Warn("prepare host", "error", err)
+	}
+	if len(changed) > 0 {
+		d.log.Warn("host was changed by somebody, prepared again", "changed", changed)
+	}
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+)
+
+// probe tries what the datapath needs of the kernel; its version says nothing.
+func probe() []Need {
+	probes := []struct {
+		name string
+		try  func() error
+	}{
+		{"TCX", probeTCX},
+		{"cgroup sock_addr", func() error { return features.HaveProgramType(ebpf.CGroupSockAddr) }},
+		{"ring buffer", func() error { return features.HaveMapType(ebpf.RingBuf) }},
+		{"LPM trie", func() error { return features.HaveMapType(ebpf.LPMTrie) }},
+		{"bpf_sk_assign", func() error { return features.HaveProgramHelper(ebpf.SchedCLS, asm.FnSkAssign) }},
+		{"bpf_get_netns_cookie", func() error { return features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnGetNetnsCookie) }},
+		{"BTF", func() error { _, err := btf.LoadKernelSpec(); return err }},
+	}
+	out := make([]Need, 0, len(probes))
+	for _, p := range probes {
+		n := Need{Name: p.name, OK: true}
+		if err := p.try(); err != nil {
+			n.OK, n.Detail = false, err.Error()
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+// probeTCX attaches a program that lets everything through, for a moment, to lo.
+func probeTCX() error {
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()},
+	})
+	if err != nil {
+		return fmt.Errorf("load program: %w", err)
+	}
+	defer p.Close()
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	l, err := link.AttachTCX(link.TCXOptions{Interface: lo.Attrs().Index, Program: p, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		return fmt.Errorf("attach program: %w", err)
+	}
+	return errors.Join(l.Close())
+}

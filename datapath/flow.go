@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"fairlead.io/fairlead/model"
+)
+
+// Verdicts of a flow.
+const (
+	Forwarded  = "forwarded"
+	Redirected = "redirected" // to the proxy
+	Dropped    = "dropped"
+)
+
+// Directions of a flow: where it was decided.
+const (
+	FromPod = "from-pod" // a local pod sends
+	FromNet = "from-net" // an uplink receives for a local pod
+	ToPod   = "to-pod"   // a local pod is about to receive
+	Connect = "connect"  // a process dials a service
+)
+
+// Flow is one decision of the kernel about a connection or a packet.
+type Flow struct {
+	Time      time.Time `json:"time"`
+	Direction string    `json:"direction"`
+	Verdict   string    `json:"verdict"`
+	Reason    string    `json:"reason"` // one of Reasons
+	Class     uint64    `json:"class,omitempty"`
+	Set       uint64    `json:"set,omitempty"`
+	Rule      uint64    `json:"rule,omitempty"`
+	Protocol  string    `json:"protocol"`
+	// Source is who opened the connection or sent the packet. For Connect it is the
+	// backend that was chosen, zero if there is none.
+	Source netip.AddrPort `json:"source,omitzero"`
+	// Destination is where it went. For Connect it is the service that was dialled.
+	Destination netip.AddrPort `json:"destination,omitzero"`
+	Ifindex     int            `json:"ifindex,omitempty"`
+	ProxyPort   uint16         `json:"proxyPort,omitempty"` // for Redirected
+	PID         int            `json:"pid,omitempty"`       // for Connect
+	Command     string         `json:"command,omitempty"`   // for Connect
+}
+
+// firstDrop is the first of Reasons that drops.
+const firstDrop = 9
+
+// lostEvents is the index of the counter of flows that the ring had no room for.
+const lostEvents = 22
+
+// Reasons are the names of the kernel's reasons by number.
+func Reasons() []string {
+	return []string{
+		"direct", "outbound", "inbound", "socket", "reply", "allowed", "checked", "probe", "balanced",
+		"policy", "unchecked", "spoofed", "reserved-port", "truncated", "extension", "fragment",
+		"no-proxy", "assign", "loopback", "map-full", "no-backend", "unknown-pod", "event-lost",
+	}
+}
+
+// toFlow reads an event; wall is the time at which the kernel's clock was 0.
+func toFlow(raw []byte, wall time.Time) (Flow, error) {
+	var e event
+	if err := decode(string(raw), &e); err != nil {
+		return Flow{}, fmt.Errorf("read flow: %w", err)
+	}
+	f := Flow{
+		Time:        wall.Add(time.Duration(e.Time)),
+		Reason:      fmt.Sprintf("reason-%d", e.Reason),
+		Direction:   fmt.Sprintf("direction-%d", e.Direction),
+		Verdict:     Forwarded,
+		Class:       e.Class,
+		Set:         e.Set,
+		Rule:        e.Rule,
+		Protocol:    protocolName(e.Tuple.Proto),
+		Source:      endpoint(e.Tuple.Source, e.Tuple.SourcePort),
+		Destination: endpoint(e.Tuple.Destination, e.Tuple.DestPort),
+		Ifindex:     int(e.Ifindex),
+		ProxyPort:   e.Port,
+		PID:         int(e.PID),
+		Command:     string(bytes.TrimRight(e.Command[:], "\x00")),
+	}
+	if names := Reasons(); int(e.Reason) < len(names) {
+		f.Reason = names[e.Reason]
+	}
+	if names := []string{FromPod, FromNet, ToPod, Connect}; int(e.Direction) < len(names) {
+		f.Direction = names[e.Direction]
+	}
+	switch {
+	case e.Reason >= firstDrop:
+		f.Verdict = Dropped
+	case f.Reason == "outbound" || f.Reason == "inbound":
+		f.Verdict = Redirected
+	}
+	return f, nil
+}
+
+func endpoint(a addr, p port) netip.AddrPort {
+	if a == (addr{}) {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(a.addr(), p.host())
+}
+
+func protocolName(n uint8) string {
+	switch n {
+	case 6:
+		return string(model.TCP)
+	case 17:
+		return string(model.UDP)
+	case 1:
+		return "ICMP"
+	case 58:
+		return "ICMPv6"
+	}
+	return fmt.Sprint(n)
+}

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+
+	"fairlead.io/fairlead/model/plan"
+)
+
+// pods keeps local pods in the kernel: their entries, the programs on the host's
+// end of their veths, and which network namespaces are captured. A pod whose
+// interface is not there yet is pending and tried again. Not safe for concurrent
+// use.
+type pods struct {
+	table    *table // fl_pods_v1
+	captured *table // fl_captured_v1
+	links    *links
+	netnsDir string
+	uplinks  func() map[int]bool // by index
+	log      *slog.Logger
+	byName   map[string]*pod
+	byAddr   map[netip.Addr]*pod
+}
+
+type pod struct {
+	name    string
+	rows    map[netip.Addr]podRow
+	iface   interfaceOf // index 0: not found
+	cookie  uint64      // of its network namespace; 0: not known
+	stale   bool        // something was put since it was last written
+	pending error       // why it is tried again
+	said    string      // reason that was logged last
+	ready   bool        // was said to be
+	warning string
+}
+
+type podRow struct {
+	row  *plan.Pod
+	port uint16
+}
+
+// port is the pod's outbound proxy port; its rows have the same.
+func (p *pod) port() uint16 {
+	for _, r := range p.rows {
+		return r.port
+	}
+	return 0
+}
+
+// waits says that the pod's listener has no port yet.
+func (p *pod) waits() bool {
+	for _, r := range p.rows {
+		if r.row.Listener != "" && r.port == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *pod) addresses() []netip.Addr {
+	return slices.SortedFunc(maps.Keys(p.rows), netip.Addr.Compare)
+}
+
+func (s *pods) put(row *plan.Pod, port uint16) {
+	if old := s.byAddr[row.Addr]; old != nil && old.name != row.Name {
+		delete(old.rows, row.Addr) // the address is another pod's now
+	}
+	p := s.byName[row.Name]
+	if p == nil {
+		p = &pod{name: row.Name, rows: map[netip.Addr]podRow{}}
+		s.byName[row.Name] = p
+	}
+	p.rows[row.Addr] = podRow{row, port}
+	p.stale = true
+	s.byAddr[row.Addr] = p
+}
+
+func (s *pods) remove(row *plan.Pod) {
+	p := s.byAddr[row.Addr]
+	if p == nil || p.name != row.Name {
+		return
+	}
+	delete(p.rows, row.Addr)
+	delete(s.byAddr, row.Addr)
+}
+
+func (s *pods) keep(rows []*plan.Pod) {
+	want := map[netip.Addr]bool{}
+	for _, r := range rows {
+		want[r.Addr] = true
+	}
+	for a, p := range s.byAddr {
+		if !want[a] {
+			delete(p.rows, a)
+			delete(s.byAddr, a)
+		}
+	}
+}
+
+// settle writes the pods that were put since.
+func (s *pods) settle() { s.tend(func(p *pod) bool { return p.stale }) }
+
+// retry tries the pending pods again and reports whether some still are.
+func (s *pods) retry() bool {
+	s.tend(func(p *pod) bool { return p.pending != nil })
+	s.prune()
+	return s.anyPending()
+}
+
+// look looks at all pods: interfaces came or went.
+func (s *pods) look() bool {
+	s.tend(func(*pod) bool { return true })
+	s.prune()
+	return s.anyPending()
+}
+
+func (s *pods) anyPending() bool {
+	for _, p := range s.byName {
+		if p.pending != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *pods) tend(which func(*pod) bool) {
+	f := &finder{dir: s.netnsDir, uplinks: s.uplinks()}
+	for _, name := range slices.Sorted(maps.Keys(s.byName)) {
+		p := s.byName[name]
+		if len(p.rows) == 0 || !which(p) {
+			continue
+		}
+		p.stale = false
+		p.pending = s.write(p, f)
+		s.say(p)
+	}
+}
+
+// reason says why the pod is not ready, "" if it is.
+func (p *pod) reason() string {
+	switch {
+	case p.pending != nil:
+		return p.pending.Error()
+	case p.waits():
+		return "its requests are not redirected yet: its listener has no port"
+	}
+	return ""
+}
+
+// say logs what has changed for a pod.
+func (s *pods) say(p *pod) {
+	switch reason := p.reason(); {
+	case reason == "" && !p.ready:
+		s.log.Info("pod is ready", "pod", p.name, "interface", p.iface.name, "proxyPort", p.port())
+		p.ready, p.said = true, ""
+	case reason != "" && reason != p.said:
+		s.log.Info("pod is not ready", "pod", p.name, "reason", reason)
+		p.ready, p.said = false, reason
+	}
+	warning := ""
+	for _, a := range p.addresses() {
+		if ports := p.rows[a].row.ProbePorts; len(ports) > maxProbes {
+			warning = fmt.Sprintf("probe ports %v are judged by policy: there is room for %d", ports[maxProbes:], maxProbes)
+		}
+	}
+	if warning != "" && warning != p.warning {
+		s.log.Warn("pod has too many probe ports", "pod", p.name, "reason", warning)
+	}
+	p.warning = warning
+}
+
+// write brings a pod into the kernel: its entries, then the programs that judge by
+// them, then its capture, which needs both.
+func (s *pods) write(p *pod, f *finder) error {
+	iface, notFound := f.find(p.addresses())
+	switch {
+	case notFound == nil:
+		if iface.index != p.iface.index || iface.nsid != p.iface.nsid {
+			p.cookie = 0
+		}
+		p.iface = iface
+	case p.iface.index == 0 || !f.exists(p.iface.index):
+		p.iface, p.cookie = interfaceOf{}, 0
+		return notFound
+	}
+	// What was found earlier and still stands goes on being right.
+	if p.port() == 0 {
+		if err := s.release(p); err != nil {
+			return err
+		}
+	}
+	for _, a := range p.addresses() {
+		if err := s.table.put(podEntry(p.rows[a].row, p.iface.index, p.rows[a].port)); err != nil {
+			return err
+		}
+	}
+	for _, program := range []string{progToPod, progFromPod} {
+		if err := s.links.interfaceProgram(program, p.iface.index, p.iface.name); err != nil {
+			return err
+		}
+	}
+	return errors.Join(notFound, s.capture(p, f))
+}
+
+// capture says that what the pod dials is redirected.
+func (s *pods) capture(p *pod, f *finder) error {
+	if p.port() == 0 {
+		return nil
+	}
+	if p.cookie == 0 {
+		c, err := f.cookie(p.iface)
+		if err != nil {
+			return fmt.Errorf("its requests are not redirected: %w", err)
+		}
+		p.cookie = c
+	}
+	return s.captured.put(entry{encode(p.cookie), encode(uint32(1))})
+}
+
+// release ends the capture of a pod's namespace; from then on what it dials is
+// balanced at once and needs no redirect.
+func (s *pods) release(p *pod) error {
+	if p.cookie == 0 || s.wanted().captured[encode(p.cookie)] {
+		return nil
+	}
+	return s.captured.remove(encode(p.cookie))
+}
+
+type wantedPods struct {
+	entries  map[string]bool
+	captured map[string]bool
+	links    map[string]bool
+}
+
+// wanted is what the kernel should have for the pods that were found.
+func (s *pods) wanted() wantedPods {
+	w := wantedPods{map[string]bool{}, map[string]bool{}, map[string]bool{}}
+	for _, p := range s.byName {
+		if p.iface.index == 0 || len(p.rows) == 0 {
+			continue
+		}
+		for a := range p.rows {
+			w.entries[encode(toAddr(a))] = true
+		}
+		w.links[pinName(progToPod, p.iface.index)] = true
+		w.links[pinName(progFromPod, p.iface.index)] = true
+		if p.cookie != 0 && p.port() != 0 {
+			w.captured[encode(p.cookie)] = true
+		}
+	}
+	return w
+}
+
+// prune takes away what no pod wants: capture first, so that nobody dials what is
+// no longer redirected.
+func (s *pods) prune() {
+	for name, p := range s.byName {
+		if len(p.rows) == 0 {
+			delete(s.byName, name)
+		}
+	}
+	w := s.wanted()
+	for i := range s.uplinks() {
+		w.links[pinName(progFromNet, i)] = true
+	}
+	err := errors.Join(s.captured.prune(w.captured), s.links.prune(w.links), s.table.prune(w.entries))
+	if err != nil {
+		s.log.Warn("take away pods", "error", err)
+	}
+}
+
+func (s *pods) status() []PodStatus {
+	var out []PodStatus
+	for _, name := range slices.Sorted(maps.Keys(s.byName)) {
+		p := s.byName[name]
+		reason := p.reason()
+		out = append(out, PodStatus{
+			Name: name, Addresses: p.addresses(), Interface: p.iface.name, ProxyPort: p.port(),
+			Ready: reason == "", Reason: reason, Warning: p.warning,
+		})
+	}
+	return out
+}
+
+// interfaceOf is the host's end of a pod's veth.
+type interfaceOf struct {
+	index int
+	name  string
+	nsid  int // our number for the namespace of the other end
+	peer  int // index of the other end there
+}
+
+// finder finds interfaces and namespaces of pods. It lists namespaces at most once.
+type finder struct {
+	dir     string
+	uplinks map[int]bool
+	byID    map[int]string
+}
+
+// find returns the veth that the node's routes to all these addresses lead to.
+func (f *finder) find(addresses []netip.Addr) (interfaceOf, error) {
+	var out interfaceOf
+	for _, a := range addresses {
+		routes, err := netlink.RouteGet(a.AsSlice())
+		if err != nil || len(routes) == 0 {
+			return out, fmt.Errorf("no route to %s: %w", a, errors.Join(err))
+		}
+		if out.index != 0 && routes[0].LinkIndex != out.index {
+			return out, fmt.Errorf("routes to %s and %s lead to different interfaces", addresses[0], a)
+		}
+		out.index = routes[0].LinkIndex
+	}
+	l, err := netlink.LinkByIndex(out.index)
+	if err != nil {
+		return out, fmt.Errorf("find interface %d: %w", out.index, err)
+	}
+	a := l.Attrs()
+	switch {
+	case f.uplinks[a.Index]:
+		return out, fmt.Errorf("the route to %s leads to the uplink %s", addresses[0], a.Name)
+	case l.Type() != "veth":
+		return out, fmt.Errorf("the route to %s leads to %s, which is a %s and no veth", addresses[0], a.Name, l.Type())
+	case a.NetNsID < 0:
+		return out, fmt.Errorf("the other end of %s is in no other network namespace", a.Name)
+	}
+	out.name, out.nsid, out.peer = a.Name, a.NetNsID, a.ParentIndex
+	return out, nil
+}
+
+func (f *finder) exists(ifindex int) bool {
+	_, err := netlink.LinkByIndex(ifindex)
+	return err == nil
+}
+
+func (f *finder) cookie(i interfaceOf) (uint64, error) {
+	if f.byID == nil {
+		byID, err := namespaces(f.dir)
+		if err != nil {
+			return 0, err
+		}
+		f.byID = byID
+	}
+	file, ok := f.byID[i.nsid]
+	if !ok {
+		return 0, fmt.Errorf("no network namespace in %s belongs to %s", f.dir, i.name)
+	}
+	return cookie(file, i.index, i.peer)
+}

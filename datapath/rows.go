@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"fairlead.io/fairlead/model/incr"
+	"fairlead.io/fairlead/model/plan"
+)
+
+// podTable takes the rows of local pods. Its entries depend on interfaces that may
+// not be there yet, so it has no errors: what is not done is pending.
+type podTable interface {
+	put(row *plan.Pod, port uint16) // the pod's address is this now
+	remove(row *plan.Pod)
+	keep(rows []*plan.Pod) // removes all others
+	settle()               // writes what was put
+	prune()                // takes away what was removed
+}
+
+// rows writes plan rows to the maps, in an order in which nothing points to what is
+// not there: verdicts, addresses, prefixes, pods, services; taken away in reverse.
+type rows struct {
+	policy    *table
+	addresses *table
+	prefixes  *table
+	pods      podTable
+	services  *services
+}
+
+// kernelTables are the plan's tables that the kernel holds, in the order of writing.
+func kernelTables() []incr.Table {
+	return []incr.Table{plan.Verdicts, plan.Addresses, plan.Prefixes, plan.Pods, plan.Services}
+}
+
+// byTable keeps the order within each table.
+func byTable(changes []incr.Change) map[incr.Table][]incr.Change {
+	out := map[incr.Table][]incr.Change{}
+	for _, c := range changes {
+		out[c.Table] = append(out[c.Table], c)
+	}
+	return out
+}
+
+func (r *rows) apply(ctx context.Context, changes []incr.Change, ports func(string) uint16) error {
+	of := byTable(changes)
+	tables := kernelTables()
+	for _, t := range tables {
+		var errs []error
+		for _, c := range of[t] {
+			if c.New != nil {
+				_, err := r.put(t, c.New, ports)
+				errs = append(errs, err)
+			}
+		}
+		if t == plan.Pods && len(of[t]) > 0 {
+			r.pods.settle()
+		}
+		if err := errors.Join(append(errs, ctx.Err())...); err != nil {
+			return err // what comes next would point to what is missing
+		}
+	}
+	var errs []error
+	for i := range tables {
+		t := tables[len(tables)-1-i]
+		for _, c := range of[t] {
+			if c.New == nil && c.Old != nil {
+				errs = append(errs, r.remove(t, c.Old))
+			}
+		}
+		if t == plan.Pods && len(of[t]) > 0 {
+			r.pods.prune()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sync makes the maps hold exactly these rows.
+func (r *rows) sync(ctx context.Context, all []incr.Row, ports func(string) uint16) error {
+	of := map[incr.Table][]incr.Row{}
+	for _, row := range all {
+		of[row.Table] = append(of[row.Table], row)
+	}
+	want := map[incr.Table]map[string]bool{}
+	for _, t := range kernelTables() {
+		want[t] = map[string]bool{}
+		var errs []error
+		var pods []*plan.Pod
+		for _, row := range of[t] {
+			key, err := r.put(t, row.Value, ports)
+			want[t][key] = true
+			errs = append(errs, err)
+			if p, ok := row.Value.(*plan.Pod); ok {
+				pods = append(pods, p)
+			}
+		}
+		if t == plan.Pods {
+			r.pods.keep(pods)
+			r.pods.settle()
+		}
+		if err := errors.Join(append(errs, ctx.Err())...); err != nil {
+			return err
+		}
+	}
+	err := r.services.prune(want[plan.Services])
+	r.pods.prune()
+	return errors.Join(err,
+		r.prefixes.prune(want[plan.Prefixes]),
+		r.addresses.prune(want[plan.Addresses]),
+		r.policy.prune(want[plan.Verdicts]))
+}
+
+// put writes one row and returns the key of its entry ("" for pods).
+func (r *rows) put(t incr.Table, value any, ports func(string) uint16) (string, error) {
+	switch v := value.(type) {
+	case *plan.Verdict:
+		e, err := verdictEntry(v)
+		if err != nil {
+			return "", err
+		}
+		return e.key, r.policy.put(e)
+	case *plan.Address:
+		e := addressEntry(v)
+		return e.key, r.addresses.put(e)
+	case *plan.Prefix:
+		e := prefixEntry(v)
+		return e.key, r.prefixes.put(e)
+	case *plan.Pod:
+		var port uint16
+		if v.Listener != "" {
+			port = ports(v.Listener)
+		}
+		r.pods.put(v, port)
+		return "", nil
+	case *plan.Service:
+		return r.services.put(v)
+	}
+	return "", fmt.Errorf("write row of %s: unexpected %T", t, value)
+}
+
+func (r *rows) remove(t incr.Table, value any) error {
+	switch v := value.(type) {
+	case *plan.Verdict:
+		e, err := verdictEntry(v)
+		if err != nil {
+			return err
+		}
+		return r.policy.remove(e.key)
+	case *plan.Address:
+		return r.addresses.remove(addressEntry(v).key)
+	case *plan.Prefix:
+		return r.prefixes.remove(prefixEntry(v).key)
+	case *plan.Pod:
+		r.pods.remove(v)
+		return nil
+	case *plan.Service:
+		key, err := serviceEntryKey(v)
+		if err != nil {
+			return err
+		}
+		return r.services.remove(key)
+	}
+	return fmt.Errorf("remove row of %s: unexpected %T", t, value)
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import "net/netip"
+
+// Status is what the datapath has in the kernel, as it is now.
+type Status struct {
+	Cgroup     Attached          `json:"cgroup"`
+	Interfaces []Attached        `json:"interfaces"` // sorted by name
+	Host       []Need            `json:"host"`
+	Features   []Need            `json:"features"`
+	Pods       []PodStatus       `json:"pods,omitempty"` // sorted by name
+	Maps       []MapStatus       `json:"maps"`
+	Counters   map[string]uint64 `json:"counters"` // by reason, those that are not 0
+	Lost       uint64            `json:"lost"`     // flows that the ring had no room for
+}
+
+// Attached is a cgroup or an interface and our programs on it.
+type Attached struct {
+	Name     string   `json:"name"`
+	Ifindex  int      `json:"ifindex,omitempty"`
+	Programs []string `json:"programs"`
+	Reason   string   `json:"reason,omitempty"` // why programs are missing
+}
+
+// Need is something that the node gives us or that we gave the node.
+type Need struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitempty"` // what is wrong, or what it is
+}
+
+// PodStatus is a local pod. Ready: its policy is enforced and, if it is to be
+// captured, its requests are redirected.
+type PodStatus struct {
+	Name      string       `json:"name"`
+	Addresses []netip.Addr `json:"addresses"`
+	Interface string       `json:"interface,omitempty"`
+	ProxyPort uint16       `json:"proxyPort,omitempty"` // 0: not captured, or its listener is not ready
+	Ready     bool         `json:"ready"`
+	Reason    string       `json:"reason,omitempty"`  // why it is not ready
+	Warning   string       `json:"warning,omitempty"` // what is left out though it is ready
+}
+
+// MapStatus is a map's fill.
+type MapStatus struct {
+	Name    string `json:"name"`
+	Entries int    `json:"entries"`
+	Max     int    `json:"max"`
+	Writes  uint64 `json:"writes"` // by this process
+}

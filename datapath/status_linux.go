@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+)
+
+// Status reads the kernel: what is attached, what the host has, how full the maps
+// are. Features were probed by Open.
+func (d *Datapath) Status() (Status, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	st := Status{
+		Cgroup:   Attached{Name: d.opt.Cgroup, Programs: d.links.on(0)},
+		Host:     d.host.status(),
+		Features: slices.Clone(d.features),
+		Pods:     d.pods.status(),
+	}
+	st.Interfaces = d.interfaces()
+	counters, err := d.counters()
+	if err != nil {
+		return st, err
+	}
+	st.Counters = counters
+	st.Lost = counters[Reasons()[lostEvents]]
+	delete(st.Counters, Reasons()[lostEvents])
+	st.Maps, err = d.fill()
+	return st, err
+}
+
+func (d *Datapath) interfaces() []Attached {
+	names := map[string]Attached{}
+	for _, name := range d.opt.Uplinks {
+		a := Attached{Name: name, Programs: []string{}, Reason: d.missing[name]}
+		for i := range d.uplinksByName(name) {
+			a.Ifindex, a.Programs = i, d.links.on(i)
+		}
+		names[name] = a
+	}
+	for _, p := range d.pods.byName {
+		if p.iface.index != 0 {
+			names[p.iface.name] = Attached{Name: p.iface.name, Ifindex: p.iface.index, Programs: d.links.on(p.iface.index)}
+		}
+	}
+	return slices.SortedFunc(maps.Values(names), func(a, b Attached) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// counters are the sums over processors, by reason, of those that are not 0.
+func (d *Datapath) counters() (map[string]uint64, error) {
+	m := d.objects.maps[mapCounters]
+	out := map[string]uint64{}
+	for i, name := range Reasons()[:min(len(Reasons()), int(m.MaxEntries()))] {
+		var perCPU []uint64
+		if err := m.Lookup(uint32(i), &perCPU); err != nil {
+			return nil, fmt.Errorf("read %s: %w", mapCounters, err)
+		}
+		for _, n := range perCPU {
+			if n > 0 {
+				out[name] += n
+			}
+		}
+	}
+	return out, nil
+}
+
+// fill counts entries: what we write is known, what the programs write is counted.
+func (d *Datapath) fill() ([]MapStatus, error) {
+	known := map[string]*table{}
+	for _, t := range d.tables() {
+		known[t.name] = t
+	}
+	var out []MapStatus
+	for _, name := range slices.Sorted(maps.Keys(d.objects.maps)) {
+		m := d.objects.maps[name]
+		st := MapStatus{Name: name, Max: int(m.MaxEntries())}
+		switch t := known[name]; {
+		case t != nil:
+			st.Entries, st.Writes = len(t.have), t.writes
+		case m.Type() == ebpf.LRUHash:
+			n, err := countEntries(m)
+			if err != nil {
+				return nil, fmt.Errorf("count %s: %w", name, err)
+			}
+			st.Entries = n
+		default:
+			continue // counters and the ring of events have no entries
+		}
+		out = append(out, st)
+	}
+	return out, nil
+}
+
+const countBatch = 1024
+
+func countEntries(m *ebpf.Map) (int, error) {
+	var cursor ebpf.MapBatchCursor
+	keys, values := make([]byte, countBatch*m.KeySize()), make([]byte, countBatch*m.ValueSize())
+	total := 0
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		total += n
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return total, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+}
