@@ -4,9 +4,11 @@ package istio
 
 import (
 	"fmt"
+	"slices"
 
 	security "istio.io/api/security/v1beta1"
 	typev1beta1 "istio.io/api/type/v1beta1"
+	corev1 "k8s.io/api/core/v1"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
@@ -18,15 +20,51 @@ const dryRunAnnotation = "istio.io/dry-run"
 
 // authorizationPolicy translates one policy. What is not known to hold does not
 // allow, and is taken to hold where it denies.
-func (t *Translator) authorizationPolicy(o *objects.Object) translators.Result {
+func (t *Translator) authorizationPolicy(r translators.Reader, o *objects.Object) translators.Result {
 	n := &notes{o: o}
 	a := t.authorization(n, authorizationPolicySpec(o))
+	if a != nil && !o.Invalid {
+		t.judgeReach(r, n, a)
+	}
 	res := translators.Result{Diagnostics: n.list}
 	if a != nil {
 		a.Src = []model.Source{o.Source(Plane, "spec")}
 		res.Authorizations = map[string]*model.Authorization{rowKey(o): a}
 	}
 	return res
+}
+
+// judgeReach notes where a policy reaches further than in Istio, where it is the
+// sidecar that enforces it, on what the sidecar sees.
+func (t *Translator) judgeReach(r translators.Reader, n *notes, a *model.Authorization) {
+	if a.Target.Namespace == "" {
+		n.approximated("metadata.namespace", "reaches-all-pods", model.Narrows,
+			"a policy of the root namespace is for every pod of the cluster, also for those that no mesh captures, such as the cluster's own",
+			"allow what those need, or put policies into the namespaces of the mesh")
+	}
+	if a.Deny {
+		return
+	}
+	for _, o := range r.List(objects.ServiceKind, a.Target.Namespace) {
+		svc := r.Service(o.Namespace, o.Name)
+		if svc == nil || !slices.ContainsFunc(svc.Ports, func(p model.ServicePort) bool { return p.Protocol == model.UDP }) {
+			continue
+		}
+		if spec, ok := o.Value.(*corev1.Service); ok && canShare(spec.Spec.Selector, a.Target.Labels) {
+			n.approximated("spec", "reaches-udp", model.Narrows,
+				fmt.Sprintf("UDP is governed too, which Istio lets pass: at service %s only rules about peers alone allow it", svc.Key()), "")
+		}
+	}
+}
+
+// canShare reports whether a workload may carry both sets of labels.
+func canShare(a, b map[string]string) bool {
+	for k, v := range a {
+		if w, ok := b[k]; ok && w != v {
+			return false
+		}
+	}
+	return true
 }
 
 // rowKey is an object's key in the plane's table of authorizations.

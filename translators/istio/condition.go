@@ -67,8 +67,7 @@ func (c *ruleTranslation) condition(field string, w *security.Condition) (cond *
 		cond.Name = strings.ToLower(bracketed(key, prefixHeader))
 		return cond, ok
 	case strings.HasPrefix(key, prefixExperimental):
-		c.n.refused(field+".key", "unsupported-metadata", model.Narrows, "conditions on Envoy's metadata are not supported: nothing is allowed by the rule, and a denial is taken to apply", "")
-		return nil, c.deny
+		return nil, c.unknowable(field+".key", "unsupported-metadata", "Envoy's metadata is not read")
 	}
 	return nil, c.token(field+".key", true)
 }

@@ -19,7 +19,7 @@ func (h *httpTranslation) split(field string, in []*networking.HTTPRouteDestinat
 		if len(in) == 1 {
 			weight = 1
 		}
-		b := h.backend(field+".destination", d.GetDestination(), client)
+		b := h.backend(field+".destination", d.GetDestination(), client, "its share of the requests gets 503")
 		b.Weight = weight
 		request, authority := h.edit(field+".headers.request", d.GetHeaders().GetRequest(), requestSide)
 		if authority != "" {
@@ -32,8 +32,9 @@ func (h *httpTranslation) split(field string, in []*networking.HTTPRouteDestinat
 	return model.Shares(out)
 }
 
-// backend finds what a destination names. One that does not exist keeps its share.
-func (h *httpTranslation) backend(field string, d *networking.Destination, client string) model.Backend {
+// backend finds what a destination names. One that does not exist keeps its share;
+// otherwise says what becomes of that.
+func (h *httpTranslation) backend(field string, d *networking.Destination, client, otherwise string) model.Backend {
 	fqdn := h.t.fullName(d.GetHost(), h.n.o.Namespace)
 	port := h.port
 	if p := d.GetPort().GetNumber(); p != 0 {
@@ -48,15 +49,15 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, clien
 	switch {
 	case !ok || svc == nil:
 		h.n.refused(field+".host", "unknown-destination", model.Narrows,
-			fmt.Sprintf("there is no service %s: its share of the requests gets 503", fqdn), hostAdvice(h.t, d.GetHost()))
+			fmt.Sprintf("there is no service %s: %s", fqdn, otherwise), hostAdvice(h.t, d.GetHost()))
 		return missing
-	case svc.Port(port) == nil:
+	case svc.Port(port) == nil && !(h.anyPort && d.GetPort() == nil):
 		advice := "name one of its ports"
 		if d.GetPort() == nil {
 			advice = "write the port: without one, the port that the client used is meant"
 		}
 		h.n.refused(field+".port", "unknown-port", model.Narrows,
-			fmt.Sprintf("service %s has no TCP port %d: its share of the requests gets 503", fqdn, port), advice)
+			fmt.Sprintf("service %s has no TCP port %d: %s", fqdn, port, otherwise), advice)
 		return missing
 	}
 	out := model.Backend{Namespace: namespace, Service: name, Port: port}
@@ -64,7 +65,7 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, clien
 		s := h.t.subset(h.r, fqdn, namespace, client, d.GetSubset())
 		if !s.found {
 			h.n.refused(field+".subset", "unknown-subset", model.Narrows,
-				fmt.Sprintf("no DestinationRule defines subset %q of %s: its share of the requests gets 503", d.GetSubset(), fqdn), s.advice)
+				fmt.Sprintf("no DestinationRule defines subset %q of %s: %s", d.GetSubset(), fqdn, otherwise), s.advice)
 			return missing
 		}
 		out.Labels = s.labels

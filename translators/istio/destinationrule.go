@@ -101,7 +101,7 @@ func trafficPolicy(n *notes, field string, p *networking.TrafficPolicy) {
 func refuseSet(n *notes, field string, m proto.Message, but ...string) {
 	m.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
 		if name := fd.JSONName(); !slices.Contains(but, name) {
-			n.refused(field+"."+name, "unsupported-field", model.Degrades, name+" is not supported: the field has no effect", "")
+			n.refused(field+"."+name, "unsupported-field", model.Degrades, "traffic policies are not supported: the field has no effect", "")
 		}
 		return true
 	})
@@ -136,7 +136,7 @@ func upstreamTLS(n *notes, field string, tls *networking.ClientTLSSettings) {
 	if tls != nil {
 		tls.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
 			if name := fd.JSONName(); name != "mode" {
-				n.refused(field+"."+name, "unsupported-field", model.Degrades, name+" has no effect: TLS to the backend is not supported", "")
+				n.refused(field+"."+name, "unsupported-field", model.Degrades, "TLS to the backend is not supported: the field has no effect", "")
 			}
 			return true
 		})

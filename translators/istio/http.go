@@ -22,6 +22,8 @@ type httpTranslation struct {
 	n      *notes
 	port   uint16
 	client string // namespace of the clients, "" if any
+	// anyPort says that port only stands in for one that is not known.
+	anyPort bool
 }
 
 // routes gives what applies at the port, in order; what stands behind a catch-all
@@ -157,7 +159,7 @@ const (
 func (h *httpTranslation) mirrors(field string, in *networking.HTTPRoute, client string) []model.Mirror {
 	var out []model.Mirror
 	add := func(field string, d *networking.Destination, share uint32) {
-		b := h.backend(field, d, client)
+		b := h.backend(field, d, client, "it gets no copies")
 		if b.Missing || share == 0 {
 			return // nobody waits for the copies' answers
 		}

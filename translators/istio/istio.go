@@ -129,7 +129,7 @@ func (t *Translator) Translate(r translators.Reader, k translators.Key) translat
 		}
 	case policyKey:
 		if o := r.Get(authorizationPolicyKind, k.Namespace, k.Name); o != nil {
-			res = t.authorizationPolicy(o)
+			res = t.authorizationPolicy(r, o)
 		}
 	case otherKey:
 		kind, name, _ := strings.Cut(k.Name, "/")

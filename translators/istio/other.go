@@ -192,7 +192,7 @@ func (t *Translator) peerAuthentication(r translators.Reader, n *notes) *model.A
 	s := &v.Spec
 	if n.o.Invalid {
 		n.refused("spec", "invalid-object", model.Narrows, "no valid version is known: peers without a known identity are denied", "repair it")
-		return &model.Authorization{Deny: true, Target: t.target(n.o, s.GetSelector()), Rules: []model.AuthRule{strangers(nil)}}
+		return &model.Authorization{Deny: true, Target: t.target(n.o, s.GetSelector()), Rules: strangers(model.Operation{})}
 	}
 	selects := len(s.GetSelector().GetMatchLabels()) > 0
 	if selects && n.o.Namespace == t.root {
@@ -205,7 +205,7 @@ func (t *Translator) peerAuthentication(r translators.Reader, n *notes) *model.A
 	if !strict && mode != security.PeerAuthentication_MutualTLS_UNSET || len(except) > 0 {
 		t.overrides(r, n, selects)
 	}
-	op := model.Operation{Protocol: model.TCP, Ports: only}
+	op := model.Operation{Ports: only}
 	switch {
 	case strict:
 		n.approximated("spec.mtls.mode", "identity-by-address", model.Degrades,
@@ -214,16 +214,14 @@ func (t *Translator) peerAuthentication(r translators.Reader, n *notes) *model.A
 	case len(only) == 0:
 		return nil
 	}
-	var to []model.Operation
-	if len(op.Ports)+len(op.NotPorts) > 0 {
-		to = []model.Operation{op}
-	}
-	return &model.Authorization{Deny: true, Target: t.target(n.o, s.GetSelector()), Rules: []model.AuthRule{strangers(to)}}
+	return &model.Authorization{Deny: true, Target: t.target(n.o, s.GetSelector()), Rules: strangers(op)}
 }
 
-// strangers matches peers that are no known workload.
-func strangers(to []model.Operation) model.AuthRule {
-	return model.AuthRule{From: []model.Peer{{NotIdentities: []model.StringMatch{{Kind: model.Present}}}}, To: to}
+// strangers matches peers that are no known workload, by TCP: mutual TLS is about
+// nothing else.
+func strangers(op model.Operation) []model.AuthRule {
+	op.Protocol = model.TCP
+	return []model.AuthRule{{From: []model.Peer{{NotIdentities: []model.StringMatch{{Kind: model.Present}}}}, To: []model.Operation{op}}}
 }
 
 // portModes lists the ports that differ from the mode of the whole: those that ask

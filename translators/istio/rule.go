@@ -106,19 +106,20 @@ func (c *ruleTranslation) source(field string, s *security.Source) (p model.Peer
 	return p, more, known
 }
 
-// token notes a condition on a token and reports whether the rest can still match:
-// tokens are not verified, so a condition on one never holds where it would allow,
-// and is taken to hold where it would deny.
+// token notes a condition on a token, which is never verified.
 func (c *ruleTranslation) token(field string, set bool) bool {
-	if !set {
-		return true
-	}
+	return !set || c.unknowable(field, "unsupported-token", "tokens are not verified")
+}
+
+// unknowable notes a condition that cannot be judged and reports whether the rest of
+// the rule can still match.
+func (c *ruleTranslation) unknowable(field, code, why string) bool {
 	if c.deny {
-		c.n.refused(field, "unsupported-token", model.Narrows, "tokens are not verified: the condition is taken to hold, and the rest of the rule denies", "")
-		return true
+		c.n.refused(field, code, model.Narrows, why+": the condition is taken to hold, and the rest of the rule denies", "")
+	} else {
+		c.n.refused(field, code, model.Narrows, why+": the condition never holds, and nothing is allowed by it", "")
 	}
-	c.n.refused(field, "unsupported-token", model.Narrows, "tokens are not verified: the condition never holds, and nothing is allowed by it", "")
-	return false
+	return c.deny
 }
 
 // identityByAddress says once what identities rest on.

@@ -47,7 +47,7 @@ func (h *httpTranslation) tcpBackends(vs *networking.VirtualService) []model.Bac
 		}
 		var out []model.Backend
 		for j, d := range in.GetRoute() {
-			b := h.backend(at(field+".route", j)+".destination", d.GetDestination(), "")
+			b := h.backend(at(field+".route", j)+".destination", d.GetDestination(), "", "its share of the connections is refused")
 			b.Weight = uint32(max(0, d.GetWeight()))
 			if len(in.GetRoute()) == 1 {
 				b.Weight = 1

@@ -24,7 +24,7 @@ func (t *Translator) judgeVirtualService(r translators.Reader, o *objects.Object
 	vs := virtualServiceSpec(o)
 	if o.Invalid {
 		n.refused("spec", "invalid-object", model.Narrows,
-			"no valid version is known: the HTTP ports of the services that it names answer 500", "repair it")
+			"no valid version is known: where it would serve, HTTP ports answer 500", "repair it")
 		return n.list
 	}
 	for i, g := range vs.GetGateways() {
@@ -48,32 +48,38 @@ func (t *Translator) judgeVirtualService(r translators.Reader, o *objects.Object
 	if !v.public && len(vs.GetTcp()) > 0 {
 		n.refused("spec.exportTo", "unsupported-field", model.Degrades, "connections are not routed by the client's namespace: the tcp routes apply to nobody", "")
 	}
-	http, tcp := []uint16{defaultPort}, []uint16{defaultPort}
-	if onMesh(vs) {
-		if ports := t.judgeHosts(r, n, vs); len(ports.http)+len(ports.tcp) > 0 {
-			http, tcp = ports.http, ports.tcp
-			t.judgeUnusedRules(n, vs, ports)
-		}
+	if !onMesh(vs) {
+		return n.list // nothing of it applies
+	}
+	ports := t.judgeHosts(r, n, vs)
+	anyPort := len(ports.http)+len(ports.tcp) == 0
+	if anyPort {
+		ports = steered{http: []uint16{defaultPort}, tcp: []uint16{defaultPort}}
+	} else {
+		judgeUnusedRules(n, vs, ports)
 	}
 	clients := []string{""}
 	if !v.public && len(v.namespaces) > 0 {
 		clients = v.namespaces
 	}
-	for _, port := range http {
+	for _, port := range ports.http {
 		for _, client := range clients {
-			h := &httpTranslation{t: t, r: r, n: n, port: port, client: client}
+			h := &httpTranslation{t: t, r: r, n: n, port: port, anyPort: anyPort, client: client}
 			h.routes(vs)
 		}
 	}
-	for _, port := range tcp {
-		h := &httpTranslation{t: t, r: r, n: n, port: port}
+	for _, port := range ports.tcp {
+		h := &httpTranslation{t: t, r: r, n: n, port: port, anyPort: anyPort}
 		h.tcpBackends(vs)
 	}
 	return n.list
 }
 
 // steered lists the ports of the services that a VirtualService names.
-type steered struct{ http, tcp []uint16 }
+type steered struct {
+	http, tcp  []uint16
+	undeclared bool // some of tcp may be HTTP
+}
 
 // judgeHosts finds those ports and notes hosts that name no service, and ports whose
 // protocol nobody declared.
@@ -94,6 +100,7 @@ func (t *Translator) judgeHosts(r translators.Reader, n *notes, vs *networking.V
 					out.http = append(out.http, p.Port)
 				default:
 					out.tcp = append(out.tcp, p.Port)
+					out.undeclared = out.undeclared || p.App == model.AppUndeclared
 					if p.App == model.AppUndeclared && len(vs.GetHttp()) > 0 {
 						n.refused(field, "undeclared-protocol", model.Degrades,
 							fmt.Sprintf("port %d of service %s does not say what it speaks: it is taken for opaque and the http routes do not apply", p.Port, svc.Key()),
@@ -110,8 +117,8 @@ func (t *Translator) judgeHosts(r translators.Reader, n *notes, vs *networking.V
 }
 
 // judgeUnusedRules notes routes of a kind that no port of the services has.
-func (t *Translator) judgeUnusedRules(n *notes, vs *networking.VirtualService, ports steered) {
-	if len(vs.GetHttp()) > 0 && len(ports.http) == 0 {
+func judgeUnusedRules(n *notes, vs *networking.VirtualService, ports steered) {
+	if len(vs.GetHttp()) > 0 && len(ports.http) == 0 && !ports.undeclared {
 		n.surprising("spec.http", "no-such-port", "the services have no HTTP port: the http routes apply nowhere", "")
 	}
 	if len(vs.GetTcp()) > 0 && len(ports.tcp) == 0 {

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package istio
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
+	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/host"
+	"fairlead.io/fairlead/translators/kubernetes"
+	"fairlead.io/fairlead/translators/objects"
+)
+
+// mesh is a host with this plane alone.
+type mesh struct {
+	store *incr.Store
+	host  *host.Host
+}
+
+func newMesh() mesh {
+	s := incr.New()
+	return mesh{s, host.New(s, kubernetes.New(kubernetes.Options{}), newTranslator())}
+}
+
+// print gives everything that the plane said.
+func (m mesh) print() string {
+	m.store.Run()
+	var b strings.Builder
+	for _, t := range []incr.Table{translators.Routes(Plane), translators.Authz(Plane)} {
+		for _, r := range m.store.Rows(t) {
+			fmt.Fprintf(&b, "%s %s %s\n", r.Table, r.Key, model.Bytes(r.Value))
+		}
+	}
+	for _, d := range m.host.Diagnostics() {
+		fmt.Fprintf(&b, "%s %s %s\n", d.Source, d.Code, d.Message)
+	}
+	return b.String()
+}
+
+// manifests reads the inputs of the cases.
+func manifests(t testing.TB) []objects.Input {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no cases: %v", err)
+	}
+	var out []objects.Input
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range txtar.Parse(b).Files {
+			if strings.HasSuffix(f.Name, ".yaml") {
+				out = append(out, objects.Input{Name: file, Data: f.Data})
+			}
+		}
+	}
+	return out
+}
+
+// The order in which objects arrive has no meaning; their creation has.
+func TestShuffled(t *testing.T) {
+	for _, in := range manifests(t) {
+		m := newMesh()
+		batch := objects.Decode(m.host.Registry(), in)
+		m.host.Replace(batch)
+		want := m.print()
+		rnd := rand.New(rand.NewPCG(1, 2))
+		for range 3 {
+			rnd.Shuffle(len(batch.Objects), func(i, j int) { batch.Objects[i], batch.Objects[j] = batch.Objects[j], batch.Objects[i] })
+			m := newMesh()
+			m.host.Replace(batch)
+			if d := cmp.Diff(want, m.print()); d != "" {
+				t.Fatalf("%s (-in order +shuffled):\n%s", in.Name, d)
+			}
+		}
+	}
+}
+
+// After any edits the result is that of a translation from scratch, and nothing is
+// left when everything is gone.
+func TestEdits(t *testing.T) {
+	m := newMesh()
+	var pool []*objects.Object
+	for _, in := range manifests(t) {
+		pool = append(pool, objects.Decode(m.host.Registry(), in).Objects...)
+	}
+	rnd := rand.New(rand.NewPCG(3, 4))
+	have := map[objects.Ref]*objects.Object{}
+	for step := range 400 {
+		o := pool[rnd.IntN(len(pool))]
+		if _, ok := have[o.Ref()]; ok && rnd.IntN(3) == 0 {
+			delete(have, o.Ref())
+			m.host.Delete(o.Ref())
+		} else {
+			have[o.Ref()] = o
+			m.host.Set(o)
+		}
+		if step%10 != 0 {
+			continue
+		}
+		fresh := newMesh()
+		for _, o := range have {
+			fresh.host.Set(o)
+		}
+		if d := cmp.Diff(fresh.print(), m.print()); d != "" {
+			t.Fatalf("step %d (-from scratch +edited):\n%s", step, d)
+		}
+	}
+	for ref := range have {
+		m.host.Delete(ref)
+	}
+	if left := m.print(); left != "" {
+		t.Errorf("left when everything is gone:\n%s", left)
+	}
+}
+
+// FuzzTranslate looks for panics, and for rows that a later stage cannot take.
+func FuzzTranslate(f *testing.F) {
+	for _, in := range manifests(f) {
+		f.Add(in.Data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m := newMesh()
+		m.host.Replace(objects.Decode(m.host.Registry(), objects.Input{Name: "world.yaml", Data: []byte(world)}, objects.Input{Name: "in.yaml", Data: data}))
+		m.print()
+		for _, r := range m.store.Rows(translators.Routes(Plane)) {
+			checkFrontend(t, r.Value.(*model.Frontend))
+		}
+		for _, r := range m.store.Rows(translators.Authz(Plane)) {
+			for _, rule := range r.Value.(*model.Authorization).Rules {
+				if string(model.Bytes(rule)) != string(model.Bytes(rule.Canonical())) {
+					t.Errorf("not canonical: %s", model.Bytes(rule))
+				}
+			}
+		}
+	})
+}
+
+func checkFrontend(t *testing.T, f *model.Frontend) {
+	if !f.Invalid && len(f.Routes)+len(f.Backends) == 0 {
+		t.Errorf("%s: neither routes nor backends", f.Key())
+	}
+	backends := f.Backends
+	for _, r := range f.Routes {
+		if (len(r.Backends) == 0) == (r.Direct == nil) {
+			t.Errorf("%s: a route needs backends or an answer: %s", f.Key(), model.Bytes(r))
+		}
+		if r.Timeout < 0 || r.Retry != nil && r.Retry.Attempts == 0 {
+			t.Errorf("%s: timeout or retries: %s", f.Key(), model.Bytes(r))
+		}
+		if p := r.Match.Path; p != nil && p.Kind == model.Regex {
+			if _, err := model.NormalizeRegex(p.Value); err != nil {
+				t.Errorf("%s: %v", f.Key(), err)
+			}
+		}
+		backends = append(backends, r.Backends...)
+	}
+	for _, b := range backends {
+		if b.Weight == 0 || b.Port == 0 {
+			t.Errorf("%s: backend %s", f.Key(), model.Bytes(b))
+		}
+	}
+}
+
+// BenchmarkEdit compares one edited VirtualService among many with all of them.
+func BenchmarkEdit(b *testing.B) {
+	const n = 1000
+	var text strings.Builder
+	for i := range n {
+		fmt.Fprintf(&text, `---
+apiVersion: v1
+kind: Service
+metadata: {name: s%d, namespace: shop}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: s%d, namespace: shop}
+spec: {hosts: [s%d], http: [{match: [{uri: {prefix: /a}}], route: [{destination: {host: s%d}}]}, {route: [{destination: {host: s%d}}]}]}
+`, i, i, i, i, (i+1)%n)
+	}
+	batch := objects.Decode(newMesh().host.Registry(), objects.Input{Name: "in.yaml", Data: []byte(text.String())})
+	b.Run("all", func(b *testing.B) {
+		for b.Loop() {
+			m := newMesh()
+			m.host.Replace(batch)
+			m.store.Run()
+		}
+	})
+	b.Run("one", func(b *testing.B) {
+		m := newMesh()
+		m.host.Replace(batch)
+		m.store.Run()
+		versions := [2]*objects.Object{}
+		for i := range versions {
+			versions[i] = objects.Decode(m.host.Registry(), objects.Input{Name: "edit.yaml", Data: fmt.Appendf(nil, `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: s7, namespace: shop}
+spec: {hosts: [s7], http: [{timeout: %ds, route: [{destination: {host: s7}}]}]}
+`, i+1)}).Objects[0]
+		}
+		for i := 0; b.Loop(); i++ {
+			m.host.Set(versions[i%2])
+			m.store.Run()
+		}
+	})
+}
