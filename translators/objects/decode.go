@@ -3,8 +3,10 @@
 package objects
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -35,23 +37,60 @@ type Batch struct {
 }
 
 // Decode reads objects from inputs.
-func Decode(r *Registry, inputs ...Input) *Batch {
-	d := &decoder{registry: r, batch: &Batch{Broken: map[string]bool{}}}
+func Decode(r *Registry, inputs ...Input) *Batch { return NewDecoder(r).Decode(inputs...) }
+
+// Decoder reads inputs again and again, and decodes those alone that changed. It is
+// not safe for concurrent use.
+type Decoder struct {
+	registry *Registry
+	kept     map[string]part // by name
+}
+
+// part is what one input came to.
+type part struct {
+	data  []byte
+	batch *Batch
+}
+
+// NewDecoder returns a decoder that has read nothing yet.
+func NewDecoder(r *Registry) *Decoder { return &Decoder{registry: r, kept: map[string]part{}} }
+
+// Decode reads objects from the inputs, which are the whole stream. Objects of an
+// input that is as it was are the same pointers as before.
+func (d *Decoder) Decode(inputs ...Input) *Batch {
+	all := &Batch{Broken: map[string]bool{}}
+	next := make(map[string]part, len(inputs))
 	for _, in := range inputs {
-		d.order = 0
-		if in.Err != nil {
-			d.broken(model.Source{File: in.Name}, in.Name, "unreadable-file", in.Err.Error(), "")
-			continue
+		p, ok := d.kept[in.Name]
+		if !ok || in.Err != nil || !bytes.Equal(p.data, in.Data) {
+			p = part{in.Data, decodeInput(d.registry, in)}
 		}
-		for _, doc := range split(in.Name, in.Data) {
-			d.document(doc)
+		if in.Err == nil {
+			next[in.Name] = p
 		}
+		all.Objects = append(all.Objects, p.batch.Objects...)
+		all.Diagnostics = append(all.Diagnostics, p.batch.Diagnostics...)
+		maps.Copy(all.Broken, p.batch.Broken)
 	}
-	d.last()
-	slices.SortStableFunc(d.batch.Diagnostics, model.CompareDiagnostics)
+	d.kept = next
+	all.last()
+	slices.SortStableFunc(all.Diagnostics, model.CompareDiagnostics)
+	return all
+}
+
+func decodeInput(r *Registry, in Input) *Batch {
+	d := &decoder{registry: r, batch: &Batch{Broken: map[string]bool{}}}
+	if in.Err != nil {
+		d.broken(model.Source{File: in.Name}, in.Name, "unreadable-file", in.Err.Error(), "")
+		return d.batch
+	}
+	for _, doc := range split(in.Name, in.Data) {
+		d.document(doc)
+	}
 	return d.batch
 }
 
+// decoder decodes one input.
 type decoder struct {
 	registry *Registry
 	batch    *Batch
@@ -59,7 +98,11 @@ type decoder struct {
 }
 
 func (d *decoder) say(src model.Source, code string, effect model.Effect, outcome model.Outcome, msg, advice string) {
-	d.batch.Diagnostics = append(d.batch.Diagnostics, model.Diagnostic{Source: src, Code: code, Effect: effect,
+	d.batch.say(src, code, effect, outcome, msg, advice)
+}
+
+func (b *Batch) say(src model.Source, code string, effect model.Effect, outcome model.Outcome, msg, advice string) {
+	b.Diagnostics = append(b.Diagnostics, model.Diagnostic{Source: src, Code: code, Effect: effect,
 		Outcome: outcome, Message: msg, Advice: advice})
 }
 
@@ -256,15 +299,15 @@ func (o *Object) fill(body map[string]any, t Type) error {
 }
 
 // last keeps the last of the objects that share a name.
-func (d *decoder) last() {
+func (b *Batch) last() {
 	at := map[Ref]*Object{}
-	for _, o := range d.batch.Objects {
+	for _, o := range b.Objects {
 		if prev := at[o.Ref()]; prev != nil {
-			d.say(o.Source("", ""), "duplicate-object", model.Degrades, model.Approximated,
+			b.say(o.Source("", ""), "duplicate-object", model.Degrades, model.Approximated,
 				fmt.Sprintf("also at %s:%d; this one is used, being the later, as with kubectl apply", prev.Place.File, prev.Place.First),
 				"delete one of the two")
 		}
 		at[o.Ref()] = o
 	}
-	d.batch.Objects = slices.DeleteFunc(d.batch.Objects, func(o *Object) bool { return at[o.Ref()] != o })
+	b.Objects = slices.DeleteFunc(b.Objects, func(o *Object) bool { return at[o.Ref()] != o })
 }
