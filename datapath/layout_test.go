@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+
+	"fairlead.io/fairlead/bpf"
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/plan"
+)
+
+func specs(t *testing.T) []*ebpf.CollectionSpec {
+	t.Helper()
+	var out []*ebpf.CollectionSpec
+	for _, load := range []func() (*ebpf.CollectionSpec, error){bpf.LoadSock, bpf.LoadNet} {
+		s, err := load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func typeOf[T btf.Type](t *testing.T, name string) T {
+	t.Helper()
+	for _, s := range specs(t) {
+		var out T
+		if err := s.Types.TypeByName(name, &out); err == nil {
+			return out
+		}
+	}
+	t.Fatalf("no type %s in the programs", name)
+	panic("unreachable")
+}
+
+// Go's structs have the fields of the kernel's, at their places.
+func TestLayout(t *testing.T) {
+	for name, v := range map[string]any{
+		"fl_svc_key": serviceKey{}, "fl_svc": serviceValue{}, "fl_slot_key": slotKey{}, "fl_backend": backend{},
+		"fl_address": addressValue{}, "fl_prefix_key": prefixKey{}, "fl_policy_key": policyKey{}, "fl_policy": policyValue{},
+		"fl_pod": podValue{}, "fl_settings": settings{}, "fl_tuple": tuple{}, "fl_event": event{},
+	} {
+		kernel := typeOf[*btf.Struct](t, name)
+		if got, want := binary.Size(v), int(kernel.Size); got != want {
+			t.Errorf("%s: %d bytes, the kernel has %d", name, got, want)
+		}
+		offset, goType, members := 0, reflect.TypeOf(v), kernel.Members
+		for i := range goType.NumField() {
+			f := goType.Field(i)
+			if i >= len(members) {
+				t.Errorf("%s: no member for %s", name, f.Name)
+				break
+			}
+			if got, want := offset, int(members[i].Offset.Bytes()); got != want {
+				t.Errorf("%s: %s is at %d, the kernel's %s at %d", name, f.Name, got, members[i].Name, want)
+			}
+			offset += binary.Size(reflect.Zero(f.Type).Interface())
+		}
+	}
+}
+
+func TestMapNames(t *testing.T) {
+	have := map[string]bool{}
+	for _, s := range specs(t) {
+		for name, m := range s.Maps {
+			if m.Pinning == ebpf.PinByName {
+				have[name] = true
+			}
+		}
+	}
+	for _, name := range []string{
+		mapServices, mapSlots, mapReverse, mapAffinity, mapCaptured, mapAddresses, mapPrefixes, mapPolicy, mapPods,
+		mapSettings, mapConntrack, mapCounters, mapEvents,
+	} {
+		if !have[name] {
+			t.Errorf("the programs have no pinned map %s", name)
+		}
+		delete(have, name)
+	}
+	if len(have) > 0 {
+		t.Errorf("unknown pinned maps: %v", have)
+	}
+}
+
+// Reasons are called as in the C enumeration.
+func TestReasons(t *testing.T) {
+	names, drop := Reasons(), 0
+	for _, v := range typeOf[*btf.Enum](t, "fl_reason").Values {
+		if v.Name == "FL_REASONS" {
+			if int(v.Value) != len(names) {
+				t.Errorf("%d reasons, the kernel has %d", len(names), v.Value)
+			}
+			continue
+		}
+		want := strings.TrimPrefix(v.Name, "FL_")
+		if strings.HasPrefix(want, "DROP_") && drop == 0 {
+			drop = int(v.Value)
+		}
+		want = strings.TrimPrefix(strings.TrimPrefix(want, "OK_"), "DROP_")
+		want = strings.ToLower(strings.ReplaceAll(want, "_", "-"))
+		if got := names[v.Value]; got != want {
+			t.Errorf("reason %d is %q, the kernel's is %q", v.Value, got, want)
+		}
+	}
+	if drop != firstDrop {
+		t.Errorf("first reason that drops: %d, the kernel's %d", firstDrop, drop)
+	}
+	if names[lostEvents] != "event-lost" {
+		t.Errorf("reason %d is %q", lostEvents, names[lostEvents])
+	}
+}
+
+func TestActions(t *testing.T) {
+	want := map[string]uint32{"FL_ALLOW": actionAllow, "FL_DENY": actionDeny, "FL_CHECK": actionCheck, "FL_REFUSE": actionRefuse}
+	for _, v := range typeOf[*btf.Enum](t, "fl_action").Values {
+		if n, ok := want[v.Name]; ok && uint64(n) != v.Value {
+			t.Errorf("%s is %d, the kernel's is %d", v.Name, n, v.Value)
+		}
+	}
+}
+
+func TestEntries(t *testing.T) {
+	v, err := verdictEntry(&plan.Verdict{Set: 1, Any: true, Class: 7, Port: 80, Proto: model.TCP, Action: plan.Check, Rule: 9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := encode(policyKey{Set: 1, Class: anyClass, Port: port{0, 80}, Proto: 6}); v.key != want {
+		t.Errorf("key %x, want %x", v.key, want)
+	}
+	if want := encode(policyValue{Rule: 9, Action: actionCheck}); v.value != want {
+		t.Errorf("value %x, want %x", v.value, want)
+	}
+	if _, err := verdictEntry(&plan.Verdict{Action: "perhaps"}); err == nil {
+		t.Error("unknown action: no error")
+	}
+	for prefix, bits := range map[string]uint32{"10.0.0.0/8": 104, "0.0.0.0/0": 96, "fd00::/16": 16} {
+		e := prefixEntry(&plan.Prefix{Prefix: netip.MustParsePrefix(prefix), Class: 3})
+		var k prefixKey
+		if err := decode(e.key, &k); err != nil || k.Bits != bits {
+			t.Errorf("%s has %d bits in the kernel, want %d (%v)", prefix, k.Bits, bits, err)
+		}
+	}
+	p := podEntry(&plan.Pod{Addr: netip.MustParseAddr("10.0.0.1"), ProbePorts: []uint16{1, 2, 3, 4, 5, 6, 7, 8, 9}}, 5, 15100)
+	var pv podValue
+	if err := decode(p.value, &pv); err != nil || pv.Probes[7].host() != 8 || pv.HTTPPort != 15100 || pv.Ifindex != 5 {
+		t.Errorf("pod %+v, %v", pv, err)
+	}
+}
