@@ -201,7 +201,7 @@ func (r *runner) run(ctx context.Context, first *envoy, now func(*envoy)) error 
 		}
 		now(nil)
 		if time.Since(began) > stable {
-			pause = firstPause
+			pause = 0
 		}
 		r.opts.Log.Warn("envoy is gone, starting another", "pid", e.pid, "pause", pause, "log", r.tail())
 		select {
@@ -209,7 +209,7 @@ func (r *runner) run(ctx context.Context, first *envoy, now func(*envoy)) error 
 			return nil
 		case <-time.After(pause):
 		}
-		pause = min(2*pause, longestWait)
+		pause = min(max(2*pause, firstPause), longestWait)
 		e = nil
 	}
 }

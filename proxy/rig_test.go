@@ -37,6 +37,13 @@ const inNetns = "FAIRLEAD_TEST_NETNS"
 // TestMain runs everything again in a network namespace of its own, where tests
 // may redirect what they like. It is gone with the process.
 func TestMain(m *testing.M) {
+	if os.Getenv(helperProxy) != "" {
+		if err := runHelper(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if os.Geteuid() == 0 && os.Getenv(inNetns) == "" {
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 		cmd.Env = append(os.Environ(), inNetns+"=1")
@@ -378,13 +385,27 @@ func (r *rig) do(from, dst, method, path string, headers ...string) reply {
 	return out
 }
 
+// dialer connects from an address, with source ports that pods may use.
+func dialer(from string) *net.Dialer {
+	return &net.Dialer{
+		LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)},
+		Control: func(_, _ string, c syscall.RawConn) error {
+			var err error
+			c.Control(func(fd uintptr) {
+				err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, 51, (render.CheckedLow-1)<<16|32768)
+			})
+			return err
+		},
+	}
+}
+
 // rawRequest sends bytes as they are: Go's client would not send the malformed
 // ones that the tests are about.
 func rawRequest(ctx context.Context, from, dst, raw string) (reply, error) {
 	var out reply
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	d := dialer(from)
 	c, err := d.DialContext(ctx, "tcp", dst)
 	if err != nil {
 		return out, err

@@ -8,7 +8,9 @@
 package xds
 
 import (
+	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -17,7 +19,9 @@ import (
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/zeebo/xxh3"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // Type URLs of the resources that Fairlead uses.
@@ -100,4 +104,23 @@ func Short(typeURL string) string {
 		}
 	}
 	return typeURL
+}
+
+// JSON is the resource for people: its message in protobuf's JSON, with the fields
+// in the order of their declaration.
+func (r Resource) JSON() ([]byte, error) {
+	m, err := anypb.UnmarshalNew(&anypb.Any{TypeUrl: r.Type, Value: r.Body}, proto.UnmarshalOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read %s %q: %w", Short(r.Type), r.Name, err)
+	}
+	b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s %q: %w", Short(r.Type), r.Name, err)
+	}
+	// protojson varies its spaces on purpose.
+	var out bytes.Buffer
+	if err := json.Compact(&out, b); err != nil {
+		return nil, fmt.Errorf("encode %s %q: %w", Short(r.Type), r.Name, err)
+	}
+	return out.Bytes(), nil
 }

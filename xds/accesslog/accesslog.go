@@ -5,7 +5,6 @@
 package accesslog
 
 import (
-	"cmp"
 	"errors"
 	"io"
 	"net/netip"
@@ -32,7 +31,7 @@ type Record struct {
 
 	Protocol  string `json:"protocol,omitempty"` // "HTTP11", "HTTP2"
 	Method    string `json:"method"`
-	Path      string `json:"path"` // as the client sent it, with the query
+	Path      string `json:"path"` // as rewritten, which is what policy judged; with the query
 	Authority string `json:"authority"`
 
 	Status uint32 `json:"status"` // 0: no answer
@@ -100,7 +99,7 @@ func record(e *data.HTTPAccessLogEntry) Record {
 		Destination:   addrPort(c.GetDownstreamLocalAddress()),
 		Protocol:      e.GetProtocolVersion().String(),
 		Method:        core.RequestMethod_name[int32(req.GetRequestMethod())],
-		Path:          cmp.Or(req.GetOriginalPath(), req.GetPath()),
+		Path:          req.GetPath(),
 		Authority:     req.GetAuthority(),
 		Status:        resp.GetResponseCode().GetValue(),
 		Details:       resp.GetResponseCodeDetails(),

@@ -30,6 +30,10 @@ const (
 	UncheckedLow, UncheckedHigh = 63264, 65535
 )
 
+// UpstreamMark is the socket mark of Envoy's upstream connections, in the bits
+// 0xf00. It takes a privilege to set it.
+const UpstreamMark = 0x300
+
 const (
 	connectTimeout = 5 * time.Second
 	// Upstream connections are per client address, so many of them are used once
@@ -156,6 +160,8 @@ func sourcePorts(checked bool) *core.BindConfig {
 	const (
 		ipprotoIP        = 0  // also for IPv6 sockets
 		ipLocalPortRange = 51 // IP_LOCAL_PORT_RANGE: high 16 bits the last port, low 16 bits the first
+		solSocket        = 1
+		soMark           = 36
 	)
 	low, high := int64(UncheckedLow), int64(UncheckedHigh)
 	if checked {
@@ -166,6 +172,14 @@ func sourcePorts(checked bool) *core.BindConfig {
 		Level:       ipprotoIP,
 		Name:        ipLocalPortRange,
 		Value:       &core.SocketOption_IntValue{IntValue: high<<16 | low},
+		State:       core.SocketOption_STATE_PREBIND,
+	}, {
+		// By it the kernel knows the proxy's connections: a process of the host could
+		// take a port of the range, but not this mark.
+		Description: "mark of the proxy",
+		Level:       solSocket,
+		Name:        soMark,
+		Value:       &core.SocketOption_IntValue{IntValue: UpstreamMark},
 		State:       core.SocketOption_STATE_PREBIND,
 	}}}
 }

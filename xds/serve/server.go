@@ -326,13 +326,13 @@ func compareRejections(a, b Rejection) int {
 	return cmp.Or(compareTypes(a.Type, b.Type), strings.Compare(a.Name, b.Name))
 }
 
-// accepted notes that a client has the version.
-func (s *Server) accepted(k key, version string) {
+// accepted notes that a client has r, which need not be wanted any more.
+func (s *Server) accepted(k key, r *xds.Resource) {
 	e := s.store[k.typ][k.name]
-	if e == nil || e.want.Version != version || e.good == e.want {
+	if e == nil || e.good == r || r == e.standIn || e.rejected != "" && r == e.want {
 		return
 	}
-	e.before, e.good, e.standIn = e.good, e.want, nil
+	e.before, e.good = e.good, r
 }
 
 // reject notes that a client did not accept the version, and reports whether it

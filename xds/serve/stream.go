@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -71,9 +72,9 @@ type version struct {
 }
 
 type response struct {
-	typ            string
-	names, version []string
-	removed        []string
+	typ     string
+	set     []*xds.Resource
+	removed []string
 }
 
 func (sub *subscription) wants(name string) bool { return sub.wildcard || sub.names[name] }
@@ -394,14 +395,13 @@ func (st *stream) respond(typ string, set []*xds.Resource, removed []string) {
 		RemovedResources: removed,
 	}
 	sub := st.subs[typ]
-	rec := &response{typ: typ, removed: removed}
+	rec := &response{typ: typ, set: set, removed: removed}
 	for _, r := range set {
 		m.Resources = append(m.Resources, &discovery.Resource{
 			Name: r.Name, Version: r.Version,
 			Resource: &anypb.Any{TypeUrl: r.Type, Value: r.Body},
 		})
 		st.under(sub, r.Name, r.Version)
-		rec.names, rec.version = append(rec.names, r.Name), append(rec.version, r.Version)
 		s.counters.Bytes += uint64(len(r.Body))
 	}
 	for _, n := range removed {
@@ -456,12 +456,13 @@ func (st *stream) answer(typ string, nonce uint64, req *discovery.DeltaDiscovery
 	if rec == nil {
 		return
 	}
-	for i, n := range rec.names {
-		if has := sub.has[n]; has != nil && has.nonce == nonce {
-			has.acked, has.open = has.sent, false
+	for _, r := range rec.set {
+		if has := sub.has[r.Name]; has != nil {
+			has.acked = r.Version // though a later one may be under way
+			has.open = has.open && has.nonce != nonce
 		}
-		s.accepted(key{typ, n}, rec.version[i])
-		s.settle(key{typ, n})
+		s.accepted(key{typ, r.Name}, r)
+		s.settle(key{typ, r.Name})
 	}
 	for _, n := range rec.removed {
 		if has := sub.has[n]; has != nil && has.nonce == nonce {
@@ -477,47 +478,47 @@ func (st *stream) answer(typ string, nonce uint64, req *discovery.DeltaDiscovery
 func (st *stream) late(sub *subscription, nonce uint64) *response {
 	rec := &response{typ: sub.typ}
 	for n, has := range sub.has {
-		if has.nonce == nonce && has.sent != "" {
-			rec.names = append(rec.names, n)
+		e := st.server.store[sub.typ][n]
+		if has.nonce == nonce && e != nil && e.want.Version == has.sent {
+			rec.set = append(rec.set, e.want)
 		}
 	}
-	slices.Sort(rec.names)
-	for _, n := range rec.names {
-		rec.version = append(rec.version, sub.has[n].sent)
-	}
+	slices.SortFunc(rec.set, func(a, b *xds.Resource) int { return strings.Compare(a.Name, b.Name) })
 	return rec
 }
 
 // rejected narrows a NACK down to one resource, by sending halves again: which
 // part of a rejected batch the client took is not known.
 func (st *stream) rejected(sub *subscription, nonce uint64, rec *response, detail string) {
-	if n := len(rec.names); n > 1 {
-		for _, half := range [][]string{rec.names[:n/2], rec.names[n/2:]} {
-			for _, name := range half {
-				sub.forced[name] = true
+	if n := len(rec.set); n > 1 {
+		for _, half := range [][]*xds.Resource{rec.set[:n/2], rec.set[n/2:]} {
+			var names []string
+			for _, r := range half {
+				sub.forced[r.Name] = true
+				names = append(names, r.Name)
 			}
-			st.send(sub, half, whole)
+			st.send(sub, names, whole)
 		}
 		return
 	}
-	for i, n := range rec.names {
-		k := key{sub.typ, n}
-		current := st.server.reject(k, rec.version[i], detail)
-		e := st.server.store[sub.typ][n]
-		if has := sub.has[n]; has != nil && has.nonce == nonce {
+	for _, r := range rec.set {
+		k := key{sub.typ, r.Name}
+		current := st.server.reject(k, r.Version, detail)
+		e := st.server.store[sub.typ][r.Name]
+		if has := sub.has[r.Name]; has != nil && has.nonce == nonce {
 			// The client has what it had.
-			if has.acked == rec.version[i] {
+			if has.acked == r.Version {
 				has.acked = ""
 				if e != nil && e.good != nil {
 					has.acked = e.good.Version
 				}
 			}
 			if has.sent, has.open = has.acked, false; has.sent == "" {
-				delete(sub.has, n)
+				delete(sub.has, r.Name)
 			}
 		}
 		if current && e.good == nil && e.standIn != nil {
-			st.send(sub, []string{n}, changes)
+			st.send(sub, []string{r.Name}, changes)
 		}
 		st.server.settle(k)
 	}
