@@ -34,12 +34,14 @@ type ports struct {
 type portState struct {
 	Used    map[string]uint16    `json:"used"`
 	Resting map[uint16]time.Time `json:"resting"`
+	// Live are listeners that Envoy acknowledged; their connections are redirected.
+	Live map[string]bool `json:"live"`
 }
 
 // openPorts reads what an earlier agent gave out. A file that cannot be read as
 // what it is stands for none: its ports are found out by whoever binds them.
 func openPorts(file string, now func() time.Time) (*ports, error) {
-	p := &ports{file: file, now: now, state: portState{Used: map[string]uint16{}, Resting: map[uint16]time.Time{}}}
+	p := &ports{file: file, now: now, state: portState{Used: map[string]uint16{}, Resting: map[uint16]time.Time{}, Live: map[string]bool{}}}
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
@@ -62,7 +64,7 @@ func (s portState) valid() bool {
 		}
 		seen[n] = true
 	}
-	return s.Used != nil && s.Resting != nil
+	return s.Used != nil && s.Resting != nil && s.Live != nil
 }
 
 // get is the listener's port, 0 if it has none.
@@ -101,7 +103,20 @@ func (p *ports) release(listener string) error {
 		return nil
 	}
 	delete(p.state.Used, listener)
+	delete(p.state.Live, listener)
 	p.state.Resting[n] = p.now().Add(portRest)
+	return p.save()
+}
+
+// live reports whether Envoy has acknowledged the listener.
+func (p *ports) live(listener string) bool { return p.state.Live[listener] }
+
+// setLive records that Envoy has the listener; the next agent relies on it.
+func (p *ports) setLive(listener string) error {
+	if p.state.Live[listener] {
+		return nil
+	}
+	p.state.Live[listener] = true
 	return p.save()
 }
 

@@ -49,7 +49,7 @@ func TestPortsOutliveTheAgentAndRest(t *testing.T) {
 }
 
 func TestPortsOfABrokenFile(t *testing.T) {
-	for name, text := range map[string]string{"garbage": "{", "repeated": `{"used":{"a":15100,"b":15100},"resting":{}}`, "outside": `{"used":{"a":80},"resting":{}}`} {
+	for name, text := range map[string]string{"garbage": "{", "repeated": `{"used":{"a":15100,"b":15100},"resting":{},"live":{}}`, "outside": `{"used":{"a":80},"resting":{},"live":{}}`} {
 		file := filepath.Join(t.TempDir(), "ports.json")
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -43,8 +43,9 @@ func Planes(o Options) ([]translators.Translator, error) {
 
 // Pipeline computes the plan of one node. It is not safe for concurrent use.
 type Pipeline struct {
-	store *incr.Store
-	host  *host.Host
+	store   *incr.Store
+	host    *host.Host
+	decoder *objects.Decoder
 }
 
 // New returns an empty pipeline.
@@ -61,16 +62,17 @@ func New(o Options) (*Pipeline, error) {
 	h := host.New(store, kubernetes.New(kubernetes.Options{TrustDomain: o.TrustDomain}), planes...)
 	store.Add(merge.Stage(names))
 	plan.Register(store, o.Node, names)
-	return &Pipeline{store: store, host: h}, nil
+	return &Pipeline{store: store, host: h, decoder: objects.NewDecoder(h.Registry())}, nil
 }
 
 // Registry knows the kinds that the pipeline reads.
 func (p *Pipeline) Registry() *objects.Registry { return p.host.Registry() }
 
 // Load makes the inputs the whole configuration and recomputes what that changes.
-// It returns the changed rows of every table.
+// Inputs that are as they were at the last Load are not decoded again. It returns
+// the changed rows of every table.
 func (p *Pipeline) Load(inputs ...objects.Input) []incr.Change {
-	return p.Replace(objects.Decode(p.Registry(), inputs...))
+	return p.Replace(p.decoder.Decode(inputs...))
 }
 
 // Replace is Load of a batch that was decoded already.

@@ -3,16 +3,24 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"fairlead.io/fairlead/agent"
 	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/datapath"
+	"fairlead.io/fairlead/lab/cluster"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/translators/objects"
+	"fairlead.io/fairlead/xds"
 )
 
 // offlineCommands need no privileges, no cluster and no Linux.
@@ -209,4 +217,116 @@ func reportErrors(c *cobra.Command, p *pipeline.Pipeline) error {
 		}
 	}
 	return failOnErrors(ds)
+}
+
+// loadPlaced is load with workloads placed on nodes where the manifests leave that
+// to a scheduler.
+func (in *input) loadPlaced(c *cobra.Command, node string) (*pipeline.Pipeline, error) {
+	if len(in.files) == 0 {
+		return nil, usageError("nothing to read: name files or folders with -f, or - for standard input")
+	}
+	p, err := pipeline.New(pipeline.Options{Node: node, IstioVersion: in.istioVersion, TrustDomain: in.trustDomain})
+	if err != nil {
+		return nil, usageError("%v", err)
+	}
+	inputs := objects.Files(in.files, c.InOrStdin())
+	batch := objects.Decode(p.Registry(), inputs...)
+	if needsPlacing(batch) {
+		nodes := []string{"node-1", "node-2"}
+		if !slices.Contains(nodes, node) {
+			nodes = append(nodes, node)
+		}
+		batch = objects.Decode(p.Registry(), cluster.Offline(inputs, nodes)...)
+	}
+	p.Replace(batch)
+	if p.Get(translators.Nodes, node) == nil {
+		return nil, usageError("the manifests have no node %s; they have %s", node, strings.Join(nodeNames(p), ", "))
+	}
+	return p, nil
+}
+
+// needsPlacing reports whether workloads have no addresses yet.
+func needsPlacing(b *objects.Batch) bool {
+	return !slices.ContainsFunc(b.Objects, func(o *objects.Object) bool { return o.Kind == objects.NodeKind })
+}
+
+func nodeNames(p *pipeline.Pipeline) []string {
+	var out []string
+	for _, r := range p.Rows(translators.Nodes) {
+		out = append(out, r.Key)
+	}
+	return out
+}
+
+// nodeRender is what render prints.
+type nodeRender struct {
+	Node   string            `json:"node"`
+	Envoy  []envoyResource   `json:"envoy"`
+	Kernel []datapath.Entry  `json:"kernel"`
+	Ports  map[string]uint16 `json:"ports"` // of the listeners, as a fresh agent allocates them
+}
+
+type envoyResource struct {
+	Type     string          `json:"type"`
+	Name     string          `json:"name"`
+	Version  string          `json:"version"`
+	Resource json.RawMessage `json:"resource"`
+}
+
+func renderCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "render -f PATH... --node NODE",
+		Short: "Print the exact Envoy resources and map entries of one node",
+		Args:  noArgs,
+	}
+	in, out := inputFlags(c), outputFlag(c)
+	node := nodeFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		p, err := in.loadPlaced(c, *node)
+		if err != nil {
+			return err
+		}
+		r, err := renderNode(p, *node)
+		if err != nil {
+			return err
+		}
+		if err := out.print(c.OutOrStdout(), r, r.table); err != nil {
+			return err
+		}
+		return reportErrors(c, p)
+	}
+	return c
+}
+
+func renderNode(p *pipeline.Pipeline, node string) (*nodeRender, error) {
+	r := &nodeRender{Node: node, Envoy: []envoyResource{}, Ports: map[string]uint16{}}
+	resources, ports, err := agent.Render(p)
+	if err != nil {
+		return nil, err
+	}
+	r.Ports = ports
+	for _, res := range resources {
+		text, err := res.JSON()
+		if err != nil {
+			return nil, err
+		}
+		r.Envoy = append(r.Envoy, envoyResource{xds.Short(res.Type), res.Name, res.Version, text})
+	}
+	var rows []incr.Row
+	for _, t := range plan.KernelTables() {
+		rows = append(rows, p.Rows(t)...)
+	}
+	r.Kernel, err = datapath.Entries(rows, func(l string) uint16 { return ports[l] })
+	return r, err
+}
+
+func (r *nodeRender) table(w io.Writer) error {
+	var rows [][]string
+	for _, e := range r.Envoy {
+		rows = append(rows, []string{e.Type, e.Name, e.Version})
+	}
+	for _, e := range r.Kernel {
+		rows = append(rows, []string{e.Map, e.Key, e.Value})
+	}
+	return tabulate(w, []string{"type or map", "name or key", "version or value"}, rows)
 }

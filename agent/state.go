@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+
+	"fairlead.io/fairlead/model/incr"
+	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/xds"
+	"fairlead.io/fairlead/xds/render"
+	"fairlead.io/fairlead/xds/serve"
+)
+
+// resources are the node's Envoy resources as they are wanted.
+type resources struct {
+	log   *slog.Logger
+	ports *ports
+	want  map[resourceKey]xds.Resource
+	bad   map[resourceKey]string // why a row could not be rendered
+}
+
+type resourceKey struct{ typ, name string }
+
+func compareKeys(a, b resourceKey) int {
+	return cmp.Or(cmp.Compare(xds.Phase(a.typ), xds.Phase(b.typ)), cmp.Compare(a.typ, b.typ), cmp.Compare(a.name, b.name))
+}
+
+func newResources(log *slog.Logger, p *ports) *resources {
+	return &resources{log: log, ports: p, want: map[resourceKey]xds.Resource{}, bad: map[resourceKey]string{}}
+}
+
+// typeOf is the resource type that a table's rows become; "" for tables of the kernel.
+func typeOf(t incr.Table) string {
+	switch t {
+	case plan.Clusters:
+		return xds.ClusterType
+	case plan.Endpoints:
+		return xds.EndpointType
+	case plan.RouteTables:
+		return xds.RouteType
+	case plan.Scopes:
+		return xds.ScopeType
+	case plan.Listeners:
+		return xds.ListenerType
+	}
+	return ""
+}
+
+// take renders changed rows and returns what changes for Envoy. A row that cannot
+// be rendered changes nothing if an earlier version is in use; a route table
+// without one answers 500.
+func (r *resources) take(changes []incr.Change) []serve.Change {
+	var out []serve.Change
+	for _, c := range changes {
+		typ := typeOf(c.Table)
+		if typ == "" {
+			continue
+		}
+		k := resourceKey{typ, c.Key}
+		delete(r.bad, k)
+		if c.New == nil {
+			if _, ok := r.want[k]; ok {
+				delete(r.want, k)
+				out = append(out, serve.Change{Type: typ, Name: c.Key})
+			}
+			continue
+		}
+		res, err := r.render(c.New)
+		if err != nil {
+			r.bad[k] = err.Error()
+			r.log.Error("row cannot be rendered", "table", c.Table, "key", c.Key, "error", err)
+			if _, ok := r.want[k]; ok || typ != xds.RouteType {
+				continue
+			}
+			if res, err = render.RouteTable500(c.Key); err != nil {
+				continue
+			}
+		}
+		r.want[k] = res
+		out = append(out, serve.Set(res))
+	}
+	return out
+}
+
+func (r *resources) render(row any) (xds.Resource, error) {
+	switch v := row.(type) {
+	case *plan.Cluster:
+		return render.Cluster(v)
+	case *plan.ClusterEndpoints:
+		return render.Endpoints(v)
+	case *plan.RouteTable:
+		return render.RouteTable(v)
+	case *plan.Scope:
+		return render.Scope(v)
+	case *plan.Listener:
+		port, err := r.ports.allocate(v.Name)
+		if err != nil {
+			return xds.Resource{}, err
+		}
+		return render.Listener(v, port)
+	}
+	return xds.Resource{}, fmt.Errorf("no resource is made of %T", row)
+}
+
+// all lists the wanted resources in a fixed order.
+func (r *resources) all() []xds.Resource {
+	return slices.SortedFunc(maps.Values(r.want), func(a, b xds.Resource) int {
+		return compareKeys(resourceKey{a.Type, a.Name}, resourceKey{b.Type, b.Name})
+	})
+}
+
+// standIn is what Envoy gets for a name that nobody set, or whose first version it
+// rejected.
+func standIn(typ, name string) (xds.Resource, bool) {
+	var res xds.Resource
+	var err error
+	switch typ {
+	case xds.RouteType:
+		res, err = render.RouteTable500(name)
+	case xds.EndpointType:
+		res, err = render.NoEndpoints(name)
+	default:
+		return xds.Resource{}, false
+	}
+	return res, err == nil
+}

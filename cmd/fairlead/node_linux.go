@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"fairlead.io/fairlead/agent"
+	"fairlead.io/fairlead/datapath"
+	"fairlead.io/fairlead/hubble"
+	"fairlead.io/fairlead/lab"
+	"fairlead.io/fairlead/proxy"
+)
+
+// nodeCommands run on a node.
+func nodeCommands() []*cobra.Command {
+	return append([]*cobra.Command{agentCommand(), proxyCommand(), statusCommand(), observeCommand()}, labCommands()...)
+}
+
+// defaultRun is where a node's agent and proxy meet.
+const defaultRun = "/run/fairlead"
+
+func logger(c *cobra.Command) *slog.Logger {
+	return slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
+}
+
+func agentCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "agent --node NODE --source DIR",
+		Short: "Compute the node's plan, feed the proxy, write the kernel's maps",
+		Long: `Agent watches a folder of objects and keeps the node as they say. It may be stopped
+or killed at any time: kernel and proxy go on, and the next agent takes over.`,
+		Args: noArgs,
+	}
+	var o agent.Options
+	nodeFlags(c, &o)
+	c.Flags().StringVar(&o.Node, "node", "", "name of this node, as in the objects")
+	c.Flags().StringVar(&o.Source, "source", "", "folder of objects")
+	c.Flags().StringVar(&o.NetnsDir, "netns", "/run/netns", "folder of the pods' network namespaces")
+	c.Flags().StringSliceVar(&o.Uplinks, "uplink", nil, "interface towards the other nodes; repeat for more")
+	c.Flags().StringVar(&o.Pipeline.IstioVersion, "istio-version", "", "Istio release whose defaults are meant (default: the newest that is known)")
+	c.Flags().StringVar(&o.Pipeline.TrustDomain, "trust-domain", "cluster.local", "trust domain of the workloads' identities")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		switch {
+		case o.Node == "":
+			return usageError("agent needs --node: the name of this node")
+		case o.Source == "":
+			return usageError("agent needs --source: a folder of objects")
+		case len(o.Uplinks) == 0:
+			return usageError("agent needs --uplink: the interface towards the other nodes")
+		}
+		o.Log = logger(c)
+		return agent.Run(c.Context(), o)
+	}
+	c.AddCommand(uninstallCommand())
+	return c
+}
+
+// nodeFlags are those that say where a node's things are.
+func nodeFlags(c *cobra.Command, o *agent.Options) {
+	c.Flags().StringVar(&o.RunDir, "run", defaultRun, "folder of sockets and state, shared by agent and proxy")
+	c.Flags().StringVar(&o.Bpffs, "bpffs", "/sys/fs/bpf/fairlead", "folder on a BPF file system for pinned maps and links")
+	c.Flags().StringVar(&o.Cgroup, "cgroup", "/sys/fs/cgroup", "cgroup2 folder of the node's processes")
+}
+
+func uninstallCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Leave the node as it was: programs, maps, rules, routes, settings",
+		Args:  noArgs,
+	}
+	var o agent.Options
+	nodeFlags(c, &o)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := datapath.Uninstall(c.Context(), datapath.Options{PinDir: o.Bpffs, StateDir: o.RunDir, Cgroup: o.Cgroup, Log: logger(c)}); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(c.OutOrStdout(), "nothing of Fairlead is left in the kernel of this node")
+		return err
+	}
+	return c
+}
+
+func proxyCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "proxy --node NODE",
+		Short: "Run the node's Envoy and serve it what the agent last said",
+		Args:  noArgs,
+	}
+	var o proxy.Options
+	c.Flags().StringVar(&o.Node, "node", "", "name of this node")
+	c.Flags().StringVar(&o.RunDir, "run", defaultRun, "folder of sockets and state, shared by agent and proxy")
+	c.Flags().StringVar(&o.EnvoyPath, "envoy", os.Getenv("ENVOY"), "Envoy binary (default: $ENVOY)")
+	c.Flags().IntVar(&o.Concurrency, "concurrency", 0, "Envoy's worker threads (default: one per core)")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if o.Node == "" {
+			return usageError("proxy needs --node: the name of this node")
+		}
+		if o.EnvoyPath == "" {
+			return usageError("proxy needs --envoy or $ENVOY: the path of an Envoy binary")
+		}
+		o.Log = logger(c)
+		return proxy.Run(c.Context(), o)
+	}
+	return c
+}
+
+// target is the flags that name an agent: a run folder, or a node of a lab.
+type target struct{ run, lab, node string }
+
+func targetFlags(c *cobra.Command) *target {
+	t := &target{}
+	c.Flags().StringVar(&t.run, "run", defaultRun, "run folder of the node's agent")
+	c.Flags().StringVar(&t.lab, "lab", "", "name of a lab, in place of --run: all of its nodes")
+	c.Flags().StringVar(&t.node, "node", "", "with --lab: this node alone")
+	return t
+}
+
+// runs lists the run folders that are meant.
+func (t *target) runs() ([]string, error) {
+	if t.lab == "" {
+		return []string{t.run}, nil
+	}
+	all, err := lab.RunDirs(t.lab)
+	if err != nil {
+		return nil, err
+	}
+	if t.node != "" {
+		all = slices.DeleteFunc(all, func(d string) bool { return !strings.HasSuffix(d, "/"+t.node) })
+	}
+	if len(all) == 0 {
+		return nil, usageError("lab %s has no node %s", t.lab, t.node)
+	}
+	return all, nil
+}
+
+func statusCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show what is attached, what the kernel can do, Envoy's state, what was rejected",
+		Args:  noArgs,
+	}
+	t, out := targetFlags(c), outputFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		runs, err := t.runs()
+		if err != nil {
+			return err
+		}
+		var all []*agent.Status
+		for _, dir := range runs {
+			s, err := agent.NewClient(dir + "/" + agent.Socket).Status(c.Context())
+			if err != nil {
+				return err
+			}
+			all = append(all, s)
+		}
+		return out.print(c.OutOrStdout(), all, func(w io.Writer) error {
+			for i, s := range all {
+				if i > 0 {
+					fmt.Fprintln(w)
+				}
+				if err := printStatus(w, s); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return c
+}
+
+func printStatus(w io.Writer, s *agent.Status) error {
+	state := "applied"
+	if s.Applied != s.Revision {
+		state = "not applied yet"
+	}
+	rows := [][]string{
+		{"node", s.Node},
+		{"agent", "up " + s.Uptime},
+		{"source", fmt.Sprintf("%s: %d objects, %s; %d errors, %d warnings", s.Source, s.Objects, state, s.Errors, s.Warnings)},
+	}
+	if s.Problem != "" {
+		rows = append(rows, []string{"problem", s.Problem})
+	}
+	rows = append(rows, []string{"envoy", envoyLine(s)}, []string{"cgroup", attachedLine(s.Kernel.Cgroup)})
+	for _, i := range s.Kernel.Interfaces {
+		rows = append(rows, []string{"interface", attachedLine(i)})
+	}
+	for _, n := range s.Kernel.Host {
+		rows = append(rows, []string{"host", needLine(n)})
+	}
+	for _, n := range s.Kernel.Features {
+		rows = append(rows, []string{"feature", needLine(n)})
+	}
+	for _, p := range s.Kernel.Pods {
+		rows = append(rows, []string{"pod", fmt.Sprintf("%s on %s: %s", p.Name, orDash(p.Interface), s.Pods[p.Name])})
+	}
+	for _, m := range s.Kernel.Maps {
+		rows = append(rows, []string{"map", fmt.Sprintf("%s: %d of %d, %d written", m.Name, m.Entries, m.Max, s.Writes[m.Name])})
+	}
+	rows = append(rows, []string{"flows", fmt.Sprintf("%d seen, lost: %d in the kernel, %d of the access log", s.Flows.Seen, s.Flows.LostKernel, s.Flows.LostAccessLog)})
+	for _, r := range s.Feed.Rejected {
+		rows = append(rows, []string{"rejected", fmt.Sprintf("%s %s: %s", r.Type, r.Name, r.Detail)})
+	}
+	return tabulate(w, []string{"what", "state"}, rows)
+}
+
+func envoyLine(s *agent.Status) string {
+	if s.Proxy == nil {
+		return "unknown: " + s.ProxyError
+	}
+	e := s.Proxy.Envoy
+	if e.PID == 0 {
+		return e.State
+	}
+	line := fmt.Sprintf("%s, pid %d, %s", e.State, e.PID, e.Version)
+	if !e.Connected {
+		line += ", not connected"
+	}
+	return line
+}
+
+func attachedLine(a datapath.Attached) string {
+	return fmt.Sprintf("%s: %s", a.Name, strings.Join(a.Programs, ", "))
+}
+
+func needLine(n datapath.Need) string {
+	if n.OK {
+		return n.Name + ": there"
+	}
+	return n.Name + ": missing: " + n.Detail
+}
+
+func observeCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "observe",
+		Short: "Print flows: who asked whom for what, what became of it, what decided",
+		Args:  noArgs,
+	}
+	t, out := targetFlags(c), outputFlag(c)
+	follow := c.Flags().BoolP("follow", "f", false, "go on as flows come")
+	last := c.Flags().Int("last", 20, "flows of the past to start with")
+	var filter flowFilter
+	c.Flags().StringVar(&filter.pod, "pod", "", "only flows from or to pods whose ns/name contains this")
+	c.Flags().StringVar(&filter.verdict, "verdict", "", "only forwarded, redirected, dropped or denied")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		runs, err := t.runs()
+		if err != nil {
+			return err
+		}
+		return observe(c.Context(), c.OutOrStdout(), runs, *last, *follow, filter, *out)
+	}
+	return c
+}
+
+type flowFilter struct{ pod, verdict string }
+
+func (f flowFilter) wants(flow hubble.Flow) bool {
+	if f.verdict != "" && flow.Verdict != f.verdict {
+		return false
+	}
+	return f.pod == "" || strings.Contains(flow.Source.Pod, f.pod) || strings.Contains(flow.Destination.Pod, f.pod)
+}
+
+// observe prints the flows of several nodes in one stream.
+func observe(ctx context.Context, w io.Writer, runs []string, last int, follow bool, filter flowFilter, out format) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	flows := make(chan hubble.Flow)
+	errs := make(chan error, len(runs))
+	for _, dir := range runs {
+		go func() {
+			errs <- agent.NewClient(dir+"/"+agent.Socket).Flows(ctx, last, follow, func(f hubble.Flow) error {
+				select {
+				case flows <- f:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
+		}()
+	}
+	var failed []error
+	for running := len(runs); running > 0; {
+		select {
+		case f := <-flows:
+			if filter.wants(f) {
+				if err := printFlow(w, f, out); err != nil {
+					return err
+				}
+			}
+		case err := <-errs:
+			running--
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func printFlow(w io.Writer, f hubble.Flow, out format) error {
+	if out != "table" {
+		return out.print(w, f, nil)
+	}
+	to := f.Destination.Name()
+	if f.Service != "" {
+		to = f.Service
+	}
+	if f.Upstream.IsValid() {
+		to += " at " + f.Upstream.String()
+	}
+	from := f.Source.Name()
+	if f.Process != "" {
+		from = f.Process
+	}
+	line := fmt.Sprintf("%s %-10s %-8s %s -> %s", f.Time.Format("15:04:05.000"), f.Verdict, f.Node, from, to)
+	if f.HTTP != nil {
+		line += fmt.Sprintf(" %s %s%s %d %s", f.HTTP.Method, f.HTTP.Authority, f.HTTP.Path, f.HTTP.Status, f.HTTP.Duration)
+	} else {
+		line += fmt.Sprintf(" %s %s", f.Protocol, f.Direction)
+	}
+	if f.Reason != "" {
+		line += " (" + f.Reason + ")"
+	}
+	if len(f.DecidedBy) > 0 {
+		line += " by " + strings.Join(f.DecidedBy, "; ")
+	}
+	_, err := fmt.Fprintln(w, line)
+	return err
+}
+

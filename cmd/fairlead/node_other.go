@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package main
+
+import "github.com/spf13/cobra"
+
+// nodeCommands need Linux; elsewhere there are the offline commands alone.
+func nodeCommands() []*cobra.Command { return nil }
