@@ -18,6 +18,7 @@ import (
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/translators/host"
+	"fairlead.io/fairlead/translators/istio"
 	"fairlead.io/fairlead/translators/kubernetes"
 	"fairlead.io/fairlead/translators/objects"
 	"fairlead.io/fairlead/translators/smi"
@@ -25,16 +26,19 @@ import (
 
 func newHost() (*incr.Store, *host.Host) {
 	s := incr.New()
-	return s, host.New(s, kubernetes.New(kubernetes.Options{}), smi.New(smi.Options{}))
+	i, err := istio.New(istio.Options{})
+	if err != nil {
+		panic(err) // the newest version is known
+	}
+	return s, host.New(s, kubernetes.New(kubernetes.Options{}), i, smi.New(smi.Options{}))
 }
 
-// pool is every object of SMI's and Kubernetes' cases, one list per name: its
-// versions.
+// pool is every object of the translators' cases, one list per name: its versions.
 func pool(t *testing.T) [][]*objects.Object {
 	t.Helper()
 	_, h := newHost()
 	versions := map[objects.Ref][]*objects.Object{}
-	for _, folder := range []string{"smi", "kubernetes"} {
+	for _, folder := range []string{"istio", "smi", "kubernetes"} {
 		files, err := filepath.Glob("../" + folder + "/testdata/*.txtar")
 		if err != nil || len(files) == 0 {
 			t.Fatalf("no cases of %s: %v", folder, err)
@@ -44,9 +48,14 @@ func pool(t *testing.T) [][]*objects.Object {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b := objects.Decode(h.Registry(), objects.Input{Name: filepath.Base(file), Data: ar.Files[0].Data})
-			for _, o := range b.Objects {
-				versions[o.Ref()] = append(versions[o.Ref()], o)
+			for _, f := range ar.Files {
+				if !strings.HasSuffix(f.Name, ".yaml") {
+					continue
+				}
+				b := objects.Decode(h.Registry(), objects.Input{Name: filepath.Base(file), Data: f.Data})
+				for _, o := range b.Objects {
+					versions[o.Ref()] = append(versions[o.Ref()], o)
+				}
 			}
 		}
 	}
@@ -61,7 +70,8 @@ func pool(t *testing.T) [][]*objects.Object {
 }
 
 var derived = []incr.Table{translators.Namespaces, translators.Nodes, translators.Services, translators.Endpoints,
-	translators.Workloads, translators.Routes(smi.Plane), translators.Authz(smi.Plane), translators.Diagnostics}
+	translators.Workloads, translators.Routes(istio.Plane), translators.Authz(istio.Plane),
+	translators.Routes(smi.Plane), translators.Authz(smi.Plane), translators.Diagnostics}
 
 // dump prints every derived row with the sources that its bytes leave out.
 func dump(s *incr.Store) []string {
