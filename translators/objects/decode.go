@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -31,9 +32,23 @@ type Batch struct {
 	// among them with Invalid set and what could be decoded in Value.
 	Objects     []*Object
 	Diagnostics []model.Diagnostic
-	// Broken names inputs with a part that gave no object at all. What is missing
-	// from them may be in that part.
+	// Broken names inputs, and folders, with a part that gave no object at all. What
+	// is missing from them may be in that part.
 	Broken map[string]bool
+}
+
+// broken reports whether the input, or a folder above it, is broken.
+func (b *Batch) broken(input string) bool {
+	for {
+		if b.Broken[input] {
+			return true
+		}
+		parent := filepath.Dir(input)
+		if parent == input {
+			return false
+		}
+		input = parent
+	}
 }
 
 // Decode reads objects from inputs.

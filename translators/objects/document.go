@@ -104,12 +104,14 @@ func (d *document) parse() error {
 	case errors.Is(err, io.EOF):
 		return nil // comments alone
 	case err != nil:
-		m := yamlLine.FindStringSubmatch(err.Error())
-		at := 1
-		if m != nil && m[1] != "" {
-			at, _ = strconv.Atoi(m[1]) // digits by the expression
+		at, msg := 1, err.Error()
+		if m := yamlLine.FindStringSubmatch(msg); m != nil {
+			msg = msg[len(m[0]):]
+			if m[1] != "" {
+				at, _ = strconv.Atoi(m[1]) // digits by the expression
+			}
 		}
-		return &syntaxError{at, strings.TrimPrefix(err.Error(), strings.Join(m[:min(len(m), 1)], ""))}
+		return &syntaxError{at, msg}
 	}
 	if len(n.Content) == 1 && n.Content[0].Tag != "!!null" {
 		d.node = n.Content[0]

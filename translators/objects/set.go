@@ -55,7 +55,7 @@ func (s *Set) Replace(b *Batch) ([]Change, []model.Diagnostic) {
 		next[o.Ref()] = o
 	}
 	for ref, old := range s.current {
-		if next[ref] == nil && b.Broken[old.origin] {
+		if next[ref] == nil && b.broken(old.origin) {
 			diags = append(diags, kept(old, old, "its file can no longer be read whole; the last version stays in use"))
 			next[ref] = old
 		}

@@ -4,6 +4,7 @@ package objects
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 
@@ -98,5 +99,16 @@ func TestOrderIsPerInput(t *testing.T) {
 	load(testGroup("a", "x"))
 	if n := load(testGroup("a", "x") + "---\n" + testGroup("c", "x")); n != 1 {
 		t.Errorf("%d changes, want the new object alone", n)
+	}
+}
+
+// A folder that cannot be listed has lost nothing yet.
+func TestUnreadableFolder(t *testing.T) {
+	s := NewSet(noCalls)
+	in := func(name string) Input { return Input{Name: name, Data: []byte(testGroup(name[len(name)-1:], "x"))} }
+	s.Replace(Decode(testRegistry(), in("dir/sub/a"), in("dir/b"), in("dirt/c"), in("d")))
+	s.Replace(Decode(testRegistry(), Input{Name: "dir", Err: os.ErrPermission}))
+	if d := cmp.Diff([]string{"a x false", "b x false"}, inUse(s)); d != "" {
+		t.Error(d)
 	}
 }
