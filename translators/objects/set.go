@@ -43,6 +43,10 @@ func (s *Set) Replace(b *Batch) ([]Change, []model.Diagnostic) {
 	next := make(map[Ref]*Object, len(b.Objects))
 	for _, o := range b.Objects {
 		old := s.current[o.Ref()]
+		if old == o { // in use as it is, so it was judged before
+			next[o.Ref()] = o
+			continue
+		}
 		found := s.validate(o)
 		if !o.Invalid && slices.ContainsFunc(found, model.Diagnostic.IsError) {
 			o = o.invalid()
