@@ -39,8 +39,8 @@ type host struct {
 
 func newHost(stateDir string) *host { return &host{file: filepath.Join(stateDir, "host.json")} }
 
-// need is one thing that the host gets.
-type need struct {
+// hostNeed is one thing that the host gets.
+type hostNeed struct {
 	name   string
 	check  func() (Need, error)
 	ensure func() error
@@ -68,12 +68,12 @@ func hasIPv6() bool {
 	return err == nil
 }
 
-func (h *host) needs() []need {
+func (h *host) needs() []hostNeed {
 	families := []int{unix.AF_INET}
 	if hasIPv6() {
 		families = append(families, unix.AF_INET6)
 	}
-	var out []need
+	var out []hostNeed
 	for _, f := range families {
 		out = append(out, ruleNeed(f), routeNeed(f))
 	}
@@ -148,7 +148,7 @@ func proxyRule(family int) *netlink.Rule {
 	return r
 }
 
-func ruleNeed(family int) need {
+func ruleNeed(family int) hostNeed {
 	check := func() (Need, error) {
 		rules, err := netlink.RuleList(family)
 		if err != nil {
@@ -161,7 +161,7 @@ func ruleNeed(family int) need {
 		}
 		return Need{Detail: "fwmark 0x200/0xf00 lookup 100 is missing"}, nil
 	}
-	return need{
+	return hostNeed{
 		name:   familyName(family) + " rule",
 		check:  check,
 		ensure: func() error { return netlink.RuleAdd(proxyRule(family)) },
@@ -184,7 +184,7 @@ func proxyRoute(family int) (*netlink.Route, error) {
 	}, nil
 }
 
-func routeNeed(family int) need {
+func routeNeed(family int) hostNeed {
 	check := func() (Need, error) {
 		want, err := proxyRoute(family)
 		if err != nil {
@@ -202,7 +202,7 @@ func routeNeed(family int) need {
 		}
 		return Need{Detail: "local default dev lo table 100 is missing"}, nil
 	}
-	return need{
+	return hostNeed{
 		name:  familyName(family) + " route",
 		check: check,
 		ensure: func() error {
@@ -238,13 +238,13 @@ func ignore(err, nothing error) error {
 	return err
 }
 
-func (h *host) sysctlNeed(s sysctl) need {
+func (h *host) sysctlNeed(s sysctl) hostNeed {
 	path := filepath.Join("/proc/sys", s.name)
 	current := func() (string, error) {
 		b, err := os.ReadFile(path)
 		return strings.TrimSpace(string(b)), err
 	}
-	return need{
+	return hostNeed{
 		name: "sysctl " + strings.ReplaceAll(s.name, "/", "."),
 		check: func() (Need, error) {
 			v, err := current()

@@ -17,8 +17,8 @@ const notrackTable = "fairlead"
 // notrackNeed exempts packets for the proxy from connection tracking: the node's
 // own address translation would otherwise rewrite a packet after its socket was
 // chosen, and the connection would be reset.
-func notrackNeed() need {
-	return need{
+func notrackNeed() hostNeed {
+	return hostNeed{
 		name:   "nftables table " + notrackTable,
 		check:  checkNotrack,
 		ensure: addNotrack,

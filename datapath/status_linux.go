@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -101,16 +102,22 @@ const countBatch = 1024
 
 func countEntries(m *ebpf.Map) (int, error) {
 	var cursor ebpf.MapBatchCursor
-	keys, values := make([]byte, countBatch*m.KeySize()), make([]byte, countBatch*m.ValueSize())
+	keys, values := slotsFor(m.KeySize()), slotsFor(m.ValueSize())
 	total := 0
 	for {
 		n, err := m.BatchLookup(&cursor, keys, values, nil)
 		total += n
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
+		if errors.Is(err, ebpf.ErrKeyNotExist) { // that was the last batch
 			return total, nil
 		}
 		if err != nil {
 			return 0, err
 		}
 	}
+}
+
+// slotsFor makes room for a batch of things of a size that is known only now.
+func slotsFor(size uint32) any {
+	one := reflect.ArrayOf(int(size), reflect.TypeFor[byte]())
+	return reflect.MakeSlice(reflect.SliceOf(one), countBatch, countBatch).Interface()
 }
