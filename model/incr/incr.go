@@ -60,7 +60,7 @@ type query struct {
 
 type table struct {
 	rows      map[string]any
-	producers map[string]map[string]any // row key -> producer -> value (derived tables)
+	producers map[string]*producers // by row key (derived tables)
 	indexes   map[string]*index
 }
 
@@ -87,7 +87,7 @@ func New() *Store {
 func (s *Store) table(t Table) *table {
 	tb := s.tables[t]
 	if tb == nil {
-		tb = &table{rows: map[string]any{}, producers: map[string]map[string]any{}, indexes: map[string]*index{}}
+		tb = &table{rows: map[string]any{}, producers: map[string]*producers{}, indexes: map[string]*index{}}
 		s.tables[t] = tb
 	}
 	return tb
@@ -305,28 +305,24 @@ func (s *Store) compute(i int, st *stage, key string) {
 func (s *Store) produce(t Table, key, producer string, value any) {
 	tb := s.table(t)
 	ps := tb.producers[key]
-	if value == nil {
-		delete(ps, producer)
-	} else {
+	switch {
+	case value == nil && ps != nil:
+		ps.remove(producer)
+	case value != nil:
 		if ps == nil {
-			ps = map[string]any{}
+			ps = newProducers()
 			tb.producers[key] = ps
 		}
-		ps[producer] = value
+		ps.set(producer, value)
 	}
-	if len(ps) == 0 {
+	if ps == nil || len(ps.values) == 0 {
 		delete(tb.producers, key)
 		s.write(t, key, nil, false)
 		return
 	}
-	first := ""
-	for p := range ps {
-		if first == "" || p < first {
-			first = p
-		}
-	}
-	if had, ok := tb.rows[key]; !ok || !reflect.DeepEqual(had, ps[first]) {
-		s.write(t, key, ps[first], true)
+	now := ps.first()
+	if had, ok := tb.rows[key]; !ok || !reflect.DeepEqual(had, now) {
+		s.write(t, key, now, true)
 	}
 }
 
