@@ -115,7 +115,7 @@ func loadBalancer(n *notes, field string, lb *networking.LoadBalancerSettings) {
 	refuseSet(n, field, lb, "simple")
 	switch lb.GetSimple() {
 	case networking.LoadBalancerSettings_UNSPECIFIED, networking.LoadBalancerSettings_LEAST_REQUEST,
-		networking.LoadBalancerSettings_LEAST_CONN: //nolint:staticcheck // still read
+		networking.LoadBalancerSettings_LEAST_CONN: // deprecated, still read
 	default:
 		n.refused(field+".simple", "unsupported-field", model.Degrades,
 			fmt.Sprintf("load balancing is LEAST_REQUEST; %s is not supported", lb.GetSimple()), "")

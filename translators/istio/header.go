@@ -61,7 +61,7 @@ func (h *httpTranslation) edit(field string, in *networking.Headers_HeaderOperat
 		authority = added // what is set beats what is added
 	}
 	for i, name := range in.GetRemove() {
-		if strings.HasPrefix(name, ":") || s == requestSide && isAuthority(name) {
+		if strings.HasPrefix(name, ":") || isAuthority(name) {
 			h.n.surprising(at(field+".remove", i), "not-removable", "Istio never removes the host or a pseudo header; nor is it here", "remove the entry")
 			continue
 		}

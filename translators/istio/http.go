@@ -68,7 +68,7 @@ func (h *httpTranslation) action(field string, in *networking.HTTPRoute, client 
 			"write the delegate's routes here")
 		return model.Route{Direct: &model.Direct{Status: invalidStatus}}
 	case in.GetDirectResponse() != nil:
-		out.Direct = direct(in.GetDirectResponse())
+		out.Direct = h.direct(field+".directResponse", in.GetDirectResponse())
 		h.notForwarded(field, in)
 	default:
 		out.Backends = h.split(field+".route", in.GetRoute(), client)
@@ -99,7 +99,7 @@ func (h *httpTranslation) notForwarded(field string, in *networking.HTTPRoute) {
 		"mirrors":          len(in.GetMirrors()) > 0,
 		"headers.request":  in.GetHeaders().GetRequest() != nil,
 		"mirrorPercentage": in.GetMirrorPercentage() != nil,
-		"mirrorPercent":    in.GetMirrorPercent() != nil, //nolint:staticcheck // still read
+		"mirrorPercent":    in.GetMirrorPercent() != nil, // deprecated, still read
 	} {
 		if set {
 			h.n.surprising(field+"."+name, "not-forwarded", "a route that answers by itself forwards nothing: the field has no effect", "remove it")
@@ -118,10 +118,17 @@ func (h *httpTranslation) unsupported(field string, in *networking.HTTPRoute) {
 	}
 }
 
-func direct(in *networking.HTTPDirectResponse) *model.Direct {
+// maxBody is how many bytes Envoy takes for an answer of its own.
+const maxBody = 4096
+
+func (h *httpTranslation) direct(field string, in *networking.HTTPDirectResponse) *model.Direct {
 	d := &model.Direct{Status: in.GetStatus(), Body: in.GetBody().GetString_()}
 	if b := in.GetBody().GetBytes(); len(b) > 0 {
 		d.Body = string(b)
+	}
+	if len(d.Body) > maxBody {
+		h.n.refused(field+".body", "body-too-long", model.Degrades, fmt.Sprintf("a body has at most %d bytes: the answer has none", maxBody), "let a service answer")
+		d.Body = ""
 	}
 	return d
 }
@@ -171,8 +178,8 @@ func (h *httpTranslation) mirrors(field string, in *networking.HTTPRoute, client
 		switch {
 		case in.GetMirrorPercentage() != nil:
 			share = perMillion(in.GetMirrorPercentage())
-		case in.GetMirrorPercent() != nil: //nolint:staticcheck // still read
-			share = in.GetMirrorPercent().GetValue() * perPercent //nolint:staticcheck // still read
+		case in.GetMirrorPercent() != nil: // deprecated, still read
+			share = in.GetMirrorPercent().GetValue() * perPercent // deprecated, still read
 		}
 		add(field+".mirror", d, share)
 	}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	clientsecurity "istio.io/client-go/pkg/apis/security/v1"
+
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/translators/objects"
@@ -156,6 +158,10 @@ func (t *Translator) Validate(o *objects.Object) []model.Diagnostic {
 		t.validateDestinationRule(n, destinationRuleSpec(o))
 	case authorizationPolicyKind:
 		validateAuthorizationPolicy(n, authorizationPolicySpec(o))
+	case requestAuthenticationKind:
+		if v, ok := o.Value.(*clientsecurity.RequestAuthentication); ok {
+			validateRequestAuthentication(n, &v.Spec)
+		}
 	}
 	return sortDiagnostics(n.list)
 }

@@ -18,13 +18,24 @@ import (
 	"fairlead.io/fairlead/model"
 )
 
-// maxRegex bounds an expression; Envoy's compiled form grows with it.
-const maxRegex = 1024
+const (
+	// maxRegex bounds an expression; Envoy's compiled form grows with it.
+	maxRegex = 1024
+	// maxHeader is how many bytes Envoy takes for the name or the value of a header
+	// that it sets.
+	maxHeader = 16384
+	// maxParameter is how many it takes for the name of a query parameter.
+	maxParameter = 1024
+)
+
+// retryConditions are the words that Istio accepts; Envoy knows them all.
+var retryConditions = strings.Fields(`5xx gateway-error reset reset-before-request connect-failure retriable-4xx
+	refused-stream retriable-status-codes retriable-headers envoy-ratelimited
+	cancelled deadline-exceeded internal resource-exhausted unavailable`)
 
 var (
-	hostPattern    = regexp.MustCompile(`^(\*|\*?[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?|\*[-.][-.a-zA-Z0-9]*|[a-fA-F0-9:.]+)(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*\.?$`)
-	headerPattern  = regexp.MustCompile("^:?[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
-	retryOnPattern = regexp.MustCompile(`^[a-z0-9-]+$`)
+	hostPattern   = regexp.MustCompile(`^(\*|\*?[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?|\*[-.][-.a-zA-Z0-9]*|[a-fA-F0-9:.]+)(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*\.?$`)
+	headerPattern = regexp.MustCompile("^:?[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 )
 
 func (t *Translator) validateVirtualService(n *notes, vs *networking.VirtualService) {
@@ -167,6 +178,8 @@ func validateMatch(n *notes, field string, m *networking.HTTPMatchRequest) {
 				n.invalid(f, "an empty name")
 			case headers && !strings.HasPrefix(name, "@") && !headerPattern.MatchString(name):
 				n.invalid(f, "%q is not the name of a header", name)
+			case len(name) > maxParameter:
+				n.invalid(f, "a name has at most %d bytes", maxParameter)
 			}
 			validateStringMatch(n, f, in[name], false)
 		}
@@ -220,8 +233,10 @@ func validateHeaders(n *notes, field string, h *networking.Headers) {
 				case strings.HasPrefix(name, ":") && (s == responseSide || name != authorityHeader),
 					s == responseSide && strings.EqualFold(name, "host"):
 					n.invalid(f, "%s cannot be changed", name)
-				case strings.ContainsAny(op.values[name], "\r\n\x00"):
+				case !visible(op.values[name]):
 					n.invalid(f, "the value has a control character")
+				case len(name) > maxHeader || len(op.values[name]) > maxHeader:
+					n.invalid(f, "a header has at most %d bytes", maxHeader)
 				}
 			}
 		}
@@ -242,6 +257,11 @@ func validateRewrite(n *notes, field string, r *networking.HTTPRoute) {
 	}
 	field += ".rewrite"
 	re := rw.GetUriRegexRewrite()
+	for name, value := range map[string]string{"uri": rw.GetUri(), "authority": rw.GetAuthority(), "uriRegexRewrite.rewrite": re.GetRewrite()} {
+		if !visible(value) || len(value) > maxHeader {
+			n.invalid(field+"."+name, "it has a control character, or more than %d bytes", maxHeader)
+		}
+	}
 	switch {
 	case rw.GetUri() == "" && rw.GetAuthority() == "" && re == nil:
 		n.invalid(field, "a rewrite needs uri, uriRegexRewrite or authority")
@@ -263,6 +283,11 @@ func validateRewrite(n *notes, field string, r *networking.HTTPRoute) {
 			n.invalid(field+".authority", "headers.request.set sets %s too", name)
 		}
 	}
+}
+
+// visible reports whether a header can carry the text.
+func visible(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
 }
 
 var reference = regexp.MustCompile(`\\(.?)`)
@@ -295,7 +320,7 @@ func validateRetries(n *notes, field string, r *networking.HTTPRetry) {
 	validateDuration(n, field+".perTryTimeout", r.GetPerTryTimeout())
 	validateDuration(n, field+".backoff", r.GetBackoff())
 	for _, part := range retryOnParts(r.GetRetryOn()) {
-		if code, err := strconv.Atoi(part); !retryOnPattern.MatchString(part) || err == nil && http.StatusText(code) == "" {
+		if code, err := strconv.Atoi(part); !slices.Contains(retryConditions, part) && (err != nil || http.StatusText(code) == "") {
 			n.invalid(field+".retryOn", "%q is neither a condition nor a status", part)
 		}
 	}
@@ -309,7 +334,7 @@ func validateMirrors(n *notes, field string, r *networking.HTTPRoute) {
 		}
 	}
 	validatePercent(n, field+".mirrorPercentage.value", r.GetMirrorPercentage())
-	if p := r.GetMirrorPercent().GetValue(); p > 100 { //nolint:staticcheck // still read
+	if p := r.GetMirrorPercent().GetValue(); p > 100 { // deprecated, still read
 		n.invalid(field+".mirrorPercent", "%d is not between 0 and 100", p)
 	}
 	for i, m := range r.GetMirrors() {

@@ -5,6 +5,7 @@ package istio
 import (
 	"maps"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -140,34 +141,42 @@ func portWrong(s string) string {
 	return ""
 }
 
-// maxWildcards is how many Envoy takes in one template.
-const maxWildcards = 5
+// maxTemplate is how many bytes of a template Envoy takes, without the braces.
+const maxTemplate = 256
 
-// pathWrong checks templates: each wildcard is a whole segment, and nothing but
-// text follows a {**}.
+// templateText is what may stand between the slashes of a template.
+var templateText = regexp.MustCompile("^[A-Za-z0-9._~%!$&'()+,;:@=-]+$")
+
+// pathWrong checks templates: each wildcard is a whole segment, no wildcard follows a
+// {**}, and no segment but the last is empty. Envoy 1.40 does not reject a template
+// that breaks these rules: it aborts.
 func pathWrong(s string) string {
 	if !isTemplate(s) {
 		return wildcardWrong(s)
+	}
+	if len(s) > maxTemplate {
+		return "is longer than 256 bytes"
 	}
 	rest, ok := strings.CutPrefix(s, "/")
 	if !ok {
 		return "does not begin with a slash"
 	}
-	wildcards, open := 0, false
-	for _, seg := range strings.Split(rest, "/") {
+	open := false
+	segments := strings.Split(rest, "/")
+	for i, seg := range segments {
 		switch {
 		case seg == "{*}" || seg == "{**}":
-			wildcards++
 			if open {
 				return "has a wildcard after {**}"
 			}
 			open = seg == "{**}"
 		case strings.ContainsAny(seg, "{}*"):
 			return "has braces or * in a segment that is not {*} or {**} alone"
+		case seg == "" && i < len(segments)-1:
+			return "has an empty segment"
+		case seg != "" && !templateText.MatchString(seg):
+			return "has a character that a path cannot have as it stands"
 		}
-	}
-	if wildcards > maxWildcards {
-		return "has more than 5 wildcards"
 	}
 	return ""
 }
@@ -201,6 +210,39 @@ func validateCondition(n *notes, field string, c *security.Condition) {
 			if wrong := check(v); wrong != "" {
 				n.invalid(at(field+"."+name, i), "%q %s", v, wrong)
 			}
+		}
+	}
+}
+
+// validateRequestAuthentication checks the names of places where tokens are looked
+// for: what is denied there must be something that a request can have.
+func validateRequestAuthentication(n *notes, s *security.RequestAuthentication) {
+	header := func(field, name string) {
+		if !headerPattern.MatchString(name) || strings.HasPrefix(name, ":") {
+			n.invalid(field, "%q is not the name of a header", name)
+		}
+	}
+	short := func(field, name string) {
+		if name == "" || len(name) > maxParameter {
+			n.invalid(field, "a name has between 1 and %d bytes", maxParameter)
+		}
+	}
+	for i, r := range s.GetJwtRules() {
+		field := at("spec.jwtRules", i)
+		for j, h := range r.GetFromHeaders() {
+			header(at(field+".fromHeaders", j)+".name", h.GetName())
+		}
+		for j, p := range r.GetFromParams() {
+			short(at(field+".fromParams", j), p)
+		}
+		for j, c := range r.GetFromCookies() {
+			short(at(field+".fromCookies", j), c)
+		}
+		if h := r.GetOutputPayloadToHeader(); h != "" {
+			header(field+".outputPayloadToHeader", h)
+		}
+		for j, c := range r.GetOutputClaimToHeaders() {
+			header(at(field+".outputClaimToHeaders", j)+".header", c.GetHeader())
 		}
 	}
 }
