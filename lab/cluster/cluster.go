@@ -92,9 +92,12 @@ func Build(docs []Doc, o Options, s State) *Cluster {
 	b := &builder{options: o, state: s.clone(), noted: map[Note]bool{}}
 	b.read(docs)
 	b.services()
+	numbers := map[string]bool{}
 	for _, w := range b.workloads() {
 		b.expand(w)
+		numbers[w.object.Kind.Kind+" "+w.object.Key()] = true
 	}
+	maps.DeleteFunc(b.state.Numbers, func(k string, _ Numbers) bool { return !numbers[k] })
 	b.place()
 	b.files(docs)
 	keep := map[string]bool{}

@@ -22,7 +22,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the expected parts of testdata")
 
-var nodes = []string{"node1", "node2"}
+var nodes = []string{"node-1", "node-2"}
 
 // Each case has one or several steps: objects "N.yaml" are the whole of what the
 // user has at step N; "N.want" is what becomes of them, step on step. Files named

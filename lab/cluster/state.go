@@ -12,10 +12,17 @@ import (
 // State remembers what was given to whom, so that it stays. Its zero value is an
 // empty cluster's.
 type State struct {
-	Pods        map[string]Slot `json:"pods,omitempty"`     // by pod key
-	Services    map[string]int  `json:"services,omitempty"` // number, by service key
-	LastPod     map[string]int  `json:"lastPod,omitempty"`  // slot given last, by node
-	LastService int             `json:"lastService,omitempty"`
+	Pods        map[string]Slot    `json:"pods,omitempty"`     // by pod key
+	Numbers     map[string]Numbers `json:"numbers,omitempty"`  // by kind and key of a workload
+	Services    map[string]int     `json:"services,omitempty"` // number, by service key
+	LastPod     map[string]int     `json:"lastPod,omitempty"`  // slot given last, by node
+	LastService int                `json:"lastService,omitempty"`
+}
+
+// Numbers are those of a workload's pods, and the hash of their template.
+type Numbers struct {
+	Template string `json:"template"`
+	Pods     []int  `json:"pods"`
 }
 
 // Slot is a pod's place: a node and the last part of its addresses; 0 in the
@@ -26,9 +33,12 @@ type Slot struct {
 }
 
 func (s State) clone() State {
-	c := State{maps.Clone(s.Pods), maps.Clone(s.Services), maps.Clone(s.LastPod), s.LastService}
+	c := State{maps.Clone(s.Pods), maps.Clone(s.Numbers), maps.Clone(s.Services), maps.Clone(s.LastPod), s.LastService}
 	if c.Pods == nil {
 		c.Pods = map[string]Slot{}
+	}
+	if c.Numbers == nil {
+		c.Numbers = map[string]Numbers{}
 	}
 	if c.Services == nil {
 		c.Services = map[string]int{}

@@ -25,7 +25,7 @@ type workload struct {
 	template corev1.PodTemplateSpec
 	selector *metav1.LabelSelector // nil for a pod by itself
 	replicas int
-	name     func(i int) string
+	name     func(i int) string // nil: numbered, other numbers for another template
 	adjust   func(i int, pod *corev1.Pod)
 }
 
@@ -40,7 +40,7 @@ func (b *builder) workloads() []*workload {
 		case *appsv1.Deployment:
 			w = deployment(o, v)
 		case *appsv1.ReplicaSet:
-			w = replicaSet(o.Name, v.Spec.Template, v.Spec.Replicas, v.Spec.Selector)
+			w = replicaSet(o.Name, *v.Spec.Template.DeepCopy(), v.Spec.Replicas, v.Spec.Selector)
 		case *appsv1.StatefulSet:
 			w = statefulSet(o, v)
 		case *appsv1.DaemonSet:
@@ -70,22 +70,50 @@ func count(n *int32) int {
 
 func deployment(o *objects.Object, v *appsv1.Deployment) *workload {
 	t := *v.Spec.Template.DeepCopy()
-	b, err := json.Marshal(t)
-	if err != nil {
-		panic(fmt.Sprintf("marshal pod template of %s: %v", o.Key(), err)) // it came from JSON
-	}
-	hash := short(8, string(b))
-	if t.Labels == nil {
-		t.Labels = map[string]string{}
-	}
-	t.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = hash
+	hash := templateHash(t)
+	t.Labels = withLabel(t.Labels, appsv1.DefaultDeploymentUniqueLabelKey, hash)
 	return replicaSet(o.Name+"-"+hash, t, v.Spec.Replicas, v.Spec.Selector)
 }
 
-func replicaSet(prefix string, t corev1.PodTemplateSpec, replicas *int32, sel *metav1.LabelSelector) *workload {
+func replicaSet(name string, t corev1.PodTemplateSpec, replicas *int32, sel *metav1.LabelSelector) *workload {
 	return &workload{template: t, selector: sel, replicas: count(replicas),
-		name:   func(i int) string { return prefix + "-" + short(5, prefix, fmt.Sprint(i)) },
-		adjust: func(_ int, p *corev1.Pod) { own(p, "ReplicaSet", prefix) }}
+		adjust: func(_ int, p *corev1.Pod) { own(p, "ReplicaSet", name) }}
+}
+
+func templateHash(t corev1.PodTemplateSpec) string {
+	b, err := json.Marshal(t)
+	if err != nil {
+		panic(fmt.Sprintf("marshal pod template: %v", err)) // it came from JSON
+	}
+	return short(8, string(b))
+}
+
+// numbered names the pods of a workload: NAME-1, NAME-2, ... Pods of a changed
+// template take numbers that the old ones do not have.
+func (b *builder) numbered(w *workload) []string {
+	o := w.object
+	key, hash := o.Kind.Kind+" "+o.Key(), templateHash(w.template)
+	old := b.state.Numbers[key]
+	var have []int
+	if old.Template == hash {
+		have = old.Pods[:min(len(old.Pods), w.replicas)]
+	}
+	have = slices.Clone(have)
+	taken := func(n int) bool {
+		_, placed := b.state.Pods[fmt.Sprintf("%s/%s-%d", o.Namespace, o.Name, n)]
+		return placed || slices.Contains(have, n)
+	}
+	for n := 1; len(have) < w.replicas; n++ {
+		if !taken(n) {
+			have = append(have, n)
+		}
+	}
+	b.state.Numbers[key] = Numbers{hash, have}
+	out := make([]string, len(have))
+	for i, n := range have {
+		out[i] = fmt.Sprintf("%s-%d", o.Name, n)
+	}
+	return out
 }
 
 func statefulSet(o *objects.Object, v *appsv1.StatefulSet) *workload {
@@ -148,6 +176,10 @@ func (b *builder) expand(w *workload) {
 	owner := ""
 	if w.object.Kind != objects.PodKind {
 		owner = w.object.Name
+	}
+	if w.name == nil {
+		names := b.numbered(w)
+		w.name = func(i int) string { return names[i] }
 	}
 	for i := range w.replicas {
 		obj := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}}
