@@ -159,6 +159,12 @@ func TestLive(t *testing.T) {
 	}{
 		{"plain", testPlain},
 		{"balance", testBalance},
+		{"outbound", testOutbound},
+		{"capture comes and goes", testCaptureComesAndGoes},
+		{"inbound", testInbound},
+		{"policy", testPolicy},
+		{"probes", testProbes},
+		{"spoof", testSpoof},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.run(t, w.in(t)) }) {
 			t.Fatalf("the rest needs what %s has shown", c.name)

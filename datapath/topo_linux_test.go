@@ -201,8 +201,13 @@ func (n *network) plug(on, h *hostNet) {
 	n.route(h, inside, "169.254.1.1/32", "")
 	n.route(h, inside, "0.0.0.0/0", "169.254.1.1")
 	n.route(h, inside, "::/0", "fe80::1")
-	n.route(on, outside, h.v4.String()+"/32", "")
-	n.route(on, outside, h.v6.String()+"/128", "")
+	for _, a := range [][2]netip.Addr{{h.v4, on.v4}, {h.v6, on.v6}} {
+		// The node speaks to its pods under its own address, not under the gateway's.
+		check(n.t, on.link.RouteAdd(&netlink.Route{
+			LinkIndex: outside.Attrs().Index, Scope: netlink.SCOPE_LINK, Src: a[1].AsSlice(),
+			Dst: ipNet(netip.PrefixFrom(a[0], a[0].BitLen())),
+		}))
+	}
 }
 
 // unplug takes it away, as the end of a pod does.
