@@ -165,7 +165,7 @@ func ruleNeed(family int) hostNeed {
 		name:   familyName(family) + " rule",
 		check:  check,
 		ensure: func() error { return netlink.RuleAdd(proxyRule(family)) },
-		remove: func() error { return ignore(netlink.RuleDel(proxyRule(family)), unix.ENOENT) },
+		remove: func() error { return gone(netlink.RuleDel(proxyRule(family))) },
 	}
 }
 
@@ -217,7 +217,7 @@ func routeNeed(family int) hostNeed {
 			if err != nil {
 				return err
 			}
-			return ignore(netlink.RouteDel(r), unix.ESRCH)
+			return gone(netlink.RouteDel(r))
 		},
 	}
 }
@@ -230,9 +230,9 @@ func isDefault(n *net.IPNet) bool {
 	return ones == 0
 }
 
-// ignore drops an error that says that there is nothing to do.
-func ignore(err, nothing error) error {
-	if errors.Is(err, nothing) {
+// gone drops an error that says that there is nothing to remove.
+func gone(err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	return err

@@ -130,8 +130,11 @@ func (l *links) interfaceProgram(program string, ifindex int, name string) error
 func (l *links) cgroupProgram(program, cgroup string) error {
 	if old := l.open[program]; old != nil {
 		same, err := onCgroup(old, cgroup)
-		if err != nil || same {
-			return err
+		if err != nil {
+			return fmt.Errorf("attach %s to %s: %w", program, cgroup, err)
+		}
+		if same {
+			return nil
 		}
 		if err := l.remove(program); err != nil {
 			return err
@@ -150,11 +153,11 @@ func (l *links) cgroupProgram(program, cgroup string) error {
 func onCgroup(l link.Link, cgroup string) (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(cgroup, &st); err != nil {
-		return false, fmt.Errorf("find cgroup %s: %w", cgroup, err)
+		return false, fmt.Errorf("find cgroup: %w", err)
 	}
 	info, err := l.Info()
 	if err != nil {
-		return false, fmt.Errorf("read link on %s: %w", cgroup, err)
+		return false, fmt.Errorf("read link: %w", err)
 	}
 	c := info.Cgroup()
 	return c != nil && c.CgroupId == st.Ino, nil

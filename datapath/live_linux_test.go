@@ -28,8 +28,10 @@ const (
 // nodes. Each pod serves TCP and UDP on port 8080 under its name.
 type world struct {
 	*network
-	proc map[string]*process
-	plan map[string]Planned // by node
+	proc   map[string]*process
+	plan   map[string]Planned // by node
+	before Host               // node b before its datapath was opened
+	outer  *world             // of the whole test
 }
 
 func newWorld(t *testing.T) *world {
@@ -44,6 +46,7 @@ func newWorld(t *testing.T) *world {
 			call[None](w.proc[pod], "Listen", Server{Network: network + "6", Addr: "[::]:8080", Name: pod})
 		}
 	}
+	w.before = call[Host](w.proc["b"], "Host", w.hosts["b"].cgroup)
 	for _, node := range []string{"a", "b"} {
 		call[None](w.proc[node], "Open", w.options(node))
 		w.plan[node] = w.basePlan(node)
@@ -136,6 +139,8 @@ func (w *world) drops() string {
 
 func at(a netip.Addr, port uint16) string { return netip.AddrPortFrom(a, port).String() }
 
+func mustAddr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
 func addrOf(addrPort string) string { return netip.MustParseAddrPort(addrPort).Addr().Unmap().String() }
 
 // service is served by pods on port 8080.
@@ -165,6 +170,13 @@ func TestLive(t *testing.T) {
 		{"policy", testPolicy},
 		{"probes", testProbes},
 		{"spoof", testSpoof},
+		{"no writes", testNoWrites},
+		{"take over", testTakeOver},
+		{"pods come and go", testPodsComeAndGo},
+		{"pending", testPending},
+		{"others", testOthers},
+		{"repair", testRepair},
+		{"uninstall", testUninstall},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.run(t, w.in(t)) }) {
 			t.Fatalf("the rest needs what %s has shown", c.name)
@@ -175,6 +187,7 @@ func TestLive(t *testing.T) {
 // in reports to a subtest.
 func (w *world) in(t *testing.T) *world {
 	out := *w
+	out.outer = w
 	n := *w.network
 	n.t = t
 	out.network, out.proc = &n, map[string]*process{}
