@@ -47,6 +47,9 @@ func (c *ruleTranslation) condition(field string, w *security.Condition) (cond *
 		return addresses(model.OnSourceIP)
 	case key == attrRemoteIP:
 		c.remote(field+".key", true)
+		if c.relayed {
+			return nil, true
+		}
 		return addresses(model.OnSourceIP)
 	case key == attrSourceNamespace:
 		return identity(namespace)

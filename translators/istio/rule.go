@@ -5,6 +5,7 @@ package istio
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,11 +21,45 @@ type ruleTranslation struct {
 	deny bool
 	// byAddress says that the diagnostic about identities was given.
 	byAddress bool
+	// relayed says that this variant is for requests that name another address.
+	relayed bool
 }
 
 // rule translates one rule. It gives several where a source restricts the identity
 // in more than one way, and none if the rule can match nothing.
+//
+// A rule about remote addresses is about the peer's own. A request that names another
+// one (see forwardedFor) may come from anywhere: it is not allowed by such a rule,
+// and one that denies has a variant that denies it.
 func (c *ruleTranslation) rule(field string, r *security.Rule) []model.AuthRule {
+	out := c.variant(field, r)
+	if c.deny && (remoteWhen(r) || slices.ContainsFunc(r.GetFrom(), remoteFrom)) {
+		relayed := &ruleTranslation{t: c.t, n: c.n, deny: true, byAddress: true, relayed: true}
+		out = append(out, relayed.variant(field, r)...)
+	}
+	return out
+}
+
+// forwardedFor is the header in which proxies name the address that they act for.
+const forwardedFor = "x-forwarded-for"
+
+func forwarded() model.Condition {
+	return model.Condition{Kind: model.OnHeader, Name: forwardedFor, Values: []model.StringMatch{{Kind: model.Present}}}
+}
+
+func notForwarded() model.Condition {
+	return model.Condition{Kind: model.OnHeader, Name: forwardedFor, NotValues: []model.StringMatch{{Kind: model.Present}}}
+}
+
+func remoteWhen(r *security.Rule) bool {
+	return slices.ContainsFunc(r.GetWhen(), func(w *security.Condition) bool { return w.GetKey() == attrRemoteIP })
+}
+
+func remoteFrom(f *security.Rule_From) bool {
+	return len(f.GetSource().GetRemoteIpBlocks())+len(f.GetSource().GetNotRemoteIpBlocks()) > 0
+}
+
+func (c *ruleTranslation) variant(field string, r *security.Rule) []model.AuthRule {
 	var when []model.Condition
 	for i, w := range r.GetWhen() {
 		cond, ok := c.condition(at(field+".when", i), w)
@@ -34,6 +69,11 @@ func (c *ruleTranslation) rule(field string, r *security.Rule) []model.AuthRule 
 		if cond != nil {
 			when = append(when, *cond)
 		}
+	}
+	if c.relayed {
+		when = append(when, forwarded())
+	} else if !c.deny && remoteWhen(r) {
+		when = append(when, notForwarded())
 	}
 	src := []model.Source{c.n.o.Source(Plane, field)}
 	add := func(out []model.AuthRule, from []model.Peer, more []model.Condition) []model.AuthRule {
@@ -46,6 +86,9 @@ func (c *ruleTranslation) rule(field string, r *security.Rule) []model.AuthRule 
 	var out []model.AuthRule
 	var simple []model.Peer
 	for i, f := range r.GetFrom() {
+		if c.relayed && !remoteFrom(f) && !remoteWhen(r) {
+			continue // the other variant has it
+		}
 		peer, more, ok := c.source(at(field+".from", i)+".source", f.GetSource())
 		switch {
 		case !ok:
@@ -93,14 +136,7 @@ func (c *ruleTranslation) source(field string, s *security.Source) (p model.Peer
 	identities("serviceAccounts", s.GetServiceAccounts(), s.GetNotServiceAccounts(), c.serviceAccount)
 	identities("trustDomains", s.GetTrustDomains(), s.GetNotTrustDomains(), trustDomain)
 	p.IPs, p.NotIPs = prefixes(s.GetIpBlocks()), prefixes(s.GetNotIpBlocks())
-	c.remote(field+".remoteIpBlocks", len(s.GetRemoteIpBlocks()) > 0)
-	c.remote(field+".notRemoteIpBlocks", len(s.GetNotRemoteIpBlocks()) > 0)
-	p.NotIPs = append(p.NotIPs, prefixes(s.GetNotRemoteIpBlocks())...)
-	if remote := prefixes(s.GetRemoteIpBlocks()); len(p.IPs) == 0 {
-		p.IPs = remote
-	} else if len(remote) > 0 {
-		more = append(more, model.Condition{Kind: model.OnSourceIP, Prefixes: remote})
-	}
+	more = append(more, c.remoteBlocks(field, s, &p)...)
 	known := c.token(field+".requestPrincipals", len(s.GetRequestPrincipals()) > 0)
 	known = c.token(field+".notRequestPrincipals", len(s.GetNotRequestPrincipals()) > 0) && known
 	return p, more, known
@@ -132,11 +168,38 @@ func (c *ruleTranslation) identityByAddress(field string) {
 		"there is no mutual TLS yet: a peer's identity is that of the workload at its address, and nothing is encrypted", "")
 }
 
+// remoteBlocks adds the conditions on remote addresses to those on the peer's.
+func (c *ruleTranslation) remoteBlocks(field string, s *security.Source, p *model.Peer) (more []model.Condition) {
+	remote, not := prefixes(s.GetRemoteIpBlocks()), prefixes(s.GetNotRemoteIpBlocks())
+	c.remote(field+".remoteIpBlocks", len(remote) > 0)
+	c.remote(field+".notRemoteIpBlocks", len(not) > 0)
+	if c.relayed || len(remote)+len(not) == 0 {
+		return nil
+	}
+	p.NotIPs = append(p.NotIPs, not...)
+	if len(p.IPs) == 0 {
+		p.IPs = remote
+	} else if len(remote) > 0 {
+		more = append(more, model.Condition{Kind: model.OnSourceIP, Prefixes: remote})
+	}
+	if !c.deny {
+		more = append(more, notForwarded())
+	}
+	return more
+}
+
 // remote says whose address is compared.
 func (c *ruleTranslation) remote(field string, set bool) {
-	if set {
-		c.n.approximated(field, "remote-is-peer", model.Degrades,
-			"no proxy in front is trusted, so X-Forwarded-For is not read: the peer's own address is compared", "write ipBlocks, or source.ip, if that is meant")
+	if !set {
+		return
+	}
+	const advice = "write ipBlocks, or source.ip, if the peer's address is meant"
+	if c.deny {
+		c.n.approximated(field, "remote-is-peer", model.Narrows,
+			"no proxy in front is trusted: the peer's own address is compared; a request with X-Forwarded-For may come from elsewhere and is denied, as is a connection that is not HTTP", advice)
+	} else {
+		c.n.approximated(field, "remote-is-peer", model.Narrows,
+			"no proxy in front is trusted: the peer's own address is compared; a request with X-Forwarded-For may come from elsewhere and is not allowed by it, nor is a connection that is not HTTP", advice)
 	}
 }
 
