@@ -47,6 +47,9 @@ type Namespace struct {
 type Node struct {
 	Name      string       `json:"name"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// PodRanges are where its pods' addresses come from; sorted. An address in them
+	// that no known pod has is a pod that is not known yet.
+	PodRanges []netip.Prefix `json:"podRanges,omitempty"`
 	// Managed says that a Fairlead agent runs there, so that its kernel keeps its
 	// pods from using addresses and ports that are not theirs.
 	Managed bool `json:"managed,omitempty"`

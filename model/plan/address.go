@@ -27,12 +27,10 @@ func (b *builder) addressStage() incr.Stage {
 			case "node":
 				return nodeAddresses(r, k)
 			}
-			p, ok := r.Get(cidrs, k).(netip.Prefix)
-			if !ok {
-				return nil
+			if p, ok := r.Get(cidrs, k).(netip.Prefix); ok {
+				return prefixRows(r, p)
 			}
-			c, rows := classOf(r, "", p)
-			return append(rows, incr.Row{Table: Prefixes, Key: k, Value: &Prefix{Prefix: p, Class: c}})
+			return nil
 		}}
 }
 
@@ -62,23 +60,43 @@ func nodeAddresses(r *incr.Reader, key string) []incr.Row {
 		out = append(out, rows...)
 		out = append(out, incr.Row{Table: Addresses, Key: a.String(), Value: &Address{Addr: a, Class: c, Node: true}})
 	}
+	for _, p := range n.PodRanges {
+		out = append(out, prefixRows(r, p)...)
+	}
 	return unique(out)
+}
+
+// prefixRows gives a prefix a class. Inside a node's pod range it stands for the
+// pods there that are not known yet.
+func prefixRows(r *incr.Reader, p netip.Prefix) []incr.Row {
+	unassigned := false
+	for _, row := range r.All(nodes) {
+		for _, of := range row.Value.(*model.Node).PodRanges {
+			unassigned = unassigned || of.Bits() <= p.Bits() && of.Contains(p.Addr())
+		}
+	}
+	c, rows := class(r, "", p, unassigned)
+	return append(rows, incr.Row{Table: Prefixes, Key: p.String(), Value: &Prefix{Prefix: p, Class: c}})
 }
 
 // classOf is the class of sources with that identity in (or at) a prefix, and the
 // row that describes it; 0 and none for sources that nothing tells apart.
 func classOf(r *incr.Reader, identity string, at netip.Prefix) (uint64, []incr.Row) {
+	return class(r, identity, at, false)
+}
+
+func class(r *incr.Reader, identity string, at netip.Prefix, unassigned bool) (uint64, []incr.Row) {
 	var in []netip.Prefix
 	for _, row := range r.All(cidrs) {
 		if p := row.Value.(netip.Prefix); p.Bits() <= at.Bits() && p.Contains(at.Addr()) {
 			in = append(in, p)
 		}
 	}
-	if identity == "" && len(in) == 0 {
+	if identity == "" && len(in) == 0 && !unassigned {
 		return 0, nil
 	}
 	slices.SortFunc(in, comparePrefixes)
-	c := &Class{Identity: identity, Prefixes: in}
+	c := &Class{Identity: identity, Prefixes: in, Unassigned: unassigned}
 	c.ID = model.ID(c)
 	return c.ID, []incr.Row{{Table: Classes, Key: fmt.Sprintf("%016x", c.ID), Value: c}}
 }

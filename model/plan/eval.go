@@ -160,6 +160,9 @@ func (g *Governed) verdict(c *Class, port uint16, proto model.Protocol, http boo
 	if http {
 		refuse = Refuse
 	}
+	if c.Unassigned {
+		return Deny, 0
+	}
 	needs := false
 	for _, r := range g.Deny {
 		switch (question{c, port, proto, http, true}).rule(r) {

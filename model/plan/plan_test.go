@@ -181,6 +181,32 @@ func TestPrefixesMakeClasses(t *testing.T) {
 	}
 }
 
+// A pod that has started before its address is known here must not pass for a
+// stranger whom no rule names.
+func TestUnknownPodsAreNotLetIn(t *testing.T) {
+	n := node("n2", "10.240.0.2")
+	n.value.(*model.Node).PodRanges = []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}
+	deny := input{"authz/red", "d", &model.Authorization{Deny: true, Target: model.Target{Namespace: "shop", Labels: map[string]string{"app": "web"}},
+		Rules: []model.AuthRule{from("other")}}}
+	s := store(append(world(), n, deny)...)
+	p, _ := s.Get(plan.Prefixes, "10.244.2.0/24").(*plan.Prefix)
+	if p == nil {
+		t.Fatal("the pod range has no class")
+	}
+	for _, r := range s.Rows(plan.Verdicts) {
+		v := r.Value.(*plan.Verdict)
+		if v.Any && v.Action != plan.Allow {
+			t.Errorf("a stranger from outside is refused: %+v", v)
+		}
+		if !v.Any && v.Class == p.Class && v.Action != plan.Deny {
+			t.Errorf("an unknown pod is let in: %+v", v)
+		}
+	}
+	if !slices.Contains(actions(s), " 8080TCP deny") {
+		t.Errorf("verdicts = %q", actions(s))
+	}
+}
+
 func TestEveryGoverningPlaneMustAllow(t *testing.T) {
 	rows := append(world(), allow("p", model.Target{Namespace: "shop", Labels: map[string]string{"app": "web"}}, from("client")))
 	blue := func(rules ...model.AuthRule) input {

@@ -151,6 +151,9 @@ type Class struct {
 	ID       uint64         `json:"id"` // 0 is everything that is in no other class
 	Identity string         `json:"identity,omitempty"`
 	Prefixes []netip.Prefix `json:"prefixes,omitempty"` // all that contain it, sorted
+	// Unassigned: a pod's address that no known pod has. Nobody can say what it may
+	// do, so no governed pod lets it in.
+	Unassigned bool `json:"unassigned,omitempty"`
 }
 
 // Address tells the kernel whose an address is.

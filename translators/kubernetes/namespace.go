@@ -3,6 +3,7 @@
 package kubernetes
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -74,6 +75,31 @@ func capture(o *objects.Object, rep *report) (on, said bool) {
 	return false, false
 }
 
+// podRanges reads podCIDRs, or podCIDR where an old object has that alone.
+func podRanges(spec corev1.NodeSpec, rep *report) []netip.Prefix {
+	texts, field := spec.PodCIDRs, "spec.podCIDRs[%d]"
+	if len(texts) == 0 && spec.PodCIDR != "" {
+		texts, field = []string{spec.PodCIDR}, "spec.podCIDR"
+	}
+	var out []netip.Prefix
+	for i, text := range texts {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			at := field
+			if strings.Contains(field, "%d") {
+				at = fmt.Sprintf(field, i)
+			}
+			rep.refused(at, "bad-prefix", fmt.Sprintf("%q is not a range of addresses", text), "write it as 10.244.1.0/24")
+			continue
+		}
+		out = append(out, p.Masked())
+	}
+	slices.SortFunc(out, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	return slices.Compact(out)
+}
+
 func node(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	v := o.Value.(*corev1.Node)
 	n := &model.Node{Name: o.Name, Src: o.Source(Plane, "")}
@@ -89,6 +115,7 @@ func node(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 		}
 	}
 	n.Addresses = sortedAddrs(n.Addresses)
+	n.PodRanges = podRanges(v.Spec, rep)
 	switch v := o.Annotations[AgentKey]; v {
 	case "true":
 		n.Managed = true
