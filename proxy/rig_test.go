@@ -110,16 +110,15 @@ var setUp = sync.OnceValue(func() error {
 
 // rig is an agent's side of a proxy that runs a real Envoy.
 type rig struct {
-	t      *testing.T
-	dir    string
-	agent  *serve.Server
-	feed   *grpc.Server
-	logs   *accesslog.Server
-	stop   func() // the proxy
-	client map[string]*http.Client
+	t     testing.TB
+	dir   string
+	agent *serve.Server
+	feed  *grpc.Server
+	logs  *accesslog.Server
+	stop  func() // the proxy
 }
 
-func newRig(t *testing.T, initial ...xds.Resource) *rig {
+func newRig(t testing.TB, initial ...xds.Resource) *rig {
 	t.Helper()
 	need.Root(t)
 	envoy := need.Envoy(t)
@@ -196,7 +195,7 @@ func (r *rig) startProxy(envoy string) {
 	})
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Log(strings.TrimSpace(string(b)))
@@ -239,7 +238,7 @@ func resources(t testing.TB, rows ...any) []xds.Resource {
 		case *plan.Scope:
 			r, err = render.Scope(row)
 		case *plan.Listener:
-			r, err = render.Listener(row, map[string]uint16{"out/http/alpha": alphaPort, "out/http/beta": betaPort, "in/http": inboundPort}[row.Name])
+			r, err = render.Listener(row, map[string]uint16{"out/http/alpha": alphaPort, "out/http/beta": betaPort, "in/http": inboundPort, "out/http/0a1b": 15103}[row.Name])
 		case xds.Resource:
 			r = row
 		default:

@@ -124,7 +124,7 @@ func foldedPolicy(p *plan.Policy) ([]*hcm.HttpFilter, error) {
 			return nil, err
 		}
 		fs = append(fs, &hcm.HttpFilter{
-			Name:       r.slot,
+			Name:       foldPrefix + r.slot,
 			ConfigType: &hcm.HttpFilter_TypedConfig{TypedConfig: config},
 		})
 	}

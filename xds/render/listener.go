@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	accesslog "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	mutation "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
@@ -46,15 +47,20 @@ const (
 	OriginalHTTP2Cluster = "original/http2"
 )
 
-// Slots of the destination's stage: one for the denials of all planes, one for
-// what each plane allows. They stand disabled in every listener and are switched
-// on by routes.
+// AllowSlots is how many groups of allows an inbound policy may have: a listener
+// has one slot for the denials of all planes, and one for what each plane allows.
+// They stand disabled in the chain and are switched on by routes.
+const AllowSlots = 5
+
+// Names of filters that hold policy. In a cluster they have a prefix of their own,
+// because Envoy gives a filter the configuration that a route has for its name.
 const (
-	denySlot   = "fl.deny"
-	AllowSlots = 5
+	routePrefix = "fl."
+	foldPrefix  = "fl.fold."
+	denySlot    = "deny"
 )
 
-func allowSlot(group int) string { return fmt.Sprintf("fl.allow.%d", group) }
+func allowSlot(group int) string { return fmt.Sprintf("allow.%d", group) }
 
 // Listener renders a proxy port: bound to the loopback addresses, so that nobody
 // but the kernel's redirect reaches it, and transparent, so that it answers for
@@ -62,6 +68,11 @@ func allowSlot(group int) string { return fmt.Sprintf("fl.allow.%d", group) }
 func Listener(l *plan.Listener, port uint16) (xds.Resource, error) {
 	if port == 0 {
 		return xds.Resource{}, fmt.Errorf("render listener %s: no port", l.Name)
+	}
+	for _, s := range append([]string{l.Name, l.Identity}, l.Selects...) {
+		if strings.ContainsAny(s, "|\r\n\x00") || !utf8.ValidString(s) {
+			return xds.Resource{}, fmt.Errorf("render listener %s: %q cannot be filter state", l.Name, s)
+		}
 	}
 	m := &listener.Listener{
 		Name:    l.Name,
@@ -86,11 +97,6 @@ func Listener(l *plan.Listener, port uint16) (xds.Resource, error) {
 	if l.Inbound {
 		m.TrafficDirection = core.TrafficDirection_INBOUND
 	} else {
-		for _, id := range append([]string{l.Identity}, l.Selects...) {
-			if strings.ContainsAny(id, "|\r\n\x00") {
-				return xds.Resource{}, fmt.Errorf("render listener %s: %q cannot be filter state", l.Name, id)
-			}
-		}
 		m.ListenerFilters = append(m.ListenerFilters, clientState(l))
 	}
 	return finish("listener", l.Name, m)
@@ -144,9 +150,6 @@ func connectionManager(stat string) *hcm.HttpConnectionManager {
 		MergeSlashes:                 true,
 		PathWithEscapedSlashesAction: hcm.HttpConnectionManager_REJECT_REQUEST,
 
-		CommonHttpProtocolOptions: &core.HttpProtocolOptions{
-			HeadersWithUnderscoresAction: core.HttpProtocolOptions_ALLOW,
-		},
 		// WebSocket over HTTP/2 (RFC 8441).
 		Http2ProtocolOptions: &core.Http2ProtocolOptions{AllowConnect: true},
 		UpgradeConfigs:       []*hcm.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
@@ -221,9 +224,9 @@ func httpFilters() []*hcm.HttpFilter {
 			ConfigType: &hcm.HttpFilter_TypedConfig{TypedConfig: pack(&rbac.RBAC{})},
 		}
 	}
-	fs := []*hcm.HttpFilter{slot(denySlot)}
+	fs := []*hcm.HttpFilter{slot(routePrefix + denySlot)}
 	for i := range AllowSlots {
-		fs = append(fs, slot(allowSlot(i)))
+		fs = append(fs, slot(routePrefix+allowSlot(i)))
 	}
 	return append(fs, &hcm.HttpFilter{
 		Name: "envoy.filters.http.router",

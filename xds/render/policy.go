@@ -478,7 +478,7 @@ func perRoute(p *plan.Policy) (map[string]*anypb.Any, error) {
 	}
 	out := map[string]*anypb.Any{}
 	for _, f := range fs {
-		if out[f.slot], err = packChecked(&rbac.RBACPerRoute{Rbac: f.rbac}); err != nil {
+		if out[routePrefix+f.slot], err = packChecked(&rbac.RBACPerRoute{Rbac: f.rbac}); err != nil {
 			return nil, err
 		}
 	}

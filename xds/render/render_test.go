@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package render_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/xds"
+	"fairlead.io/fairlead/xds/render"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+func match(kind model.MatchKind, v string) model.StringMatch {
+	return model.StringMatch{Kind: kind, Value: v}
+}
+
+func table(change func(*plan.Route)) *plan.RouteTable {
+	r := plan.Route{ID: "r1", Clusters: []plan.WeightedCluster{{Name: "c", Weight: 1}}}
+	change(&r)
+	return &plan.RouteTable{Name: "shop/web:80", Routes: []plan.Route{r}}
+}
+
+// TestBadRows: what Envoy would reject, or take for something else, is an error
+// that names the row.
+func TestBadRows(t *testing.T) {
+	edit := func(e model.HeaderEdit) func(*plan.Route) { return func(r *plan.Route) { r.RequestHeaders = e } }
+	set := func(name, value string) func(*plan.Route) {
+		return edit(model.HeaderEdit{Set: []model.Header{{Name: name, Value: value}}})
+	}
+	routes := map[string]func(*plan.Route){
+		"regular expression":    func(r *plan.Route) { r.Match.Path = ptr(match(model.Regex, "(")) },
+		"empty regular":         func(r *plan.Route) { r.Match.Path = ptr(match(model.Regex, "")) },
+		"cannot be used here":   func(r *plan.Route) { r.Match.Path = ptr(match(model.Suffix, "x")) },
+		"header name":           set("x y", ""),
+		`header name "X-Upper"`: set("X-Upper", ""),
+		"empty header name":     set("", ""),
+		"control character":     set("x", "a\r\nb: c"),
+		"proxy's own":           set(render.DestinationHeader, "10.96.0.1:80"),
+		"cannot be edited":      set("host", "x"),
+		`":path" cannot be`:     set(":path", "/x"),
+		`":authority" cannot`:   edit(model.HeaderEdit{Add: []model.Header{{Name: ":authority", Value: "x"}}}),
+		`":method" cannot`:      edit(model.HeaderEdit{Remove: []string{":method"}}),
+		"UTF-8":                 set("x", "\xff"),
+		"weight 0": func(r *plan.Route) {
+			r.Clusters = []plan.WeightedCluster{{Name: "a", Weight: 1}, {Name: "b"}}
+		},
+		"in all": func(r *plan.Route) {
+			r.Clusters = []plan.WeightedCluster{{Name: "a", Weight: 1 << 31}, {Name: "b", Weight: 1 << 31}}
+		},
+		"Status":   func(r *plan.Route) { r.Direct = &model.Direct{Status: 99} },
+		"timeout":  func(r *plan.Route) { r.Timeout = -time.Second },
+		"no such":  func(r *plan.Route) { r.Retry = &model.Retry{Attempts: 1, On: []string{"5xy"}} },
+		"negative": func(r *plan.Route) { r.Retry = &model.Retry{Attempts: 1, Backoff: -1} },
+		"rewrite": func(r *plan.Route) {
+			r.Rewrite = &model.Rewrite{PathRegex: &model.RegexEdit{Match: "["}}
+		},
+		"only a positive": func(r *plan.Route) {
+			r.Match.Query = []model.NamedMatch{{Name: "q", Match: match(model.Exact, "1"), Not: true}}
+		},
+		"without the predicate": func(r *plan.Route) { r.Match.SourceLabels = map[string]string{"a": "b"} },
+		"listeners have 5 slots": func(r *plan.Route) {
+			r.Original, r.Policy = true, &plan.Policy{Allow: make([][]model.AuthRule, 6)}
+		},
+	}
+	for want, change := range routes {
+		_, err := render.RouteTable(table(change))
+		check(t, err, "shop/web:80", want)
+	}
+	rules := map[string]model.AuthRule{
+		"judged at the source":           {To: []model.Operation{{Ports: []uint16{80}}}},
+		"destination's address":          {When: []model.Condition{{Kind: model.OnDestinationIP}}},
+		"unknown kind":                   {When: []model.Condition{{Kind: "moon"}}},
+		"no address range":               {From: []model.Peer{{IPs: []netip.Prefix{{}}}}},
+		"path template":                  {To: []model.Operation{{Paths: []model.StringMatch{{Kind: model.Template, Value: "/{*}", IgnoreCase: true}}}}},
+		`kind "template" cannot be used`: {From: []model.Peer{{Identities: []model.StringMatch{match(model.Template, "/x")}}}},
+		"header x: regular expression":   {When: []model.Condition{{Kind: model.OnHeader, Name: "x", Values: []model.StringMatch{match(model.Regex, "(")}}}},
+		"invalid UTF-8":                  {To: []model.Operation{{Hosts: []model.StringMatch{match(model.Exact, "\xff")}}}},
+	}
+	for want, rule := range rules {
+		_, err := render.Cluster(&plan.Cluster{Name: "c1", Policy: &plan.Policy{Deny: []model.AuthRule{rule}}})
+		check(t, err, "c1", want)
+	}
+	_, err := render.Cluster(&plan.Cluster{})
+	check(t, err, "cluster", "Name")
+	_, err = render.Endpoints(&plan.ClusterEndpoints{Cluster: "c1", Backends: []plan.Backend{{}}})
+	check(t, err, "c1", "without address")
+	_, err = render.Endpoints(&plan.ClusterEndpoints{Cluster: "c1", Backends: []plan.Backend{{Addrs: []netip.AddrPort{{}}}}})
+	check(t, err, "c1", "no address")
+	_, err = render.Scope(&plan.Scope{RouteTable: "r"})
+	check(t, err, "scope", "no destination")
+	_, err = render.Listener(&plan.Listener{Name: "l1"}, 0)
+	check(t, err, "l1", "no port")
+	_, err = render.Listener(&plan.Listener{Name: "l1", Identity: "a", Selects: []string{"x|y"}}, 1)
+	check(t, err, "l1", "filter state")
+	_, err = render.Listener(&plan.Listener{Name: "\xff"}, 1)
+	check(t, err, "listener", "filter state")
+}
+
+func check(t *testing.T, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("no error with %q", words)
+		return
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q has no %q", err, w)
+		}
+	}
+}
+
+func TestStandIns(t *testing.T) {
+	for _, f := range []func(string) (xds.Resource, error){render.RouteTable500, render.NoEndpoints} {
+		r, err := f("shop/web:80")
+		if err != nil || r.Name != "shop/web:80" {
+			t.Errorf("%+v %v", r, err)
+		}
+	}
+}
+
+func TestSameContentSameVersion(t *testing.T) {
+	a, err := render.RouteTable(table(func(r *plan.Route) { r.Timeout = time.Second }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := render.RouteTable(table(func(r *plan.Route) { r.Timeout = time.Second }))
+	if err != nil || a.Version != b.Version || len(a.Version) != 32 {
+		t.Errorf("%s and %s: %v", a.Version, b.Version, err)
+	}
+	c, err := render.RouteTable(table(func(r *plan.Route) { r.Timeout = 2 * time.Second }))
+	if err != nil || a.Version == c.Version {
+		t.Errorf("%s for different content: %v", c.Version, err)
+	}
+}
+
+// valid checks that a resource is what it says and passes Envoy's own rules.
+func valid(t *testing.T, r xds.Resource) {
+	t.Helper()
+	m, err := (&anypb.Any{TypeUrl: r.Type, Value: r.Body}).UnmarshalNew()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.(interface{ ValidateAll() error }).ValidateAll(); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzRouteTable(f *testing.F) {
+	for _, seed := range []*plan.RouteTable{
+		table(func(*plan.Route) {}),
+		table(func(r *plan.Route) {
+			r.Match.Path, r.Rewrite = ptr(match(model.Regex, "/a+")), &model.Rewrite{Path: "/b", PathRegex: &model.RegexEdit{Match: "a", Replacement: `\1`}}
+			r.Retry, r.Mirrors = &model.Retry{Attempts: 1, On: []string{"5xx"}}, []plan.Mirror{{Cluster: "m", PerMillion: 1}}
+			r.RequestHeaders = model.HeaderEdit{Set: []model.Header{{Name: "x", Value: "%"}}, Remove: []string{"y"}}
+		}),
+		table(func(r *plan.Route) {
+			r.Original = true
+			r.Policy = &plan.Policy{Allow: [][]model.AuthRule{{{From: []model.Peer{{Identities: []model.StringMatch{match(model.Regex, ".*")}}}}}},
+				Known: []plan.KnownIdentity{{Identity: "i", Addresses: []netip.Addr{netip.MustParseAddr("::1")}}}}
+		}),
+	} {
+		f.Add(model.Bytes(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var row plan.RouteTable
+		if json.Unmarshal(b, &row) != nil {
+			t.Skip()
+		}
+		r, err := render.RouteTable(&row)
+		if err != nil {
+			return
+		}
+		valid(t, r)
+		if again, err := render.RouteTable(&row); err != nil || again.Version != r.Version {
+			t.Errorf("rendered twice: %s, %s, %v", r.Version, again.Version, err)
+		}
+	})
+}
+
+func FuzzCluster(f *testing.F) {
+	f.Add(model.Bytes(&plan.Cluster{Name: "c", App: model.AppGRPC, Policy: &plan.Policy{
+		Deny: []model.AuthRule{{
+			From: []model.Peer{{NotIdentities: []model.StringMatch{match(model.Prefix, "spiffe://")}, IPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}},
+			To:   []model.Operation{{Paths: []model.StringMatch{match(model.Template, "/{*}/x")}, Hosts: []model.StringMatch{match(model.Suffix, "x")}}},
+			When: []model.Condition{{Kind: model.OnHeader, Name: "h", Values: []model.StringMatch{match(model.Present, "")}}},
+		}},
+		Allow: [][]model.AuthRule{{}, {{}}},
+	}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var row plan.Cluster
+		if json.Unmarshal(b, &row) != nil {
+			t.Skip()
+		}
+		if r, err := render.Cluster(&row); err == nil {
+			valid(t, r)
+		}
+	})
+}
+
+func BenchmarkRender5000Services(b *testing.B) {
+	var rows []func() (xds.Resource, error)
+	for i := range 5000 {
+		name := fmt.Sprintf("shop/svc-%d:80", i)
+		addr := netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})
+		c := &plan.Cluster{Name: name, App: model.AppHTTP, Checked: true}
+		e := &plan.ClusterEndpoints{Cluster: name}
+		for j := range 3 {
+			e.Backends = append(e.Backends, plan.Backend{Addrs: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(244 + j), byte(i >> 8), byte(i)}), 8080)}})
+		}
+		r := &plan.RouteTable{Name: name}
+		for j := range 3 {
+			r.Routes = append(r.Routes, plan.Route{ID: fmt.Sprint(j), Match: model.RouteMatch{Path: ptr(match(model.Prefix, fmt.Sprint("/", j)))},
+				Clusters: []plan.WeightedCluster{{Name: name, Weight: 1}}})
+		}
+		s := &plan.Scope{Destination: netip.AddrPortFrom(addr, 80), RouteTable: name}
+		rows = append(rows,
+			func() (xds.Resource, error) { return render.Cluster(c) }, func() (xds.Resource, error) { return render.Endpoints(e) },
+			func() (xds.Resource, error) { return render.RouteTable(r) }, func() (xds.Resource, error) { return render.Scope(s) })
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		size := 0
+		for _, row := range rows {
+			r, err := row()
+			if err != nil {
+				b.Fatal(err)
+			}
+			size += len(r.Body)
+		}
+		b.ReportMetric(float64(size)/5000, "bytes/service")
+	}
+}
