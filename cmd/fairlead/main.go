@@ -35,10 +35,15 @@ func usageError(format string, a ...any) error {
 	return &exitError{exitUsage, fmt.Sprintf(format, a...)}
 }
 
-func main() {
+func main() { os.Exit(start()) }
+
+func start() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, root()))
+	if code, handled := helper(ctx, os.Args[1:]); handled {
+		return code
+	}
+	return run(ctx, root())
 }
 
 func run(ctx context.Context, cmd *cobra.Command) int {

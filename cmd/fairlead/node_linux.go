@@ -336,4 +336,3 @@ func printFlow(w io.Writer, f hubble.Flow, out format) error {
 	_, err := fmt.Fprintln(w, line)
 	return err
 }
-

@@ -4,7 +4,13 @@
 
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+)
 
 // nodeCommands need Linux; elsewhere there are the offline commands alone.
 func nodeCommands() []*cobra.Command { return nil }
+
+func helper(context.Context, []string) (code int, handled bool) { return 0, false }
