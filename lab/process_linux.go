@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// start starts a command in a place, detached: it outlives the verb that started it.
+func (l *lab) start(place, log string, env []string, command ...string) (process, error) {
+	name := filepath.Join(l.paths.logs(), log+".log")
+	out, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return process{}, fmt.Errorf("start %s: %w", log, err)
+	}
+	defer out.Close()
+	cmd := l.command(place, env, command...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return process{}, fmt.Errorf("start %s: %w", log, err)
+	}
+	p := process{PID: cmd.Process.Pid, Log: name}
+	p.Start, _, err = startTime(p.PID)
+	// Where this program lives on, a test say, it must take leave of its children.
+	go func() { _ = cmd.Wait() }() // ends with the process; how it ended is in its log
+	if err != nil {
+		return p, fmt.Errorf("start %s: %w", log, err)
+	}
+	return p, nil
+}
+
+// command is one that runs in a place: the program starts itself anew there, takes
+// its place and becomes the command.
+func (l *lab) command(place string, env []string, command ...string) *exec.Cmd {
+	args := append([]string{initCommand, l.paths.spec(place), "--"}, command...)
+	cmd := exec.Command(l.record.Binary, args...)
+	cmd.Env = append(os.Environ(), env...)
+	return cmd
+}
+
+// startTime reads when a process started, and its state.
+func startTime(pid int) (start uint64, state byte, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	// The name in parentheses may contain anything.
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(f) < 20 {
+		return 0, 0, fmt.Errorf("/proc/%d/stat is short", pid)
+	}
+	start, err = strconv.ParseUint(f[19], 10, 64)
+	return start, f[0][0], err
+}
+
+// alive reports whether the process runs.
+func (p process) alive() bool {
+	start, state, err := startTime(p.PID)
+	return err == nil && start == p.Start && state != 'Z' && state != 'X'
+}
+
+// signal sends a signal if the process is still the one that was started.
+func (p process) signal(s syscall.Signal) error {
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("signal process %d: %w", p.PID, err)
+	}
+	defer unix.Close(fd)
+	if !p.alive() { // the descriptor keeps to the process that this is asked about
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, s, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("signal process %d: %w", p.PID, err)
+	}
+	return nil
+}
+
+// tail is the end of the process's log, for messages.
+func (p process) tail() string {
+	b, err := os.ReadFile(p.Log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(lines[max(0, len(lines)-5):], "\n")
+}
