@@ -42,6 +42,7 @@ type Datapath struct {
 	opt      Options
 	log      *slog.Logger
 	features []Need
+	lock     *os.File
 
 	mu       sync.Mutex
 	objects  *objects
@@ -60,37 +61,25 @@ type Datapath struct {
 
 // Open loads the programs and attaches those that belong to the node. It takes over
 // what an earlier process left: maps with their content, and links, whose programs
-// are replaced in place. It acts on the network namespace of the process.
+// are replaced in place. It acts on the network namespace of the process, and waits
+// while another process has the datapath.
 //
-// Call Sync next: until then no row is written and nothing is taken away.
+// Call Sync next: until then no row is written and nothing is taken away. After an
+// error, what was attached stays for the next Open or for Uninstall.
 func Open(ctx context.Context, opt Options) (*Datapath, error) {
 	if opt.NetnsDir == "" {
 		opt.NetnsDir = "/run/netns"
 	}
-	if err := makePinDir(opt.PinDir); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(opt.StateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make folder for state: %w", err)
-	}
-	o, err := load(opt.PinDir, opt.MapSizes)
+	lock, err := takeLock(ctx, opt.StateDir)
 	if err != nil {
 		return nil, err
 	}
 	d := &Datapath{
-		opt: opt, log: opt.Log, objects: o, host: newHost(opt.StateDir), missing: map[string]string{},
-		links: &links{dir: filepath.Join(opt.PinDir, linkDir), objects: o, log: opt.Log},
-		wake:  make(chan struct{}, 1),
+		opt: opt, log: opt.Log, lock: lock, host: newHost(opt), missing: map[string]string{}, wake: make(chan struct{}, 1),
 	}
-	if err := errors.Join(d.start(), ctx.Err()); err != nil {
-		d.links.close()
-		o.close()
-		return nil, err
-	}
-	w, err := newWatcher()
+	w, err := d.start()
 	if err != nil {
-		d.links.close()
-		o.close()
+		d.release()
 		return nil, err
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -104,32 +93,52 @@ func Open(ctx context.Context, opt Options) (*Datapath, error) {
 	return d, nil
 }
 
-func (d *Datapath) start() error {
+func (d *Datapath) start() (*watcher, error) {
+	if err := makePinDir(d.opt.PinDir); err != nil {
+		return nil, err
+	}
+	o, err := load(d.opt.PinDir, d.opt.MapSizes)
+	if err != nil {
+		return nil, err
+	}
+	d.objects = o
+	d.links = &links{dir: filepath.Join(d.opt.PinDir, linkDir), objects: o, log: d.log}
 	d.features = probe()
 	if err := d.adopt(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := d.links.takeOver(); err != nil {
-		return err
+		return nil, err
 	}
-	changed, err := d.host.ensure()
+	lacked, err := d.host.ensure()
 	if err != nil {
-		return fmt.Errorf("prepare host: %w", err)
+		return nil, fmt.Errorf("prepare host: %w", err)
 	}
-	if len(changed) > 0 {
-		d.log.Info("host is prepared", "changed", changed)
+	if len(lacked) > 0 {
+		d.log.Info("host is prepared", "changed", lacked)
 	}
 	for _, p := range cgroupPrograms() {
 		if err := d.links.cgroupProgram(p, d.opt.Cgroup); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, name := range d.opt.Uplinks {
 		if err := d.attachUplink(name); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return newWatcher()
+}
+
+// release gives back what the process holds. Pins hold what is in use.
+func (d *Datapath) release() {
+	if d.links != nil {
+		d.links.close()
+	}
+	if d.objects != nil {
+		d.objects.close()
+	}
+	_ = d.lock.Close() // nothing was written to it
 }
 
 // adopt reads what the maps hold.
@@ -243,8 +252,7 @@ func (d *Datapath) Close() {
 	d.owned.Wait()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.links.close()
-	d.objects.close()
+	d.release()
 }
 
 // How often things are looked at again.
@@ -310,11 +318,11 @@ func (d *Datapath) lookAtAll() bool {
 
 // repairHost gives back what somebody took from the host.
 func (d *Datapath) repairHost() {
-	changed, err := d.host.ensure()
+	lacked, err := d.host.ensure()
 	if err != nil {
 		d.log.Warn("prepare host", "error", err)
 	}
-	if len(changed) > 0 {
-		d.log.Warn("host was changed by somebody, prepared again", "changed", changed)
+	if len(lacked) > 0 {
+		d.log.Warn("host was changed by somebody, prepared again", "changed", lacked)
 	}
 }

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -28,38 +30,70 @@ const (
 
 // hostState is what the node had before we changed it.
 type hostState struct {
-	Sysctls map[string]string `json:"sysctls"`
+	Sysctls map[string]changed `json:"sysctls"`
+}
+
+type changed struct {
+	Old string `json:"old"`
+	New string `json:"new"`
 }
 
 // host gives the node what the redirect needs besides programs and takes it away
 // again. It acts on the calling process's network namespace.
 type host struct {
-	file string // of hostState
+	file    string // of hostState
+	uplinks []string
 }
 
-func newHost(stateDir string) *host { return &host{file: filepath.Join(stateDir, "host.json")} }
+func newHost(opt Options) *host {
+	return &host{file: filepath.Join(opt.StateDir, "host.json"), uplinks: opt.Uplinks}
+}
 
 // hostNeed is one thing that the host gets.
 type hostNeed struct {
 	name   string
 	check  func() (Need, error)
 	ensure func() error
-	remove func() error
+	remove func() error // nil: sysctls are restored from hostState
 }
 
 // sysctl is a setting of the network namespace; the name is the path below /proc/sys.
-type sysctl struct{ name, want string }
+type sysctl struct {
+	name, want string
+	// only, if it is not "", is the one value that has to be changed.
+	only string
+}
 
-func sysctls(v6 bool) []sysctl {
+const forwarding6 = "net/ipv6/conf/all/forwarding"
+
+// sysctls are in the order in which they are set.
+func (h *host) sysctls() ([]sysctl, error) {
 	out := []sysctl{
-		{"net/ipv4/ip_forward", "1"},
+		{name: "net/ipv4/ip_forward", want: "1"},
 		// The proxy's own source ports reach to the end.
-		{"net/ipv4/ip_local_port_range", "32768\t65535"},
+		{name: "net/ipv4/ip_local_port_range", want: "32768\t65535"},
 	}
-	if v6 {
-		out = append(out, sysctl{"net/ipv6/conf/all/forwarding", "1"})
+	if !hasIPv6() {
+		return out, nil
 	}
-	return out
+	st, err := h.load()
+	if err != nil {
+		return nil, err
+	}
+	now, err := readSysctl(forwarding6)
+	if err != nil {
+		return nil, err
+	}
+	if _, ours := st.Sysctls[forwarding6]; ours || now == "0" {
+		// A host that starts to forward would forget the routers that it has heard of.
+		for _, uplink := range h.uplinks {
+			s := sysctl{name: "net/ipv6/conf/" + uplink + "/accept_ra", want: "2", only: "1"}
+			if _, err := readSysctl(s.name); err == nil { // else it is not there
+				out = append(out, s)
+			}
+		}
+	}
+	return append(out, sysctl{name: forwarding6, want: "1"}), nil
 }
 
 // hasIPv6 is false where the kernel was started without it.
@@ -68,7 +102,7 @@ func hasIPv6() bool {
 	return err == nil
 }
 
-func (h *host) needs() []hostNeed {
+func (h *host) needs() ([]hostNeed, error) {
 	families := []int{unix.AF_INET}
 	if hasIPv6() {
 		families = append(families, unix.AF_INET6)
@@ -77,33 +111,45 @@ func (h *host) needs() []hostNeed {
 	for _, f := range families {
 		out = append(out, ruleNeed(f), routeNeed(f))
 	}
-	for _, s := range sysctls(hasIPv6()) {
+	settings, err := h.sysctls()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range settings {
 		out = append(out, h.sysctlNeed(s))
 	}
-	return append(out, notrackNeed())
+	return append(out, notrackNeed()), nil
 }
 
 // ensure gives the host what it lacks and names what it had lacked.
-func (h *host) ensure() (changed []string, err error) {
-	for _, n := range h.needs() {
+func (h *host) ensure() (lacked []string, err error) {
+	needs, err := h.needs()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range needs {
 		st, err := n.check()
 		if err != nil {
-			return changed, fmt.Errorf("check %s: %w", n.name, err)
+			return lacked, fmt.Errorf("check %s: %w", n.name, err)
 		}
 		if st.OK {
 			continue
 		}
 		if err := n.ensure(); err != nil {
-			return changed, fmt.Errorf("set %s: %w", n.name, err)
+			return lacked, fmt.Errorf("set %s: %w", n.name, err)
 		}
-		changed = append(changed, n.name)
+		lacked = append(lacked, n.name)
 	}
-	return changed, nil
+	return lacked, nil
 }
 
-func (h *host) status() []Need {
+func (h *host) status() ([]Need, error) {
+	needs, err := h.needs()
+	if err != nil {
+		return nil, err
+	}
 	var out []Need
-	for _, n := range h.needs() {
+	for _, n := range needs {
 		st, err := n.check()
 		st.Name = n.name
 		if err != nil {
@@ -111,20 +157,28 @@ func (h *host) status() []Need {
 		}
 		out = append(out, st)
 	}
-	return out
+	return out, nil
 }
 
 // restore takes away what ensure gave. Doing it again is nothing.
 func (h *host) restore(ctx context.Context) error {
+	needs, err := h.needs()
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for _, n := range h.needs() {
+	for _, n := range needs {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
+		}
+		if n.remove == nil {
+			continue
 		}
 		if err := n.remove(); err != nil {
 			errs = append(errs, fmt.Errorf("remove %s: %w", n.name, err))
 		}
 	}
+	errs = append(errs, h.restoreSysctls())
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
@@ -132,6 +186,29 @@ func (h *host) restore(ctx context.Context) error {
 		return fmt.Errorf("remove state of the host: %w", err)
 	}
 	return nil
+}
+
+// restoreSysctls leaves those alone that somebody else has changed since. Last set,
+// first restored.
+func (h *host) restoreSysctls() error {
+	st, err := h.load()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(st.Sysctls))) {
+		v, err := readSysctl(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // its interface is gone
+		}
+		if err == nil && v == st.Sysctls[name].New {
+			err = os.WriteFile(filepath.Join("/proc/sys", name), []byte(st.Sysctls[name].Old), 0)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("restore sysctl %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func familyName(family int) string {
@@ -238,48 +315,34 @@ func gone(err error) error {
 	return err
 }
 
+func readSysctl(name string) (string, error) {
+	b, err := os.ReadFile(filepath.Join("/proc/sys", name))
+	return strings.TrimSpace(string(b)), err
+}
+
 func (h *host) sysctlNeed(s sysctl) hostNeed {
-	path := filepath.Join("/proc/sys", s.name)
-	current := func() (string, error) {
-		b, err := os.ReadFile(path)
-		return strings.TrimSpace(string(b)), err
-	}
 	return hostNeed{
 		name: "sysctl " + strings.ReplaceAll(s.name, "/", "."),
 		check: func() (Need, error) {
-			v, err := current()
-			return Need{OK: v == s.want, Detail: strings.ReplaceAll(v, "\t", " ")}, err
+			v, err := readSysctl(s.name)
+			ok := v == s.want || s.only != "" && v != s.only
+			return Need{OK: ok, Detail: strings.ReplaceAll(v, "\t", " ")}, err
 		},
 		ensure: func() error {
-			v, err := current()
+			v, err := readSysctl(s.name)
 			if err != nil {
 				return err
 			}
-			if err := h.remember(s.name, v); err != nil {
+			if err := h.remember(s.name, changed{Old: v, New: s.want}); err != nil {
 				return err
 			}
-			return os.WriteFile(path, []byte(s.want), 0)
-		},
-		remove: func() error {
-			st, err := h.load()
-			if err != nil {
-				return err
-			}
-			old, ok := st.Sysctls[s.name]
-			if !ok {
-				return nil
-			}
-			v, err := current()
-			if err != nil || v != s.want {
-				return err // somebody else has changed it since: theirs stands
-			}
-			return os.WriteFile(path, []byte(old), 0)
+			return os.WriteFile(filepath.Join("/proc/sys", s.name), []byte(s.want), 0)
 		},
 	}
 }
 
 func (h *host) load() (hostState, error) {
-	st := hostState{Sysctls: map[string]string{}}
+	st := hostState{Sysctls: map[string]changed{}}
 	b, err := os.ReadFile(h.file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return st, nil
@@ -291,13 +354,13 @@ func (h *host) load() (hostState, error) {
 		return st, fmt.Errorf("read state of the host: %s: %w", h.file, err)
 	}
 	if st.Sysctls == nil {
-		st.Sysctls = map[string]string{}
+		st.Sysctls = map[string]changed{}
 	}
 	return st, nil
 }
 
 // remember keeps the first value: later ones may be our own.
-func (h *host) remember(name, value string) error {
+func (h *host) remember(name string, c changed) error {
 	st, err := h.load()
 	if err != nil {
 		return err
@@ -305,7 +368,7 @@ func (h *host) remember(name, value string) error {
 	if _, ok := st.Sysctls[name]; ok {
 		return nil
 	}
-	st.Sysctls[name] = value
+	st.Sysctls[name] = c
 	b, err := json.MarshalIndent(st, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode state of the host: %w", err)

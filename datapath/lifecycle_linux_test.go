@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -64,12 +65,14 @@ func (h *Helper) Host(cgroup string, out *Host) error {
 	for _, t := range tables {
 		out.Tables = append(out.Tables, t.Name)
 	}
-	for _, s := range sysctls(true) {
-		b, err := os.ReadFile(filepath.Join("/proc/sys", s.name))
+	for _, name := range []string{
+		"net/ipv4/ip_forward", "net/ipv4/ip_local_port_range", "net/ipv6/conf/all/forwarding", "net/ipv6/conf/eth0/accept_ra",
+	} {
+		v, err := readSysctl(name)
 		if err != nil {
 			return err
 		}
-		out.Sysctls[s.name] = string(b)
+		out.Sysctls[name] = v
 	}
 	slices.Sort(out.Routes)
 	return out.programs(cgroup)
@@ -159,6 +162,7 @@ func testTakeOver(t *testing.T, w *world) {
 	w.mustDial("a2", Client{Network: "tcp", Addr: "10.96.0.1:80"})
 	done := make(chan error)
 	stop := make(chan struct{})
+	client := w.proc["a2"]
 	go func() {
 		for {
 			select {
@@ -167,7 +171,7 @@ func testTakeOver(t *testing.T, w *world) {
 				return
 			default:
 			}
-			if _, err := try[Answer](w.proc["a2"], "Dial", Client{Network: "tcp", Addr: "10.96.0.1:80"}); err != nil {
+			if _, err := try[Answer](client, "Dial", Client{Network: "tcp", Addr: "10.96.0.1:80"}); err != nil {
 				done <- err
 				return
 			}
@@ -340,10 +344,11 @@ func testUninstall(t *testing.T, w *world) {
 			t.Errorf("before and after: %s", diff)
 		}
 	}
-	for _, dir := range []string{w.options("b").PinDir, filepath.Join(w.options("b").StateDir, "host.json")} {
-		if _, err := os.Stat(dir); !os.IsNotExist(err) {
-			t.Errorf("%s is still there", dir)
-		}
+	if _, err := os.Stat(w.options("b").PinDir); !os.IsNotExist(err) {
+		t.Errorf("%s is still there", w.options("b").PinDir)
+	}
+	if files, err := os.ReadDir(w.options("b").StateDir); err != nil || len(files) > 0 {
+		t.Errorf("left in the state folder: %v, %v", files, err)
 	}
 	// And may be prepared anew.
 	call[None](w.proc["b"], "Open", w.options("b"))
@@ -351,6 +356,32 @@ func testUninstall(t *testing.T, w *world) {
 	w.ready()
 	if got := w.mustDial("b", Client{Network: "tcp", Addr: "10.96.0.1:80"}); got.Took > time.Second {
 		t.Errorf("after installing again: %+v", got)
+	}
+	// A host that forwards hears of routers only if it is told to.
+	if got := call[Host](w.proc["b"], "Host", w.hosts["b"].cgroup).Sysctls["net/ipv6/conf/eth0/accept_ra"]; got != "2" {
+		t.Errorf("accept_ra is %s, want 2", got)
+	}
+}
+
+// One process at a time has a node's datapath.
+func TestLock(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	first, err := takeLock(t.Context(), dir)
+	check(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := takeLock(ctx, dir); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("second process: %v", err)
+	}
+	done := make(chan error)
+	go func() {
+		second, err := takeLock(t.Context(), dir)
+		done <- errors.Join(err, second.Close())
+	}()
+	// As Uninstall does: the waiting process must not lock a file that is gone.
+	check(t, errors.Join(os.Remove(first.Name()), first.Close()))
+	if err := <-done; err != nil {
+		t.Errorf("after the first has ended: %v", err)
 	}
 }
 

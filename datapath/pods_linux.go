@@ -181,17 +181,18 @@ func (s *pods) say(p *pod) {
 // them, then its capture, which needs both.
 func (s *pods) write(p *pod, f *finder) error {
 	iface, notFound := f.find(p.addresses())
-	switch {
-	case notFound == nil:
-		if iface.index != p.iface.index || iface.nsid != p.iface.nsid {
-			p.cookie = 0
-		}
-		p.iface = iface
-	case p.iface.index == 0 || !f.exists(p.iface.index):
-		p.iface, p.cookie = interfaceOf{}, 0
+	if notFound != nil {
+		// What was found earlier, perhaps by an earlier process, goes on being right
+		// while it is there.
+		iface, _ = f.describe(s.knownIndex(p))
+	}
+	if iface.index != p.iface.index || iface.nsid != p.iface.nsid {
+		p.cookie = 0
+	}
+	p.iface = iface
+	if iface.index == 0 {
 		return notFound
 	}
-	// What was found earlier and still stands goes on being right.
 	if p.port() == 0 {
 		if err := s.release(p); err != nil {
 			return err
@@ -208,6 +209,17 @@ func (s *pods) write(p *pod, f *finder) error {
 		}
 	}
 	return errors.Join(notFound, s.capture(p, f))
+}
+
+// knownIndex is the interface that the pod's entries name, 0 if it has none.
+func (s *pods) knownIndex(p *pod) int {
+	for _, a := range p.addresses() {
+		var v podValue
+		if decode(s.table.have[encode(toAddr(a))], &v) == nil {
+			return int(v.Ifindex)
+		}
+	}
+	return 0
 }
 
 // capture says that what the pod dials is redirected.
@@ -307,37 +319,44 @@ type finder struct {
 
 // find returns the veth that the node's routes to all these addresses lead to.
 func (f *finder) find(addresses []netip.Addr) (interfaceOf, error) {
-	var out interfaceOf
+	index := 0
 	for _, a := range addresses {
 		routes, err := netlink.RouteGet(a.AsSlice())
-		if err != nil || len(routes) == 0 {
-			return out, fmt.Errorf("no route to %s: %w", a, errors.Join(err))
+		if err != nil {
+			return interfaceOf{}, fmt.Errorf("no route to %s: %w", a, err)
 		}
-		if out.index != 0 && routes[0].LinkIndex != out.index {
-			return out, fmt.Errorf("routes to %s and %s lead to different interfaces", addresses[0], a)
+		if len(routes) == 0 {
+			return interfaceOf{}, fmt.Errorf("no route to %s", a)
 		}
-		out.index = routes[0].LinkIndex
+		if index != 0 && routes[0].LinkIndex != index {
+			return interfaceOf{}, fmt.Errorf("routes to %s and %s lead to different interfaces", addresses[0], a)
+		}
+		index = routes[0].LinkIndex
 	}
-	l, err := netlink.LinkByIndex(out.index)
+	out, err := f.describe(index)
 	if err != nil {
-		return out, fmt.Errorf("find interface %d: %w", out.index, err)
+		return interfaceOf{}, fmt.Errorf("the route to %s leads to %w", addresses[0], err)
+	}
+	return out, nil
+}
+
+// describe returns a pod's interface by its index; zero with an error that says
+// what else it is.
+func (f *finder) describe(index int) (interfaceOf, error) {
+	l, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return interfaceOf{}, fmt.Errorf("interface %d: %w", index, err)
 	}
 	a := l.Attrs()
 	switch {
 	case f.uplinks[a.Index]:
-		return out, fmt.Errorf("the route to %s leads to the uplink %s", addresses[0], a.Name)
+		return interfaceOf{}, fmt.Errorf("the uplink %s", a.Name)
 	case l.Type() != "veth":
-		return out, fmt.Errorf("the route to %s leads to %s, which is a %s and no veth", addresses[0], a.Name, l.Type())
+		return interfaceOf{}, fmt.Errorf("%s, which is a %s and no veth", a.Name, l.Type())
 	case a.NetNsID < 0:
-		return out, fmt.Errorf("the other end of %s is in no other network namespace", a.Name)
+		return interfaceOf{}, fmt.Errorf("%s, whose other end is in no other network namespace", a.Name)
 	}
-	out.name, out.nsid, out.peer = a.Name, a.NetNsID, a.ParentIndex
-	return out, nil
-}
-
-func (f *finder) exists(ifindex int) bool {
-	_, err := netlink.LinkByIndex(ifindex)
-	return err == nil
+	return interfaceOf{index: a.Index, name: a.Name, nsid: a.NetNsID, peer: a.ParentIndex}, nil
 }
 
 func (f *finder) cookie(i interfaceOf) (uint64, error) {

@@ -20,11 +20,15 @@ func (d *Datapath) Status() (Status, error) {
 	defer d.mu.Unlock()
 	st := Status{
 		Cgroup:   Attached{Name: d.opt.Cgroup, Programs: d.links.on(0)},
-		Host:     d.host.status(),
 		Features: slices.Clone(d.features),
 		Pods:     d.pods.status(),
 	}
 	st.Interfaces = d.interfaces()
+	host, err := d.host.status()
+	if err != nil {
+		return st, err
+	}
+	st.Host = host
 	counters, err := d.counters()
 	if err != nil {
 		return st, err

@@ -15,10 +15,16 @@ import (
 )
 
 // Uninstall gives the node back as it was: programs, pins, rule, routes, nftables
-// table, sysctls. It needs no running agent, and none may be running. It acts on
-// the network namespace of the process. Doing it again is nothing.
+// table, sysctls. It needs no process that has the datapath open, and waits until
+// there is none. It acts on the network namespace of the process. Doing it again is
+// nothing.
 func Uninstall(ctx context.Context, opt Options) error {
-	return errors.Join(unpin(opt.PinDir), newHost(opt.StateDir).restore(ctx))
+	l, err := takeLock(ctx, opt.StateDir)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return errors.Join(unpin(opt.PinDir), newHost(opt).restore(ctx), os.Remove(l.Name()))
 }
 
 // unpin detaches our programs and gives up the maps. Files of others stay.
