@@ -14,9 +14,22 @@
 #define FL_EXTENSIONS 6 /* IPv6 extension headers that are walked */
 
 /* <linux/icmp.h> needs headers of a C library. */
+#define ICMP_ECHOREPLY	   0
 #define ICMP_DEST_UNREACH  3
+#define ICMP_REDIRECT	   5
+#define ICMP_ECHO	   8
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETERPROB 12
+
+#define ICMPV6_LAST_ERROR   4
+#define ICMPV6_ECHO_REQUEST 128
+#define ICMPV6_ECHO_REPLY   129
+#define ICMPV6_MGM_QUERY    130
+#define ICMPV6_MGM_DONE	    132
+#define NDISC_ROUTER_SOLICIT 133
+#define NDISC_ROUTER_ADVERT  134
+#define NDISC_REDIRECT	     137
+#define ICMPV6_MLD2_REPORT  143
 
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
@@ -27,20 +40,23 @@
 
 enum fl_kind {
 	FL_OTHER,	/* no IP: not ours to judge */
+	FL_NESTED,	/* a VLAN tag behind the one that the kernel took off */
 	FL_IP,		/* judged by tuple */
 	FL_NEIGHBOUR,	/* IPv6 neighbour discovery and group membership: stays on the link */
-	FL_ICMP_ERROR,	/* about another packet: tuple is that packet's */
+	FL_ICMP_ERROR,	/* about another packet, whose tuple is quoted */
 	FL_BROKEN,	/* reason says why */
 };
 
 struct fl_packet {
 	struct fl_tuple t;
-	struct fl_addr from; /* who sent an ICMP error */
-	__u32 l3;	     /* offsets from the start of the frame */
+	struct fl_tuple quoted;
+	__u32 l3; /* offsets from the start of the frame */
 	__u32 l4;
 	__u8 kind;
 	__u8 reason;
-	__u8 tcp; /* flags */
+	__u8 tcp;  /* flags */
+	__u8 icmp; /* type */
+	__u8 hops; /* that are left, IPv6 */
 	bool v6;
 	bool fragment; /* not the first: no ports */
 };
@@ -48,6 +64,18 @@ struct fl_packet {
 static __always_inline bool is_open(const struct fl_packet *p)
 {
 	return (p->tcp & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* ICMP of the packet's own family; in the other one it is a protocol like any. */
+static __always_inline bool is_icmp(const struct fl_packet *p)
+{
+	return p->t.proto == (p->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
+}
+
+/* A pod speaks neighbour discovery from its link-local address, or from none yet. */
+static __always_inline bool is_link_local(const struct fl_addr *a)
+{
+	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) || (!a->w[0] && !a->w[1] && !a->w[2] && !a->w[3]);
 }
 
 static __always_inline void broken(struct fl_packet *p, __u8 reason)
@@ -60,7 +88,8 @@ static __always_inline void broken(struct fl_packet *p, __u8 reason)
  * The ports at off, an echo's number as both ports, and TCP's flags. quoted: a
  * packet inside an ICMP error, of which eight bytes are enough.
  */
-static __always_inline bool parse_ports(struct __sk_buff *skb, struct fl_packet *p, __u32 off, bool quoted)
+static __always_inline bool parse_ports(struct __sk_buff *skb, struct fl_packet *p, struct fl_tuple *t, __u32 off,
+					bool quoted)
 {
 	struct {
 		__be16 sport, dport;
@@ -74,29 +103,36 @@ static __always_inline bool parse_ports(struct __sk_buff *skb, struct fl_packet 
 	} echo;
 	__be16 ports[2];
 
-	switch (p->t.proto) {
+	switch (t->proto) {
 	case IPPROTO_TCP:
 		if (!quoted) {
 			if (bpf_skb_load_bytes(skb, off, &tcp, sizeof(tcp)) || tcp.offset < 5 << 4)
 				return false;
 			p->tcp = tcp.flags;
-			p->t.sport = tcp.sport;
-			p->t.dport = tcp.dport;
+			t->sport = tcp.sport;
+			t->dport = tcp.dport;
 			return true;
 		}
 		/* fallthrough */
 	case IPPROTO_UDP:
+	case IPPROTO_UDPLITE:
+	case IPPROTO_SCTP:
+	case IPPROTO_DCCP:
 		if (bpf_skb_load_bytes(skb, off, ports, sizeof(ports)))
 			return false;
-		p->t.sport = ports[0];
-		p->t.dport = ports[1];
+		t->sport = ports[0];
+		t->dport = ports[1];
 		return true;
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
+		if (t->proto != (p->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+			return true;
 		if (bpf_skb_load_bytes(skb, off, &echo, sizeof(echo)))
 			return false;
-		p->t.sport = echo.id;
-		p->t.dport = echo.id;
+		if (!quoted)
+			p->icmp = echo.type;
+		t->sport = echo.id;
+		t->dport = echo.id;
 		return true;
 	}
 	return true;
@@ -130,6 +166,11 @@ static __always_inline bool parse_v6(struct __sk_buff *skb, struct fl_packet *p,
 		return false;
 	__builtin_memcpy(&t->saddr, &ip.saddr, 16);
 	__builtin_memcpy(&t->daddr, &ip.daddr, 16);
+	if (is_v4(&t->saddr) || is_v4(&t->daddr)) { /* would be taken for the v4 address that it maps */
+		broken(p, FL_DROP_SPOOFED);
+		return false;
+	}
+	p->hops = ip.hop_limit;
 	next = ip.nexthdr;
 	off += sizeof(ip);
 	p->fragment = false;
@@ -146,7 +187,6 @@ static __always_inline bool parse_v6(struct __sk_buff *skb, struct fl_packet *p,
 		}
 		next = ext.next;
 		if (p->fragment) {
-			i = FL_EXTENSIONS;
 			t->proto = next;
 			p->l4 = off;
 			return true;
@@ -161,20 +201,37 @@ static __always_inline bool parse_v6(struct __sk_buff *skb, struct fl_packet *p,
 	return true;
 }
 
-/* Reads the packet that an ICMP error is about into the tuple. */
+/* Reads the packet that an ICMP error is about. */
 static __always_inline void parse_quoted(struct __sk_buff *skb, struct fl_packet *p)
 {
-	struct fl_tuple inner = {};
 	bool ok;
 
-	p->from = p->t.saddr;
-	ok = p->v6 ? parse_v6(skb, p, p->l4 + 8, &inner) : parse_v4(skb, p, p->l4 + 8, &inner);
-	p->t = inner;
-	if (!ok || p->fragment || !parse_ports(skb, p, p->l4, true)) {
-		broken(p, FL_DROP_TRUNCATED);
-		return;
-	}
 	p->kind = FL_ICMP_ERROR;
+	ok = p->v6 ? parse_v6(skb, p, p->l4 + 8, &p->quoted) : parse_v4(skb, p, p->l4 + 8, &p->quoted);
+	if (!ok || p->fragment || !parse_ports(skb, p, &p->quoted, p->l4, true))
+		broken(p, FL_DROP_TRUNCATED);
+	p->fragment = false;
+}
+
+/*
+ * Messages of one link only, which is not judged: node and pods need it to find each
+ * other. A router has lowered the hop limit of those from elsewhere. Group membership
+ * begins at 1, so there it is the source, which no router forwards.
+ */
+static __always_inline bool is_neighbour(const struct fl_packet *p)
+{
+	if (p->icmp >= NDISC_ROUTER_SOLICIT && p->icmp <= NDISC_REDIRECT)
+		return p->hops == 255;
+	if ((p->icmp >= ICMPV6_MGM_QUERY && p->icmp <= ICMPV6_MGM_DONE) || p->icmp == ICMPV6_MLD2_REPORT)
+		return is_link_local(&p->t.saddr);
+	return false;
+}
+
+static __always_inline bool is_icmp_error(const struct fl_packet *p)
+{
+	if (p->v6)
+		return p->icmp >= 1 && p->icmp <= ICMPV6_LAST_ERROR;
+	return p->icmp == ICMP_DEST_UNREACH || p->icmp == ICMP_TIME_EXCEEDED || p->icmp == ICMP_PARAMETERPROB;
 }
 
 /*
@@ -183,7 +240,6 @@ static __always_inline void parse_quoted(struct __sk_buff *skb, struct fl_packet
  */
 static __always_inline void parse(struct __sk_buff *skb, struct fl_packet *p)
 {
-	__u8 type;
 	bool ok;
 
 	p->l3 = ETH_HLEN;
@@ -194,6 +250,8 @@ static __always_inline void parse(struct __sk_buff *skb, struct fl_packet *p)
 		ok = parse_v6(skb, p, ETH_HLEN, &p->t);
 	} else {
 		p->kind = FL_OTHER;
+		if (skb->protocol == bpf_htons(ETH_P_8021Q) || skb->protocol == bpf_htons(ETH_P_8021AD))
+			p->kind = FL_NESTED;
 		return;
 	}
 	if (!ok) {
@@ -204,31 +262,19 @@ static __always_inline void parse(struct __sk_buff *skb, struct fl_packet *p)
 	p->kind = FL_IP;
 	if (p->fragment)
 		return;
-	if (p->t.proto == IPPROTO_ICMPV6) {
-		if (bpf_skb_load_bytes(skb, p->l4, &type, 1)) {
-			broken(p, FL_DROP_TRUNCATED);
-			return;
-		}
-		if ((type >= 130 && type <= 137) || type == 143) {
-			p->kind = FL_NEIGHBOUR;
-			return;
-		}
-		if (type >= 1 && type <= 4) {
-			parse_quoted(skb, p);
-			return;
-		}
-	} else if (p->t.proto == IPPROTO_ICMP) {
-		if (bpf_skb_load_bytes(skb, p->l4, &type, 1)) {
-			broken(p, FL_DROP_TRUNCATED);
-			return;
-		}
-		if (type == ICMP_DEST_UNREACH || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETERPROB) {
-			parse_quoted(skb, p);
-			return;
-		}
-	}
-	if (!parse_ports(skb, p, p->l4, false))
+	if (!parse_ports(skb, p, &p->t, p->l4, false)) {
 		broken(p, FL_DROP_TRUNCATED);
+		return;
+	}
+	if (!is_icmp(p))
+		return;
+	if (is_icmp_error(p)) {
+		p->t.sport = 0;
+		p->t.dport = 0;
+		parse_quoted(skb, p);
+	} else if (p->v6 && is_neighbour(p)) {
+		p->kind = FL_NEIGHBOUR;
+	}
 }
 
 static __always_inline void reverse(const struct fl_tuple *in, struct fl_tuple *out)

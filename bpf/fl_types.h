@@ -143,24 +143,33 @@ struct fl_settings {
 
 /* --- connections: fl_conntrack_v1 (LRU) --- */
 
+/*
+ * A connection between two pods of a node has two entries: the client's, made when
+ * it leaves, and the server's, made when it is let in.
+ */
+enum fl_side {
+	FL_OPENED,
+	FL_SERVED,
+};
+
 struct fl_tuple {
 	struct fl_addr saddr;
 	struct fl_addr daddr;
 	__u16 sport;
 	__u16 dport;
 	__u8 proto;
-	__u8 pad[3];
+	__u8 side;
+	__u8 pad[2];
 };
 
 enum fl_path {
 	FL_PATH_NONE,
-	FL_DIRECT,  /* opened by a pod of this node, not redirected */
-	FL_PROXIED, /* opened by a pod of this node or from outside, redirected */
-	FL_SERVED,  /* opened towards a pod of this node, let in */
+	FL_DIRECT,  /* not redirected */
+	FL_PROXIED, /* redirected */
 };
 
 struct fl_conn {
-	__u64 seen; /* ktime, ns */
+	__u64 seen; /* ktime, ns; by a datagram of who opened it */
 	__u16 path;
 	__u16 port; /* proxy port, host order */
 	__u32 pad;
@@ -183,12 +192,12 @@ enum fl_reason {
 	FL_DROP_SPOOFED,
 	FL_DROP_RESERVED_PORT,
 	FL_DROP_TRUNCATED,
-	FL_DROP_EXTENSION,  /* IPv6 extension headers that are not understood */
+	FL_DROP_EXTENSION,  /* headers that are not walked: IPv6 extensions, a VLAN tag in a VLAN tag */
 	FL_DROP_FRAGMENT,
 	FL_DROP_NO_PROXY,   /* nobody listens on the proxy port */
 	FL_DROP_ASSIGN,	    /* the kernel refused the socket */
 	FL_DROP_LOOPBACK,
-	FL_DROP_MAP_FULL,
+	FL_MAP_FULL,	    /* a flow could not be remembered: its replies will be judged as new */
 	FL_DROP_NO_BACKEND,
 	FL_DROP_UNKNOWN_POD,
 	FL_EVENT_LOST,

@@ -22,6 +22,11 @@
 
 #define TCP_LISTEN 10
 
+#define VLAN_ID 0x0fff /* of a tag */
+
+#define AF_INET	 2
+#define AF_INET6 10
+
 /*
  * Marks, in the nibble 0xf00. Packets that the host is to take for its own carry
  * FL_MARK_TO_PROXY. The proxy's upstream sockets carry FL_MARK_FROM_PROXY, which
@@ -30,6 +35,9 @@
 #define FL_MARK_MASK	   0xf00
 #define FL_MARK_TO_PROXY   0x200
 #define FL_MARK_FROM_PROXY 0x300
+
+/* A datagram is an answer for this long after the pod's last one to the same place. */
+#define FL_DATAGRAM_NS (120 * 1000000000ULL)
 
 /* Source ports that pods may not open connections from, in host order. */
 #define FL_PORT_CHECKED	  61000 /* the proxy judged the destination's policy */
@@ -46,6 +54,7 @@ FL_MAP(fl_conntrack_v1, BPF_MAP_TYPE_LRU_HASH, struct fl_tuple, struct fl_conn, 
 const enum fl_reason *unused_reason __attribute__((unused));
 const enum fl_action *unused_action __attribute__((unused));
 const enum fl_path *unused_path __attribute__((unused));
+const enum fl_side *unused_side __attribute__((unused));
 const enum fl_direction *unused_direction __attribute__((unused));
 
 /* 169.254.42.1 and fd00:42::1 stand for a pod in packets that it sent to itself through the proxy. */
@@ -174,34 +183,35 @@ static __always_inline int assign(struct __sk_buff *skb, const struct fl_packet 
 	return TCX_NEXT;
 }
 
-static __always_inline struct bpf_sock *lookup(struct __sk_buff *skb, const struct fl_packet *p, bool listener,
+/* The socket that a packet of the tuple is for, or whoever listens on a port of loopback. */
+static __always_inline struct bpf_sock *lookup(struct __sk_buff *skb, bool v6, const struct fl_tuple *of, bool listener,
 					       __u16 port)
 {
 	struct bpf_sock_tuple t = {};
 
-	if (p->v6) {
-		__builtin_memcpy(t.ipv6.saddr, &p->t.saddr, 16);
-		t.ipv6.sport = p->t.sport;
+	if (v6) {
+		__builtin_memcpy(t.ipv6.saddr, &of->saddr, 16);
+		t.ipv6.sport = of->sport;
 		if (listener) {
 			t.ipv6.daddr[3] = bpf_htonl(1);
 			t.ipv6.dport = bpf_htons(port);
 		} else {
-			__builtin_memcpy(t.ipv6.daddr, &p->t.daddr, 16);
-			t.ipv6.dport = p->t.dport;
+			__builtin_memcpy(t.ipv6.daddr, &of->daddr, 16);
+			t.ipv6.dport = of->dport;
 		}
 		return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
 	}
-	t.ipv4.saddr = p->t.saddr.w[3];
-	t.ipv4.sport = p->t.sport;
-	t.ipv4.daddr = listener ? bpf_htonl(INADDR_LOOPBACK) : p->t.daddr.w[3];
-	t.ipv4.dport = listener ? bpf_htons(port) : p->t.dport;
+	t.ipv4.saddr = of->saddr.w[3];
+	t.ipv4.sport = of->sport;
+	t.ipv4.daddr = listener ? bpf_htonl(INADDR_LOOPBACK) : of->daddr.w[3];
+	t.ipv4.dport = listener ? bpf_htons(port) : of->dport;
 	return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
 }
 
 /* Hands the packet to the socket of the proxy, or of the node, that has this connection. */
 static __always_inline bool to_socket(struct __sk_buff *skb, const struct fl_packet *p, __u8 direction, int *ret)
 {
-	struct bpf_sock *sk = lookup(skb, p, false, 0);
+	struct bpf_sock *sk = lookup(skb, p->v6, &p->t, false, 0);
 
 	if (!sk)
 		return false;
@@ -223,9 +233,9 @@ static __always_inline int to_proxy(struct __sk_buff *skb, const struct fl_packe
 	struct bpf_sock *sk = NULL;
 
 	if (port)
-		sk = lookup(skb, p, true, port);
+		sk = lookup(skb, p->v6, &p->t, true, port);
 	if (!sk && port && s && s->standby)
-		sk = lookup(skb, p, true, port + s->standby);
+		sk = lookup(skb, p->v6, &p->t, true, port + s->standby);
 	if (!sk)
 		return drop(skb, p, FL_DROP_NO_PROXY, direction, v);
 	if (sk->state != TCP_LISTEN) {
@@ -239,12 +249,28 @@ static __always_inline void remember(const struct fl_tuple *t, __u16 path, __u16
 {
 	struct fl_conn c = { .seen = bpf_ktime_get_ns(), .path = path, .port = port };
 
-	bpf_map_update_elem(&fl_conntrack_v1, t, &c, BPF_ANY);
+	if (bpf_map_update_elem(&fl_conntrack_v1, t, &c, BPF_ANY))
+		count(FL_MAP_FULL);
 }
 
 static __always_inline struct fl_conn *recall(const struct fl_tuple *t)
 {
 	return bpf_map_lookup_elem(&fl_conntrack_v1, t);
+}
+
+/* Redirects a new connection. */
+static __always_inline int open_to_proxy(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 direction,
+					 const struct verdict *v)
+{
+	int ret;
+
+	remember(&p->t, FL_PROXIED, v->port);
+	ret = to_proxy(skb, p, v->port, direction, v);
+	if (ret == TCX_NEXT) {
+		count(reason);
+		report(skb, p, reason, direction, v);
+	}
+	return ret;
 }
 
 /*
@@ -292,28 +318,29 @@ static __always_inline int opened_by_pod(struct __sk_buff *skb, struct fl_packet
 	if (bpf_ntohs(p->t.sport) >= FL_PORT_CHECKED)
 		return drop(skb, p, FL_DROP_RESERVED_PORT, FL_FROM_POD, NULL);
 	v.port = outbound_port(p, from);
-	if (v.port) {
-		remember(&p->t, FL_PROXIED, v.port);
-		count(FL_OK_OUTBOUND);
-		report(skb, p, FL_OK_OUTBOUND, FL_FROM_POD, &v);
-		return to_proxy(skb, p, v.port, FL_FROM_POD, &v);
-	}
+	if (v.port)
+		return open_to_proxy(skb, p, FL_OK_OUTBOUND, FL_FROM_POD, &v);
 	to = bpf_map_lookup_elem(&fl_pods_v1, &p->t.daddr);
-	if (to && wants_inbound(p, to, false, &v)) {
-		remember(&p->t, FL_PROXIED, v.port);
-		count(FL_OK_INBOUND);
-		report(skb, p, FL_OK_INBOUND, FL_FROM_POD, &v);
-		return to_proxy(skb, p, v.port, FL_FROM_POD, &v);
-	}
+	if (to && wants_inbound(p, to, false, &v))
+		return open_to_proxy(skb, p, FL_OK_INBOUND, FL_FROM_POD, &v);
 	remember(&p->t, FL_DIRECT, 0);
 	count(FL_OK_DIRECT);
 	report(skb, p, FL_OK_DIRECT, FL_FROM_POD, &v);
 	return TCX_NEXT;
 }
 
-static __always_inline int tcp_from_pod(struct __sk_buff *skb, struct fl_packet *p, const struct fl_pod *from)
+/* The entry of a flow that was let into the sender of the packet. */
+static __always_inline struct fl_conn *recall_served(const struct fl_packet *p)
 {
 	struct fl_tuple back;
+
+	reverse(&p->t, &back);
+	back.side = FL_SERVED;
+	return recall(&back);
+}
+
+static __always_inline int tcp_from_pod(struct __sk_buff *skb, struct fl_packet *p, const struct fl_pod *from)
+{
 	struct fl_conn *c;
 	int ret;
 
@@ -321,26 +348,37 @@ static __always_inline int tcp_from_pod(struct __sk_buff *skb, struct fl_packet 
 		return ret;
 	if (is_open(p))
 		return opened_by_pod(skb, p, from);
+	/* A proxy's connection may have the same tuple: only one that the pod serves is its own. */
+	if (bpf_ntohs(p->t.sport) >= FL_PORT_CHECKED && !recall_served(p))
+		return drop(skb, p, FL_DROP_RESERVED_PORT, FL_FROM_POD, NULL);
 	c = recall(&p->t);
 	if (c && c->path == FL_PROXIED) /* its socket is gone: the listener answers RST */
 		return to_proxy(skb, p, c->port, FL_FROM_POD, NULL);
-	if (!c && bpf_ntohs(p->t.sport) >= FL_PORT_CHECKED) {
-		reverse(&p->t, &back);
-		if (!recall(&back)) /* not even a port that it serves */
-			return drop(skb, p, FL_DROP_RESERVED_PORT, FL_FROM_POD, NULL);
-	}
 	return TCX_NEXT;
 }
 
-/* Remembers a flow without handshake, so that its replies are let in. */
+static __always_inline bool is_fresh(const struct fl_conn *c)
+{
+	return bpf_ktime_get_ns() < c->seen + FL_DATAGRAM_NS; /* seen may have moved beyond our now */
+}
+
+/*
+ * Remembers a flow without handshake, so that its replies are let in. What answers
+ * another's flow opens none: it would let in whatever the other side sends next,
+ * also when policy no longer does.
+ */
 static __always_inline void datagram_from_pod(struct __sk_buff *skb, const struct fl_packet *p)
 {
-	struct fl_tuple back;
+	struct fl_conn *c;
 
-	if (recall(&p->t))
+	if (is_icmp(p) && p->icmp != (p->v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO))
 		return;
-	reverse(&p->t, &back);
-	if (recall(&back)) /* a reply of ours: the other side opened it */
+	c = recall(&p->t);
+	if (c && is_fresh(c)) {
+		c->seen = bpf_ktime_get_ns();
+		return;
+	}
+	if (recall_served(p))
 		return;
 	remember(&p->t, FL_DIRECT, 0);
 	count(FL_OK_DIRECT);
@@ -354,10 +392,47 @@ static __always_inline bool is_loopback(const struct fl_addr *a)
 	return !a->w[0] && !a->w[1] && !a->w[2] && a->w[3] == bpf_htonl(1);
 }
 
-/* A pod speaks neighbour discovery from its link-local address, or from none yet. */
-static __always_inline bool is_link_local(const struct fl_addr *a)
+/* A pod is no router: the node must not learn routes from it. */
+static __always_inline bool is_routing(const struct fl_packet *p)
 {
-	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) || (!a->w[0] && !a->w[1] && !a->w[2] && !a->w[3]);
+	if (p->v6)
+		return p->kind == FL_NEIGHBOUR && (p->icmp == NDISC_ROUTER_ADVERT || p->icmp == NDISC_REDIRECT);
+	return p->kind == FL_IP && is_icmp(p) && p->icmp == ICMP_REDIRECT;
+}
+
+/* Packets in packets: IP in IP, GRE, and by their usual ports VXLAN and Geneve. */
+static __always_inline bool is_tunnel(const struct fl_packet *p)
+{
+	switch (p->t.proto) {
+	case IPPROTO_IPIP:
+	case IPPROTO_IPV6:
+	case IPPROTO_GRE:
+		return true;
+	case IPPROTO_UDP:
+		return p->t.dport == bpf_htons(4789) || p->t.dport == bpf_htons(8472) || p->t.dport == bpf_htons(6081);
+	}
+	return false;
+}
+
+/* Whether it is for a node: by what we know of its address, or because it would not be forwarded. */
+static __always_inline bool is_for_node(struct __sk_buff *skb, const struct fl_packet *p)
+{
+	struct bpf_fib_lookup fib = { .family = p->v6 ? AF_INET6 : AF_INET, .ifindex = skb->ifindex };
+	__u32 flags;
+	long ret;
+
+	classify(&p->t.daddr, &flags);
+	if (flags & FL_ADDR_NODE)
+		return true;
+	if (p->v6) {
+		__builtin_memcpy(fib.ipv6_src, &p->t.saddr, 16);
+		__builtin_memcpy(fib.ipv6_dst, &p->t.daddr, 16);
+	} else {
+		fib.ipv4_src = p->t.saddr.w[3];
+		fib.ipv4_dst = p->t.daddr.w[3];
+	}
+	ret = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	return ret == BPF_FIB_LKUP_RET_NOT_FWDED || ret == BPF_FIB_LKUP_RET_FWD_DISABLED;
 }
 
 SEC("tcx/ingress")
@@ -370,19 +445,23 @@ int fl_from_pod(struct __sk_buff *skb)
 	parse(skb, &p);
 	if (p.kind == FL_OTHER)
 		return TCX_NEXT;
+	if (p.kind == FL_NESTED) /* of VLAN 0 in VLAN 0 the kernel takes off both, and takes in what no one has seen */
+		return drop(skb, &p, FL_DROP_EXTENSION, FL_FROM_POD, NULL);
+	if (is_routing(&p))
+		return drop(skb, &p, FL_DROP_SPOOFED, FL_FROM_POD, NULL);
 	if (p.kind == FL_NEIGHBOUR && is_link_local(&p.t.saddr))
 		return TCX_NEXT;
 	if (p.kind == FL_BROKEN)
 		return drop(skb, &p, p.reason, FL_FROM_POD, NULL);
-	pod = bpf_map_lookup_elem(&fl_pods_v1, p.kind == FL_ICMP_ERROR ? &p.from : &p.t.saddr);
+	pod = bpf_map_lookup_elem(&fl_pods_v1, &p.t.saddr);
 	if (!pod || pod->ifindex != skb->ifindex)
 		return drop(skb, &p, FL_DROP_SPOOFED, FL_FROM_POD, NULL);
-	if (p.kind != FL_IP)
-		return TCX_NEXT;
 	if (is_loopback(&p.t.daddr))
 		return drop(skb, &p, FL_DROP_LOOPBACK, FL_FROM_POD, NULL);
-	if (p.fragment) /* judged where it is received */
+	if (p.kind != FL_IP || p.fragment) /* judged where it is received */
 		return TCX_NEXT;
+	if (is_tunnel(&p) && is_for_node(skb, &p)) /* whose source would be believed, once unpacked */
+		return drop(skb, &p, FL_DROP_SPOOFED, FL_FROM_POD, NULL);
 	self_addr(p.v6, &self);
 	if (same_addr(&p.t.daddr, &self)) {
 		self = p.t.saddr;
@@ -395,11 +474,37 @@ int fl_from_pod(struct __sk_buff *skb)
 	return TCX_NEXT;
 }
 
+/*
+ * An ICMP error about what the proxy sent in a pod's name is the proxy's: without it
+ * the proxy would not learn the path's MTU.
+ */
+static __always_inline int error_from_net(struct __sk_buff *skb, const struct fl_packet *p)
+{
+	struct fl_tuple back;
+	struct bpf_sock *sk;
+	bool live;
+
+	if (p->quoted.proto != IPPROTO_TCP || !same_addr(&p->quoted.saddr, &p->t.daddr))
+		return TCX_NEXT;
+	reverse(&p->quoted, &back);
+	sk = lookup(skb, p->v6, &back, false, 0);
+	if (!sk)
+		return TCX_NEXT;
+	live = sk->state != TCP_LISTEN;
+	bpf_sk_release(sk);
+	if (live) {
+		count(FL_OK_SOCKET);
+		skb->mark = (skb->mark & ~FL_MARK_MASK) | FL_MARK_TO_PROXY;
+	}
+	return TCX_NEXT;
+}
+
 SEC("tcx/ingress")
 int fl_from_net(struct __sk_buff *skb)
 {
 	struct fl_packet p = {};
 	struct verdict v = {};
+	struct fl_addr self;
 	struct fl_pod *pod;
 	struct fl_conn *c;
 	int ret;
@@ -407,14 +512,22 @@ int fl_from_net(struct __sk_buff *skb)
 	parse(skb, &p);
 	if (p.kind == FL_OTHER || p.kind == FL_NEIGHBOUR)
 		return TCX_NEXT;
-	if (bpf_map_lookup_elem(&fl_pods_v1, p.kind == FL_ICMP_ERROR ? &p.from : &p.t.saddr))
+	if (p.kind == FL_NESTED) { /* as in from_pod; real VLANs in VLANs are none of our business */
+		if (skb->vlan_present && !(skb->vlan_tci & VLAN_ID))
+			return drop(skb, &p, FL_DROP_EXTENSION, FL_FROM_NET, NULL);
+		return TCX_NEXT;
+	}
+	self_addr(p.v6, &self);
+	if (same_addr(&p.t.saddr, &self) || bpf_map_lookup_elem(&fl_pods_v1, &p.t.saddr))
 		return drop(skb, &p, FL_DROP_SPOOFED, FL_FROM_NET, NULL);
 	pod = bpf_map_lookup_elem(&fl_pods_v1, &p.t.daddr);
 	if (!pod) /* the node's own, or somebody else's */
 		return TCX_NEXT;
 	if (p.kind == FL_BROKEN)
 		return drop(skb, &p, p.reason, FL_FROM_NET, NULL);
-	if (p.kind != FL_IP || p.fragment || p.t.proto != IPPROTO_TCP)
+	if (p.kind == FL_ICMP_ERROR)
+		return error_from_net(skb, &p);
+	if (p.fragment || p.t.proto != IPPROTO_TCP)
 		return TCX_NEXT;
 	if (to_socket(skb, &p, FL_FROM_NET, &ret))
 		return ret;
@@ -430,10 +543,7 @@ int fl_from_net(struct __sk_buff *skb)
 			bpf_map_delete_elem(&fl_conntrack_v1, &p.t);
 		return TCX_NEXT;
 	}
-	remember(&p.t, FL_PROXIED, v.port);
-	count(FL_OK_INBOUND);
-	report(skb, &p, FL_OK_INBOUND, FL_FROM_NET, &v);
-	return to_proxy(skb, &p, v.port, FL_FROM_NET, &v);
+	return open_to_proxy(skb, &p, FL_OK_INBOUND, FL_FROM_NET, &v);
 }
 
 /*
@@ -447,22 +557,38 @@ static __always_inline bool is_reply(const struct fl_packet *p)
 
 	if (p->t.proto == IPPROTO_TCP && is_open(p))
 		return false;
+	if (is_icmp(p) && p->icmp != (p->v6 ? ICMPV6_ECHO_REPLY : ICMP_ECHOREPLY))
+		return false;
 	reverse(&p->t, &back);
 	c = recall(&back);
-	return c && (c->path == FL_DIRECT || c->path == FL_PROXIED);
+	return c && (p->t.proto == IPPROTO_TCP || is_fresh(c));
 }
 
-/* An ICMP error is let in if it is about a packet of a flow that the pod has. */
-static __always_inline int icmp_error_to_pod(struct __sk_buff *skb, const struct fl_packet *p)
+/*
+ * An ICMP error is let in if it is about a packet that the pod sent: of a flow that
+ * it opened, or to somebody who may reach it at that port.
+ */
+static __always_inline int icmp_error_to_pod(struct __sk_buff *skb, const struct fl_packet *p, const struct fl_pod *pod)
 {
-	struct fl_tuple back;
+	struct verdict v = { .set = pod->set };
+	bool ports = p->quoted.proto == IPPROTO_TCP || p->quoted.proto == IPPROTO_UDP;
+	__u32 flags, action;
 
-	reverse(&p->t, &back);
-	if (recall(&p->t) || recall(&back)) {
-		count(FL_OK_REPLY);
+	if (!pod->set)
 		return TCX_NEXT;
+	if (same_addr(&p->quoted.saddr, &p->t.daddr)) {
+		if (recall(&p->quoted)) {
+			count(FL_OK_REPLY);
+			return TCX_NEXT;
+		}
+		v.class = classify(&p->quoted.daddr, &flags);
+		action = judge(&v, ports ? p->quoted.sport : 0, ports ? p->quoted.proto : 0);
+		if (action == FL_ALLOW || action == FL_CHECK) {
+			count(FL_OK_ALLOWED);
+			return TCX_NEXT;
+		}
 	}
-	return drop(skb, p, FL_DROP_POLICY, FL_TO_POD, NULL);
+	return drop(skb, p, FL_DROP_POLICY, FL_TO_POD, &v);
 }
 
 static __always_inline bool is_probe(const struct fl_pod *pod, const struct fl_packet *p)
@@ -524,6 +650,30 @@ static __always_inline int refuse(struct __sk_buff *skb, struct fl_packet *p, __
 	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 }
 
+/*
+ * Whether the packet, which is let in, is the first of its flow. A flow is
+ * remembered if the pod's answers have to be known as such: those without a
+ * handshake, and those from ports that nobody may open a connection from.
+ */
+static __always_inline bool is_new(const struct fl_packet *p)
+{
+	struct fl_tuple t = p->t;
+	bool tcp = t.proto == IPPROTO_TCP;
+
+	if (tcp && !is_open(p))
+		return false;
+	if (tcp) { /* not the answer to an earlier connection the other way, with the same ports */
+		reverse(&p->t, &t);
+		bpf_map_delete_elem(&fl_conntrack_v1, &t);
+		t = p->t;
+	}
+	t.side = FL_SERVED;
+	if (tcp ? bpf_ntohs(t.dport) < FL_PORT_CHECKED : !!recall(&t))
+		return tcp;
+	remember(&t, FL_DIRECT, 0);
+	return true;
+}
+
 SEC("tcx/egress")
 int fl_to_pod(struct __sk_buff *skb)
 {
@@ -536,13 +686,15 @@ int fl_to_pod(struct __sk_buff *skb)
 	parse(skb, &p);
 	if (p.kind == FL_OTHER || p.kind == FL_NEIGHBOUR)
 		return TCX_NEXT;
-	if (p.kind == FL_ICMP_ERROR)
-		return icmp_error_to_pod(skb, &p);
+	if (p.kind == FL_NESTED)
+		return drop(skb, &p, FL_DROP_EXTENSION, FL_TO_POD, NULL);
 	if (p.kind == FL_BROKEN)
 		return drop(skb, &p, p.reason, FL_TO_POD, NULL);
 	pod = bpf_map_lookup_elem(&fl_pods_v1, &p.t.daddr);
 	if (!pod || pod->ifindex != skb->ifindex)
 		return drop(skb, &p, FL_DROP_UNKNOWN_POD, FL_TO_POD, NULL);
+	if (p.kind == FL_ICMP_ERROR)
+		return icmp_error_to_pod(skb, &p, pod);
 	if (p.fragment) {
 		/* It has no ports, and might overwrite what the first fragment was judged by. */
 		if (pod->set)
@@ -551,15 +703,13 @@ int fl_to_pod(struct __sk_buff *skb)
 	}
 	if (is_reply(&p)) {
 		count(FL_OK_REPLY);
-		return TCX_NEXT;
-	}
-	reason = admit(skb, &p, pod, &v, &ok);
-	if (reason)
-		return refuse(skb, &p, reason, &v);
-	count(ok);
-	if (p.t.proto == IPPROTO_TCP ? is_open(&p) : !recall(&p.t)) {
-		remember(&p.t, FL_SERVED, 0);
-		report(skb, &p, ok, FL_TO_POD, &v);
+	} else {
+		reason = admit(skb, &p, pod, &v, &ok);
+		if (reason)
+			return refuse(skb, &p, reason, &v);
+		count(ok);
+		if (is_new(&p))
+			report(skb, &p, ok, FL_TO_POD, &v);
 	}
 	if (same_addr(&p.t.saddr, &p.t.daddr)) {
 		self_addr(p.v6, &self);

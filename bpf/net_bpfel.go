@@ -58,7 +58,6 @@ const (
 	NetFlPathFL_PATH_NONE NetFlPath = 0
 	NetFlPathFL_DIRECT    NetFlPath = 1
 	NetFlPathFL_PROXIED   NetFlPath = 2
-	NetFlPathFL_SERVED    NetFlPath = 3
 )
 
 type NetFlPod struct {
@@ -114,7 +113,7 @@ const (
 	NetFlReasonFL_DROP_NO_PROXY      NetFlReason = 16
 	NetFlReasonFL_DROP_ASSIGN        NetFlReason = 17
 	NetFlReasonFL_DROP_LOOPBACK      NetFlReason = 18
-	NetFlReasonFL_DROP_MAP_FULL      NetFlReason = 19
+	NetFlReasonFL_MAP_FULL           NetFlReason = 19
 	NetFlReasonFL_DROP_NO_BACKEND    NetFlReason = 20
 	NetFlReasonFL_DROP_UNKNOWN_POD   NetFlReason = 21
 	NetFlReasonFL_EVENT_LOST         NetFlReason = 22
@@ -127,6 +126,13 @@ type NetFlSettings struct {
 	Standby     uint16
 	Pad         uint32
 }
+
+type NetFlSide uint32
+
+const (
+	NetFlSideFL_OPENED NetFlSide = 0
+	NetFlSideFL_SERVED NetFlSide = 1
+)
 
 type NetFlSvc struct {
 	_        structs.HostLayout
@@ -151,7 +157,8 @@ type NetFlTuple struct {
 	Sport uint16
 	Dport uint16
 	Proto uint8
-	Pad   [3]uint8
+	Side  uint8
+	Pad   [2]uint8
 }
 
 // Names of all BPF objects in the ELF.
@@ -175,6 +182,7 @@ const (
 	NetVarUnusedDirection = "unused_direction"
 	NetVarUnusedPath      = "unused_path"
 	NetVarUnusedReason    = "unused_reason"
+	NetVarUnusedSide      = "unused_side"
 )
 
 // LoadNet returns the embedded CollectionSpec for Net.
@@ -248,6 +256,7 @@ type NetVariableSpecs struct {
 	UnusedDirection *ebpf.VariableSpec `ebpf:"unused_direction"`
 	UnusedPath      *ebpf.VariableSpec `ebpf:"unused_path"`
 	UnusedReason    *ebpf.VariableSpec `ebpf:"unused_reason"`
+	UnusedSide      *ebpf.VariableSpec `ebpf:"unused_side"`
 }
 
 // NetObjects contains all objects after they have been loaded into the kernel.
@@ -305,6 +314,7 @@ type NetVariables struct {
 	UnusedDirection *ebpf.Variable `ebpf:"unused_direction"`
 	UnusedPath      *ebpf.Variable `ebpf:"unused_path"`
 	UnusedReason    *ebpf.Variable `ebpf:"unused_reason"`
+	UnusedSide      *ebpf.Variable `ebpf:"unused_side"`
 }
 
 // NetPrograms contains all programs after they have been loaded into the kernel.

@@ -150,6 +150,11 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 			bpf_map_update_elem(&fl_affinity_v1, &aff, &v, BPF_ANY);
 		}
 	}
+	if (!v6 && !is_v4(&chosen.addr)) { /* has no room for it */
+		count(FL_DROP_NO_BACKEND);
+		report(&key, NULL, FL_DROP_NO_BACKEND);
+		return 0;
+	}
 	rk.cookie = cookie;
 	rk.addr = chosen.addr;
 	rk.port = chosen.port;

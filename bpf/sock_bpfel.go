@@ -56,7 +56,8 @@ type SockFlEvent struct {
 		Sport uint16
 		Dport uint16
 		Proto uint8
-		Pad   [3]uint8
+		Side  uint8
+		Pad   [2]uint8
 	}
 	Ifindex   uint32
 	Port      uint16

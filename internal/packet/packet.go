@@ -279,11 +279,15 @@ func (p Packet) network() []byte {
 	}
 	all = append(all, gopacket.Payload(p.payload))
 	buf := gopacket.NewSerializeBuffer()
-	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: !p.noSum}
+	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
 	if err := gopacket.SerializeLayers(buf, opts, all...); err != nil {
 		panic("packet: " + err.Error())
 	}
-	return buf.Bytes()
+	out := buf.Bytes()
+	if p.noSum {
+		copy(out[len(out)-len(p.payload)-2:], []byte{0, 0}) // the last field of UDP's header
+	}
+	return out
 }
 
 func (p Packet) extensions() []byte {
