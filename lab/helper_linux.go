@@ -10,6 +10,7 @@ import (
 
 	"fairlead.io/fairlead/lab/dns"
 	"fairlead.io/fairlead/lab/echo"
+	"fairlead.io/fairlead/lab/load"
 )
 
 // Hidden commands of the program, by which a lab runs parts of it in its places.
@@ -17,6 +18,7 @@ const (
 	echoCommand    = "lab-echo"
 	loadCommand    = "lab-load"
 	requestCommand = "lab-request"
+	callCommand    = "lab-call"
 	dnsCommand     = "lab-dns"
 )
 
@@ -36,7 +38,11 @@ func Helper(ctx context.Context, args []string, stdin io.Reader, stdout, stderr 
 	case dnsCommand:
 		err = dns.Main(ctx, rest, stderr)
 	case loadCommand:
-		<-ctx.Done()
+		code = load.Main(ctx, rest, stdout, stderr)
+	case requestCommand:
+		code = load.RequestMain(ctx, stdin, stdout, stderr)
+	case callCommand:
+		code = load.CallMain(ctx, rest, stdout, stderr)
 	default:
 		return 0, false
 	}
