@@ -164,9 +164,11 @@ func TestLive(t *testing.T) {
 	}{
 		{"plain", testPlain},
 		{"balance", testBalance},
+		{"affinity", testAffinity},
 		{"outbound", testOutbound},
 		{"capture comes and goes", testCaptureComesAndGoes},
 		{"inbound", testInbound},
+		{"checked", testChecked},
 		{"policy", testPolicy},
 		{"probes", testProbes},
 		{"spoof", testSpoof},
@@ -253,6 +255,24 @@ func testBalance(t *testing.T, w *world) {
 		}
 		if got, err := w.dial(from, Client{Network: "tcp", Addr: "10.96.0.1:81"}); err == nil || got.Took > time.Second {
 			t.Errorf("%s dials a service without backends: %+v, %v", from, got, err)
+		}
+	}
+}
+
+// A client keeps its backend; which one differs between clients.
+func testAffinity(t *testing.T, w *world) {
+	w.set("a", func(p *Planned) {
+		s := w.service("10.96.0.1", 80, model.TCP, plan.Kernel, "a1", "a2", "b1")
+		s.Affinity = time.Minute
+		p.Services = append(p.Services, s)
+	})
+	for _, from := range []string{"a", "a1", "a2"} {
+		served := map[string]int{}
+		for range 12 {
+			served[w.mustDial(from, Client{Network: "tcp", Addr: "10.96.0.1:80"}).Server]++
+		}
+		if len(served) != 1 {
+			t.Errorf("%s is served by %v", from, served)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
 )
@@ -183,6 +185,41 @@ func testInbound(t *testing.T, w *world) {
 	})
 	if got, err := w.dial("b", checked); err == nil && got.Seen == got.Local {
 		t.Errorf("what is refused passes directly: %+v", got)
+	}
+}
+
+// A proxy that has judged the destination's policy is believed on its own node and,
+// for addresses of pods that are managed, on others: one pass is enough.
+func testChecked(t *testing.T, w *world) {
+	vips := map[string]string{"10.96.0.6:80": at(w.hosts["a2"].v4, 8080), "[fd96::6]:80": at(w.hosts["a2"].v6, 8080)}
+	call[None](w.proc["b"], "Redirected", Proxy{Port: outPort, Name: "proxy", Onward: vips})
+	call[None](w.proc["a"], "Redirected", Proxy{Port: outPort + 10, Name: "proxy", Onward: vips})
+	service := func(p *Planned) {
+		p.Services = append(p.Services, w.service("10.96.0.6", 80, model.TCP, plan.HTTP, "a2"), w.service("fd96::6", 80, model.TCP, plan.HTTP, "a2"))
+	}
+	w.set("a", func(p *Planned) {
+		service(p)
+		p.capture("a1")
+		p.Ports[outbound] = outPort + 10
+		p.govern("a2", setA2, &plan.Verdict{Any: true, Port: 8080, Proto: model.TCP, Action: plan.Check})
+	})
+	w.set("b", func(p *Planned) { service(p); p.capture("b1") })
+	w.ready()
+	w.flows("a", anyFlow)
+	for _, from := range []string{"a1", "b1"} {
+		for vip := range vips {
+			got := w.mustDial(from, Client{Network: "tcp", Addr: vip})
+			if got.Server != "a2" || addrOf(got.Seen) != addrOf(got.Local) || got.Seen == got.Local {
+				t.Errorf("%s dials %s: %+v", from, vip, got)
+			}
+		}
+	}
+	reasons := map[string]int{}
+	for _, f := range w.flows("a", func(f Flow) bool { return f.Destination.Port() == 8080 }) {
+		reasons[f.Reason]++
+	}
+	if diff := cmp.Diff(map[string]int{"checked": 4}, reasons); diff != "" {
+		t.Errorf("on the way into a2: %s", diff)
 	}
 }
 
