@@ -4,44 +4,24 @@ package lab
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net"
-	"net/http"
+	"maps"
 	"path/filepath"
+	"slices"
 	"time"
+
+	"fairlead.io/fairlead/agent"
+	"fairlead.io/fairlead/translators/objects"
 )
 
-// agentStatus is what the lab needs to know of an agent's status.
-type agentStatus struct {
-	Revision string            `json:"revision"`
-	Applied  string            `json:"applied"`
-	Pods     map[string]string `json:"pods"`
-}
-
 // ask reads the status of a node's agent.
-func (l *lab) ask(ctx context.Context, node string) (*agentStatus, error) {
-	socket := filepath.Join(l.paths.node(node), "agent.sock")
-	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}
-	defer t.CloseIdleConnections()
+func (l *lab) ask(ctx context.Context, node string) (*agent.Status, error) {
+	if why := l.daemonState(node, "agent"); why != running {
+		return nil, fmt.Errorf("agent of %s: %s", node, why)
+	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/status", nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := t.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	var s agentStatus
-	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
-		return nil, fmt.Errorf("read status of agent %s: %w", node, err)
-	}
-	return &s, nil
+	return agent.NewClient(filepath.Join(l.paths.node(node), agent.Socket)).Status(ctx)
 }
 
 // awaitAgents waits until the agents are ready for pods and returns for which they
@@ -53,7 +33,7 @@ func (l *lab) awaitAgents(ctx context.Context, pods []*pod) map[string]string {
 	}
 	for _, p := range pods {
 		if !p.HostNetwork { // nothing of the datapath is the pod's own
-			late[p.Key()] = "it has not been asked"
+			late[p.Key()] = "the agent has not been asked"
 		}
 	}
 	_ = poll(ctx, agentLimit, 20*time.Millisecond, func() (bool, error) {
@@ -66,7 +46,7 @@ func (l *lab) awaitAgents(ctx context.Context, pods []*pod) map[string]string {
 }
 
 func (l *lab) askAbout(ctx context.Context, node string, pods []*pod, late map[string]string) {
-	var s *agentStatus
+	var s *agent.Status
 	var err error
 	for _, p := range pods {
 		if p.Node != node || late[p.Key()] == "" {
@@ -88,30 +68,39 @@ func (l *lab) askAbout(ctx context.Context, node string, pods []*pod, late map[s
 	}
 }
 
-// revisions are what each agent has read last.
-func (l *lab) revisions(ctx context.Context) map[string]string {
-	out := map[string]string{}
+// awaitApplied waits until every agent that runs has put the cluster folder to
+// work as it is now.
+func (l *lab) awaitApplied(ctx context.Context) {
 	if l.record.NoAgent {
-		return out
+		return
 	}
+	want := agent.Revision(objects.Files([]string{l.paths.source()}, nil))
+	late := map[string]string{}
 	for _, n := range l.record.Nodes {
-		if s, err := l.ask(ctx, n); err == nil {
-			out[n] = s.Revision
-		}
+		late[n] = "it has not been asked"
 	}
-	return out
-}
-
-// awaitChange waits a while until every agent that was there has put another
-// revision to work.
-func (l *lab) awaitChange(ctx context.Context, before map[string]string) {
-	_ = poll(ctx, 2*time.Second, 20*time.Millisecond, func() (bool, error) {
-		for n, old := range before {
+	_ = poll(ctx, agentLimit, 10*time.Millisecond, func() (bool, error) {
+		for n := range late {
+			if l.daemonState(n, "agent") != running {
+				delete(late, n)
+				continue
+			}
 			s, err := l.ask(ctx, n)
-			if err != nil || s.Revision == old || s.Applied != s.Revision {
-				return false, nil
+			switch {
+			case err != nil:
+				late[n] = err.Error()
+			case s.Applied == want:
+				delete(late, n)
+			default:
+				late[n] = "at an older state"
+				if s.Problem != "" {
+					late[n] += ": " + s.Problem
+				}
 			}
 		}
-		return true, nil
-	}) // an agent that takes longer is not waited for
+		return len(late) == 0, nil
+	}) // whoever takes longer is named below
+	for _, n := range slices.Sorted(maps.Keys(late)) {
+		l.say("agent of %s: still %s", n, late[n])
+	}
 }

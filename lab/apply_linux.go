@@ -21,7 +21,8 @@ import (
 )
 
 // Apply takes up objects and makes the lab what they ask for. What is no longer
-// running is started again.
+// running is started again. Documents that are broken are an error in the end; the
+// others are taken up all the same.
 func Apply(ctx context.Context, c Change) (*Status, error) {
 	return change(ctx, c, func(l *lab, docs []cluster.Doc) { l.record.merge(docs) })
 }
@@ -45,20 +46,18 @@ func Delete(ctx context.Context, c Change) (*Status, error) {
 
 func change(ctx context.Context, c Change, edit func(*lab, []cluster.Doc)) (*Status, error) {
 	name := cmp.Or(c.Name, DefaultName)
-	docs, err := readDocs(objects.Files(c.Files, cmp.Or[io.Reader](c.Stdin, os.Stdin)))
-	if err != nil {
-		return nil, err
-	}
+	docs, broken := readDocs(objects.Files(c.Files, cmp.Or[io.Reader](c.Stdin, os.Stdin)))
 	k, l, err := open(ctx, name, c.Out)
 	if err != nil {
 		return nil, err
 	}
 	defer k.unlock()
 	edit(l, docs)
-	if err := l.daemons(); err != nil {
-		return nil, err
+	err = l.daemons(ctx)
+	if err == nil {
+		err = l.reconcile(ctx)
 	}
-	if err := errors.Join(l.reconcile(ctx), l.record.save()); err != nil {
+	if err := errors.Join(broken, err, l.record.save()); err != nil {
 		return nil, err
 	}
 	return l.status(), nil
@@ -172,7 +171,11 @@ func (l *lab) reconcile(ctx context.Context) error {
 	if err := l.retire(ctx, gone); err != nil {
 		return err
 	}
-	return l.write(l.cluster(true))
+	if err := l.write(l.cluster(true)); err != nil {
+		return err
+	}
+	l.awaitApplied(ctx)
+	return ctx.Err()
 }
 
 // sameRun reports whether a pod can become another without a new start: labels and
@@ -212,14 +215,13 @@ func (l *lab) retire(ctx context.Context, pods []*pod) error {
 	if len(pods) == 0 {
 		return nil
 	}
-	before := l.revisions(ctx)
 	for _, p := range pods {
 		p.Ready = false
 	}
 	if err := l.write(l.cluster(true)); err != nil {
 		return err
 	}
-	l.awaitChange(ctx, before)
+	l.awaitApplied(ctx)
 	for _, p := range pods {
 		for _, proc := range p.Processes {
 			if err := proc.signal(syscall.SIGTERM); err != nil {

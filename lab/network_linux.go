@@ -26,6 +26,8 @@ var (
 	dnsAddress = netip.MustParseAddr("169.254.20.10")
 )
 
+const dnsPort = 53
+
 // uplink is the device by which nodes reach each other.
 const uplink = "eth0"
 

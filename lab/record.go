@@ -44,6 +44,8 @@ type process struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"` // as /proc/PID/stat has it
 	Log   string `json:"log"`
+	// Stopped: it was ended on purpose and is not to be started again.
+	Stopped bool `json:"stopped,omitempty"`
 }
 
 func loadRecord(name string) (*record, error) {

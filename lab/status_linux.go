@@ -5,8 +5,6 @@ package lab
 import (
 	"cmp"
 	"slices"
-
-	"fairlead.io/fairlead/lab/cluster"
 )
 
 // StatusOf says what a lab consists of and how it is.
@@ -33,16 +31,8 @@ func RunDirs(name string) ([]string, error) {
 
 func (l *lab) status() *Status {
 	s := &Status{Name: l.record.Name, Run: l.paths.run, Services: l.record.Services, Notes: l.record.Notes}
-	for i, n := range l.record.Nodes {
-		ns := NodeStatus{Name: n, Addresses: cluster.NodeAddresses(i + 1), Processes: map[string]string{}}
-		for _, what := range l.daemonNames() {
-			p := l.record.Daemons[n+"/"+what]
-			ns.Processes[what] = "running"
-			if !p.alive() {
-				ns.Processes[what] = "ended: " + p.tail()
-			}
-		}
-		s.Nodes = append(s.Nodes, ns)
+	for _, n := range l.record.Nodes {
+		s.Nodes = append(s.Nodes, l.nodeStatus(n))
 	}
 	for _, p := range l.record.Pods {
 		ps := PodStatus{Namespace: p.Namespace, Name: p.Name, Node: p.Node, Addresses: p.Addresses, Workload: p.Workload,

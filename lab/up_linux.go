@@ -106,7 +106,7 @@ func (l *lab) up(ctx context.Context) error {
 	if err := l.places(); err != nil {
 		return err
 	}
-	if err := l.daemons(); err != nil {
+	if err := l.daemons(ctx); err != nil {
 		return err
 	}
 	if err := l.record.save(); err != nil { // what asks for the lab's status meanwhile gets an answer
@@ -114,6 +114,13 @@ func (l *lab) up(ctx context.Context) error {
 	}
 	if err := l.reconcile(ctx); err != nil {
 		return err
+	}
+	for _, n := range l.record.Nodes {
+		for _, what := range l.daemonNames() {
+			if why := l.daemonState(n, what); why != running {
+				return fmt.Errorf("%s of %s %s", what, n, why)
+			}
+		}
 	}
 	return l.record.save()
 }
@@ -167,50 +174,6 @@ func (l *lab) tools() error {
 	return nil
 }
 
-// daemonNames are the processes of a node in the order in which they start.
-func (l *lab) daemonNames() []string {
-	if l.record.NoAgent {
-		return []string{"dns"}
-	}
-	return []string{"agent", "proxy", "dns"}
-}
-
-// daemons starts those processes of the nodes that do not run.
-func (l *lab) daemons() error {
-	for _, what := range l.daemonNames() {
-		for _, n := range l.record.Nodes {
-			if p, ok := l.record.Daemons[n+"/"+what]; ok && p.alive() {
-				continue
-			}
-			if err := l.daemon(n, what); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (l *lab) daemon(node, what string) error {
-	var args []string
-	switch what {
-	case "agent":
-		args = []string{"agent", "--node", node, "--source", l.paths.source(), "--run", l.paths.node(node), "--bpffs", l.paths.bpf(node),
-			"--cgroup", l.nodeCgroup(node), "--netns", l.paths.netns(), "--uplink", uplink}
-	case "proxy":
-		args = []string{"proxy", "--node", node, "--run", l.paths.node(node)}
-		if l.record.EnvoyPath != "" {
-			args = append(args, "--envoy", l.record.EnvoyPath)
-		}
-	case "dns":
-		args = []string{dnsCommand, "--source", l.paths.source(), "--listen", dnsAddress.String() + ":53"}
-	}
-	p, err := l.start(node, node+"-"+what, nil, append([]string{l.record.Binary}, args...)...)
-	if p.PID != 0 {
-		l.record.Daemons[node+"/"+what] = p
-	}
-	return err
-}
-
 // merge takes up docs as applying them does: an object that is there keeps its
 // place in the order of creation.
 func (r *record) merge(docs []cluster.Doc) {
@@ -226,7 +189,8 @@ func (r *record) merge(docs []cluster.Doc) {
 	}
 }
 
-// readDocs cuts inputs into objects. It refuses all of them if one is broken.
+// readDocs cuts inputs into objects. Those that are broken are errors, the others
+// are returned all the same.
 func readDocs(inputs []objects.Input) ([]cluster.Doc, error) {
 	var docs []cluster.Doc
 	var errs []error
