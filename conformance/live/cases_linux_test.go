@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package live
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/tools/txtar"
+
+	"fairlead.io/fairlead/hubble"
+	"fairlead.io/fairlead/lab"
+	"fairlead.io/fairlead/lab/load"
+)
+
+// patience is how long what takes time by nature may take: mirrors that arrive,
+// flows that are read out of the kernel.
+const patience = 3 * time.Second
+
+func TestCases(t *testing.T) {
+	files, err := filepath.Glob("../cases/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("cases: %v, %v", files, err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			c, err := ReadCase(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lives(t).runCase(t, c)
+		})
+	}
+}
+
+// runCase applies what is common to all variants once, and each variant on top.
+func (w *world) runCase(t *testing.T, c *Case) {
+	home := txtar.File{Name: "namespace.yaml", Data: namespace(c)}
+	first := slices.Concat([]txtar.File{home}, c.Common, c.Variants[0].Files)
+	t.Cleanup(func() {
+		w.delete(t, append(first[1:], home)...) // the namespace takes along what is not there any more
+		w.nothingLeft(t, c.Name)
+	})
+	w.apply(t, first...)
+	for i, v := range c.Variants {
+		run := func(t *testing.T) {
+			if i > 0 {
+				w.apply(t, v.Files...)
+				t.Cleanup(func() { w.delete(t, v.Files...) })
+			}
+			w.runLines(t, c.Name, v.Lines)
+		}
+		if v.Plane == "" {
+			run(t)
+			continue
+		}
+		t.Run(v.Plane, run)
+		if i == 0 && len(c.Variants) > 1 {
+			w.delete(t, v.Files...)
+		}
+	}
+}
+
+// namespace is the case's own, captured, unless its manifests have one.
+func namespace(c *Case) []byte {
+	return fmt.Appendf(nil, "apiVersion: v1\nkind: Namespace\nmetadata: {name: %s, labels: {fairlead.io/capture: enabled}}\n", c.Name)
+}
+
+// runLines sends the requests in order, those of one source after the other in one
+// go, and judges what comes.
+func (w *world) runLines(t *testing.T, namespace string, lines []Line) {
+	t.Helper()
+	for len(lines) > 0 {
+		n := 1
+		for n < len(lines) && lines[n].Source == lines[0].Source && !lines[n-1].slow() && !lines[n].slow() {
+			n++
+		}
+		w.runBatch(t, namespace, lines[:n])
+		lines = lines[n:]
+	}
+}
+
+// slow lines are judged more than once, or by what is to be seen only later.
+func (l *Line) slow() bool { return l.Eventually || l.decider() != nil }
+
+// decider is the line's condition on the object that decided.
+func (l *Line) decider() *Field {
+	for _, f := range l.Want.Fields {
+		if f.Name == "by" {
+			return &f
+		}
+	}
+	return nil
+}
+
+func (w *world) runBatch(t *testing.T, namespace string, lines []Line) {
+	t.Helper()
+	begin := time.Now()
+	for {
+		results, err := w.send(namespace, lines)
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := false
+		for i, l := range lines {
+			err := l.Want.Judge(results[i], w.self(namespace, l.Source))
+			if err == nil && l.decider() != nil {
+				err = w.decided(namespace, &l, begin)
+			}
+			if err == nil {
+				continue
+			}
+			if l.Eventually && time.Since(begin) < patience {
+				failed = true
+				break
+			}
+			t.Errorf("line %d: %s:\n%v", l.Number, l.Text, err)
+		}
+		if !failed {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// self are the addresses of a source.
+func (w *world) self(namespace, source string) []string {
+	var out []string
+	for _, a := range w.addresses(namespace, source) {
+		out = append(out, a.String())
+	}
+	return out
+}
+
+// send sends the requests of lines that have one source; results are by line.
+func (w *world) send(namespace string, lines []Line) ([][]load.Result, error) {
+	var requests []load.Request
+	limit := 30 * time.Second
+	for _, l := range lines {
+		r, err := l.request(func(name, form string) (string, error) { return w.address(namespace, name, form) })
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %s: %w", l.Number, l.Text, err)
+		}
+		requests = append(requests, r)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	results, err := w.request(ctx, w.place(namespace, lines[0].Source), requests)
+	if err != nil {
+		return nil, err
+	}
+	out := make([][]load.Result, len(lines))
+	for _, r := range results {
+		out[r.Request] = append(out[r.Request], r)
+	}
+	for i, l := range lines {
+		if len(out[i]) != l.Repeat {
+			return nil, fmt.Errorf("line %d: %s: %d results of %d", l.Number, l.Text, len(out[i]), l.Repeat)
+		}
+	}
+	return out, nil
+}
+
+// place is what the lab calls a source.
+func (w *world) place(namespace, source string) string {
+	switch {
+	case source == "outside" || strings.Contains(source, "/"):
+		return source
+	case slices.Contains(w.nodes(), source):
+		return "node/" + source
+	}
+	return namespace + "/" + source
+}
+
+// request runs the client of the lab in a place.
+func (w *world) request(ctx context.Context, place string, requests []load.Request) ([]load.Result, error) {
+	in, err := json.Marshal(requests)
+	if err != nil {
+		return nil, err
+	}
+	var out, problems bytes.Buffer
+	code, err := lab.Exec(ctx, labName, place, []string{"request"}, lab.Stdio{In: bytes.NewReader(in), Out: &out, Err: &problems})
+	if err != nil {
+		return nil, err
+	}
+	if code != 0 {
+		return nil, fmt.Errorf("client in %s ended with %d: %s", place, code, problems.String())
+	}
+	var results []load.Result
+	if err := json.Unmarshal(out.Bytes(), &results); err != nil {
+		return nil, fmt.Errorf("read results from %s: %w", place, err)
+	}
+	return results, nil
+}
+
+// decided waits for a flow that says what refused the line's request.
+func (w *world) decided(namespace string, l *Line, since time.Time) error {
+	want := l.decider()
+	self := w.addresses(namespace, l.Source)
+	var seen []string
+	for time.Since(since) < patience+2*time.Second {
+		seen = nil
+		for _, f := range w.flows() {
+			if f.Time.Before(since) || (f.Verdict != "denied" && f.Verdict != "dropped") || !slices.ContainsFunc(self, func(a netip.Addr) bool { return a == f.Source.Addr.Addr() }) {
+				continue
+			}
+			by := strings.Join(f.DecidedBy, ", ")
+			if want.holds(by, nil) {
+				return nil
+			}
+			seen = append(seen, fmt.Sprintf("%s %s by %q", f.Verdict, f.Reason, by))
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return fmt.Errorf("no flow was refused by%s%s; refused were: %s", want.Op, want.Value, strings.Join(seen, "; "))
+}
+
+// flows are the recent ones of all nodes.
+func (w *world) flows() []hubble.Flow {
+	var out []hubble.Flow
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	for _, c := range w.agents {
+		// An agent that does not answer has no flows: the caller tries again.
+		_ = c.Flows(ctx, 500, false, func(f hubble.Flow) error { out = append(out, f); return nil })
+	}
+	return out
+}
+
+// nothingLeft looks for traces of a case that was taken away.
+func (w *world) nothingLeft(t *testing.T, namespace string) {
+	t.Helper()
+	for _, node := range w.nodes() {
+		s, err := w.agents[node].Status(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for p := range s.Pods {
+			if strings.HasPrefix(p, namespace+"/") {
+				t.Errorf("%s still has pod %s", node, p)
+			}
+		}
+		if len(s.Unrenderable) > 0 || s.KernelError != "" || s.Feed.Counters.Nacks > 0 {
+			t.Errorf("%s: not renderable: %v; kernel: %s; rejected by Envoy: %v", node, s.Unrenderable, s.KernelError, s.Feed.Rejected)
+		}
+	}
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package live
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"fairlead.io/fairlead/lab/echo"
+	"fairlead.io/fairlead/lab/load"
+)
+
+func TestParseLines(t *testing.T) {
+	got, err := ParseLines(`
+# a comment
+client GET http://web/a?x=1 x-user:alice "x-words:two words" host=other *40 keepalive v6 -> 200 v1 75% v2 25% path=/a?x=1 header.x-a=
+outside tcp://{web|6}:9000 timeout=2s sourceport=61000 eventually -> refused
+client grpc://web/pkg.Service/Call -> PERMISSION_DENIED by~Policy
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Line{
+		{Number: 3, Source: "client", Method: "GET", URL: "http://web/a?x=1", Headers: [][2]string{{"x-user", "alice"}, {"x-words", "two words"}}, Host: "other",
+			Repeat: 40, KeepAlive: true, Family: "6", Want: Want{Status: "200", Shares: []Share{{"v1", 75}, {"v2", 25}}, Fields: []Field{{"path", "=", "/a?x=1"}, {"header.x-a", "=", ""}}}},
+		{Number: 4, Source: "outside", URL: "tcp://{web|6}:9000", Repeat: 1, Timeout: 2 * time.Second, SourcePort: 61000, Eventually: true, Want: Want{Status: "refused"}},
+		{Number: 5, Source: "client", URL: "grpc://web/pkg.Service/Call", Repeat: 1, Want: Want{Status: "PERMISSION_DENIED", Fields: []Field{{"by", "~", "Policy"}}}},
+	}
+	for i := range got {
+		got[i].Text = ""
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	r, err := got[1].request(func(name, form string) (string, error) { return "[" + name + form + "]", nil })
+	if err != nil || r.URL != "tcp://[web6]:9000" || r.Timeout != "2s" || r.SourcePort != 61000 {
+		t.Errorf("request %+v, %v", r, err)
+	}
+	for _, bad := range []string{
+		"client GET http://web/", "client GET http://web/ ->", "client http://web/ -> 200", "client GET tcp://web:1 -> ok",
+		"client GET http://web/ nonsense -> 200", "client GET http://web/ *0 -> 200", "client GET http://web/ -> 200 30%",
+		"client GET http://web/ -> 200 colour=red", "client GET ftp://web/ -> 200", `client GET http://web/ "x:y -> 200`,
+	} {
+		if _, err := ParseLines(bad); err == nil || !strings.Contains(err.Error(), "line 1") {
+			t.Errorf("%s: error %v", bad, err)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	answer := func(version string) load.Result {
+		return load.Result{Status: 200, Headers: map[string][]string{"x-a": {"1"}}, Millis: 120,
+			Answer: &echo.Answer{Facts: echo.Facts{Pod: "web-" + version + "-1", Labels: map[string]string{"version": version}}, Path: "/a", Peer: "[fd44:1::2]:4000"}}
+	}
+	many := func(v1, v2 int) []load.Result {
+		var out []load.Result
+		for range v1 {
+			out = append(out, answer("v1"))
+		}
+		for range v2 {
+			out = append(out, answer("v2"))
+		}
+		return out
+	}
+	unavailable := uint32(14)
+	for _, c := range []struct {
+		want    string
+		results []load.Result
+		right   bool
+	}{
+		{"200 v1 path=/a answer.x-a=1 peer=self took>100ms took<1s", many(1, 0), true},
+		{"2xx v1 v2", many(1, 1), true},
+		{"200-299", many(1, 1), true},
+		{"200 v1", many(1, 1), false},
+		{"403", many(1, 0), false},
+		{"200 path=/b", many(1, 0), false},
+		{"200 took<100ms", many(1, 0), false},
+		{"200 v1 75% v2 25%", many(300, 100), true},
+		{"200 v1 75% v2 25%", many(250, 150), false},
+		{"200 v1 100%", many(100, 0), true},
+		{"200 pods=2", many(1, 1), true},
+		{"200 pods>2", many(1, 1), false},
+		{"refused", []load.Result{{Error: "refused"}}, true},
+		{"failed", []load.Result{{Error: "timeout"}}, true},
+		{"failed", many(1, 0), false},
+		{"UNAVAILABLE", []load.Result{{GRPC: &unavailable}}, true},
+	} {
+		lines, err := ParseLines("client GET http://web/ -> " + c.want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := lines[0].Want.Judge(c.results, []string{"fd44:1::2"}); (err == nil) != c.right {
+			t.Errorf("%s: %v", c.want, err)
+		}
+	}
+}
