@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -28,6 +29,7 @@ const (
 	longestWait = 10 * time.Second
 	// A log of more than this is started anew with the next Envoy.
 	longestLog = 16 << 20
+	drainPoll  = 100 * time.Millisecond
 )
 
 // envoy is a running Envoy.
@@ -96,6 +98,7 @@ func (r *runner) adopt(ctx context.Context) (*envoy, error) {
 			continue
 		}
 		r.opts.Log.Info("stopping an Envoy of another configuration", "pid", l.pid)
+		r.drain(e)
 		r.stop(e)
 	}
 	return mine, nil
@@ -223,18 +226,52 @@ func (r *runner) tail() string {
 	return strings.TrimSpace(string(b[max(0, len(b)-300):]))
 }
 
-// drain lets clients finish: no new connections, old ones are asked to close.
+// drain lets clients finish: they are asked to close, for as long as there are any.
 func (r *runner) drain(e *envoy) {
-	ctx, cancel := context.WithTimeout(context.Background(), r.opts.DrainTime+time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), r.opts.DrainTime)
 	defer cancel()
 	if err := r.post(ctx, "/drain_listeners?graceful&skip_exit"); err != nil {
 		r.opts.Log.Warn("cannot drain envoy", "pid", e.pid, "error", err)
 		return
 	}
-	select {
-	case <-e.done:
-	case <-time.After(r.opts.DrainTime):
+	for {
+		if n, err := r.connections(ctx); err == nil && n == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.done:
+			return
+		case <-time.After(drainPoll):
+		}
 	}
+}
+
+// connections is how many connections of clients are open.
+func (r *runner) connections(ctx context.Context) (int, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://envoy/stats?filter=^listener\\..*\\.downstream_cx_active$", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := r.admin.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	sum := 0
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), ": ")
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return 0, fmt.Errorf("read envoy's connections: %w", err)
+		}
+		if !strings.HasPrefix(name, "listener.admin.") && !strings.Contains(name, ".worker_") {
+			sum += n
+		}
+	}
+	return sum, lines.Err()
 }
 
 // stop ends an Envoy and returns when it is gone.

@@ -3,10 +3,13 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // DefaultUID is the user that Envoy runs as if the proxy is root. It needs no
@@ -24,6 +27,7 @@ type Paths struct {
 	Envoy     string // folder that Envoy may write to
 	Admin     string // Envoy's own socket
 	Log       string // Envoy's
+	Lock      string // held by the proxy that runs on the folder
 }
 
 // PathsIn are the files under a run folder.
@@ -38,6 +42,7 @@ func PathsIn(dir string) Paths {
 		Envoy:     in("envoy"),
 		Admin:     in("envoy", "admin.sock"),
 		Log:       in("envoy", "envoy.log"),
+		Lock:      in("proxy.lock"),
 	}
 }
 
@@ -72,9 +77,32 @@ func Listen(path string, uid int) (net.Listener, error) {
 	return l, nil
 }
 
+// lock makes sure that one proxy runs on a folder. The kernel gives the lock back
+// when the process ends, however it ends.
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock run folder: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock run folder: another proxy runs on %s", filepath.Dir(path))
+		}
+		return nil, fmt.Errorf("lock run folder: %w", err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// maxSocketPath is the longest path of a unix socket.
+const maxSocketPath = 107
+
 // prepare makes the folders, and checks that Envoy's user can get to them: a
 // socket that it cannot reach looks to Envoy like a server that is down.
 func prepare(dir string, p Paths, uid int) error {
+	if len(p.Admin) > maxSocketPath {
+		return fmt.Errorf("run folder %s: path too long: sockets in it may have %d bytes", dir, maxSocketPath)
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make run folder: %w", err)
 	}

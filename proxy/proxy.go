@@ -26,6 +26,9 @@ const (
 	// has this long to speak first.
 	agentFirst = 3 * time.Second
 	saveDelay  = 200 * time.Millisecond
+	// An Envoy that runs connects within this time; what the agent sends meanwhile
+	// is answered when Envoy has answered it.
+	envoyConnects = 5 * time.Second
 )
 
 // Options of Run.
@@ -107,6 +110,11 @@ func Run(ctx context.Context, opts Options) error {
 	if err := prepare(opts.RunDir, p.paths, opts.UID); err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
+	unlock, err := lock(p.paths.Lock)
+	if err != nil {
+		return fmt.Errorf("run proxy: %w", err)
+	}
+	defer unlock()
 	saved, err := loadState(p.paths.State)
 	p.stateErr = err
 	if err != nil && !errors.Is(err, errNoState) {
@@ -173,7 +181,14 @@ func (p *proxy) run(ctx context.Context) error {
 	return errors.Join(errs[:]...)
 }
 
-func (p *proxy) serveEnvoy() { p.once.Do(func() { close(p.ready) }) }
+// serveEnvoy lets Envoy have what there is. Before that nobody can judge what the
+// agent sends, and the agent sends the next type when the one before is answered.
+func (p *proxy) serveEnvoy() {
+	p.once.Do(func() {
+		close(p.ready)
+		p.server.Expect(envoyConnects)
+	})
+}
 
 func (p *proxy) markDirty() {
 	select {
@@ -182,8 +197,10 @@ func (p *proxy) markDirty() {
 	}
 }
 
-// save writes the state a little after it changed, and once more at the end.
+// save writes the state a little after it changed, and once more at the end. It
+// takes a tenth of its time at most.
 func (p *proxy) save(ctx context.Context) {
+	pause := saveDelay
 	for {
 		select {
 		case <-ctx.Done():
@@ -197,9 +214,11 @@ func (p *proxy) save(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(saveDelay):
+		case <-time.After(pause):
 		}
+		began := time.Now()
 		p.saveNow()
+		pause = max(saveDelay, 10*time.Since(began))
 	}
 }
 
@@ -253,5 +272,10 @@ func (p *proxy) setEnvoy(e *envoy) {
 	defer p.mu.Unlock()
 	if p.envoy = e; e != nil {
 		p.starts++
+		select {
+		case <-p.ready:
+			p.server.Expect(envoyConnects)
+		default:
+		}
 	}
 }

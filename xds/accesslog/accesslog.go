@@ -94,11 +94,8 @@ func (s *Server) StreamAccessLogs(stream service.AccessLogService_StreamAccessLo
 func record(e *data.HTTPAccessLogEntry) Record {
 	c, req, resp := e.GetCommonProperties(), e.GetRequest(), e.GetResponse()
 	r := Record{
-		Start:         c.GetStartTime().AsTime(),
 		Source:        addrPort(c.GetDownstreamDirectRemoteAddress()),
 		Destination:   addrPort(c.GetDownstreamLocalAddress()),
-		Protocol:      e.GetProtocolVersion().String(),
-		Method:        core.RequestMethod_name[int32(req.GetRequestMethod())],
 		Path:          req.GetPath(),
 		Authority:     req.GetAuthority(),
 		Status:        resp.GetResponseCode().GetValue(),
@@ -111,6 +108,15 @@ func record(e *data.HTTPAccessLogEntry) Record {
 		RequestBytes:  req.GetRequestBodyBytes(),
 		ResponseBytes: resp.GetResponseBodyBytes(),
 		Duration:      duration(c),
+	}
+	if t := c.GetStartTime(); t != nil {
+		r.Start = t.AsTime()
+	}
+	if m := req.GetRequestMethod(); m != core.RequestMethod_METHOD_UNSPECIFIED {
+		r.Method = m.String()
+	}
+	if v := e.GetProtocolVersion(); v != data.HTTPAccessLogEntry_PROTOCOL_UNSPECIFIED {
+		r.Protocol = v.String()
 	}
 	if id := c.GetFilterStateObjects()[render.IdentityKey]; id != nil {
 		var s wrapperspb.StringValue

@@ -371,3 +371,62 @@ func TestSupersededChangeIsSettled(t *testing.T) {
 	c.want("Cluster a@2")
 	<-done
 }
+
+func TestExpectedClientIsWaitedFor(t *testing.T) {
+	s := serve.New(serve.Options{}, nil)
+	connect := start(t, s)
+	s.Expect(time.Minute)
+	p := push(t, s, set(resource(cds, "a", 1))...)
+	p.waiting()
+	c := connect()
+	p.waiting() // here, but it may still want clusters
+	c.subscribe(cds)
+	c.want("Cluster a@1")
+	p.rejected()
+	c.close()
+
+	s.Expect(20 * time.Millisecond)
+	p = push(t, s, set(resource(cds, "b", 1))...)
+	p.rejected() // it did not come
+	if p.out.Clients != 0 {
+		t.Errorf("outcome %+v", p.out)
+	}
+}
+
+func TestAbandonedPushIsForgotten(t *testing.T) {
+	s := serve.New(serve.Options{}, nil)
+	c := start(t, s)()
+	c.subscribe(cds)
+	c.want("Cluster")
+	for range 10 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		if _, err := s.Push(ctx, set(resource(cds, "a", 1))); err == nil {
+			t.Error("no error")
+		}
+		cancel()
+	}
+	if n := serve.Waiting(s); n != 0 {
+		t.Errorf("%d waiters left", n)
+	}
+}
+
+// TestTwoClients: what two clients say about one resource is kept apart.
+func TestTwoClients(t *testing.T) {
+	s := serve.New(serve.Options{}, nil)
+	connect := start(t, s)
+	a, b := connect(), connect()
+	a.subscribe(cds)
+	a.want("Cluster")
+	b.subscribe(cds, "x")
+	b.want("Cluster -x")
+	p := push(t, s, set(resource(cds, "x", 1), resource(cds, "y", 1))...)
+	a.want("Cluster x@1")
+	a.want("Cluster y@1")
+	p.waiting()
+	b.want("Cluster x@1")
+	p.rejected()
+	b.quiet() // it does not want y
+	if n := len(s.Status().Clients); n != 2 {
+		t.Errorf("%d clients", n)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -79,6 +80,8 @@ type Server struct {
 	streams  map[*stream]struct{}
 	waiting  map[key][]*item
 	counters Counters
+	expect   *time.Timer // runs while a client is expected
+	expected bool
 }
 
 type key struct{ typ, name string }
@@ -239,7 +242,34 @@ func (s *Server) await(changes []Change, done func(Outcome)) (cancel func()) {
 		}
 	}
 	s.finish(w) // the one that was added above: done is not called before all are known
-	return func() { w.done = nil }
+	return func() {
+		w.done = nil
+		for _, c := range changes { // settling forgets who does not wait any more
+			s.settle(key{c.Type, c.Name})
+			if c.Resource != nil {
+				s.settle(key{xds.RouteType, routeOf(c.Resource)})
+			}
+		}
+		s.settle(anyRoutes)
+	}
+}
+
+// Expect says that a client is about to connect: for this long, while there is
+// none, changes count as not answered. Without it, what is set while nobody is
+// connected is answered at once.
+func (s *Server) Expect(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.expect != nil {
+		s.expect.Stop()
+	}
+	s.expected = true
+	s.expect = time.AfterFunc(d, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.expected = false
+		s.settleAll()
+	})
 }
 
 func (s *Server) finish(w *waiter) {
@@ -303,7 +333,7 @@ func (s *Server) isSettled(it *item) bool {
 			return false
 		}
 	}
-	return true
+	return len(s.streams) > 0 || !s.expected
 }
 
 func (s *Server) outcome(changes []Change) Outcome {

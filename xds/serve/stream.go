@@ -28,8 +28,9 @@ const (
 	// A client that lets this many responses pile up is cut off; it comes back and
 	// gets the difference.
 	maxQueue = 100_000
-	// What vanished while a client was away is taken from it this long after it
-	// came back at the earliest: it has said by then what it wants of each type.
+	// A client has said what it wants of each type when it has been here this long.
+	// Until then nothing that vanished while it was away is taken from it, and it
+	// may still want what it has not asked for.
 	goneAfter = 200 * time.Millisecond
 )
 
@@ -111,6 +112,7 @@ func (s *Server) DeltaAggregatedResources(g discovery.AggregatedDiscoveryService
 		defer s.mu.Unlock()
 		st.grace = true
 		st.takeGone()
+		s.settleAll()
 	})
 	defer timer.Stop()
 
@@ -620,7 +622,10 @@ func (st *stream) serves(typ, name string) bool {
 
 func (st *stream) answered(typ, name, v string) bool {
 	sub := st.subs[typ]
-	if sub == nil || !sub.wants(name) {
+	if sub == nil {
+		return st.grace
+	}
+	if !sub.wants(name) {
 		return true
 	}
 	has := sub.has[name]

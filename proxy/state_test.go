@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"fairlead.io/fairlead/xds"
+)
+
+func TestStateFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	if _, err := loadState(path); !errors.Is(err, errNoState) {
+		t.Errorf("no file: %v", err)
+	}
+	want := []xds.Resource{{Type: xds.ClusterType, Name: "a", Version: "1", Body: []byte("x")}, {Type: xds.RouteType, Name: "b", Version: "2"}}
+	for range 2 { // over an old one, too
+		if err := saveState(path, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := loadState(path)
+	if err != nil || len(got) != 2 || got[0].Name != "a" || string(got[0].Body) != "x" || got[1].Type != xds.RouteType {
+		t.Errorf("%+v %v", got, err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range whole {
+		damaged := bytes.Clone(whole)
+		damaged[n] ^= 1
+		for _, b := range [][]byte{damaged, whole[:n]} {
+			if err := os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := loadState(path); err == nil || got != nil {
+				t.Fatalf("byte %d: loaded %+v", n, got)
+			}
+		}
+	}
+	if left, _ := filepath.Glob(path + ".*"); left != nil {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+func TestBootstrapIsTheSameEachTime(t *testing.T) {
+	one, err := Bootstrap("n1", PathsIn("/run/fairlead"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if again, err := Bootstrap("n1", PathsIn("/run/fairlead")); err != nil || !bytes.Equal(one, again) {
+			t.Fatal("differs", err)
+		}
+	}
+	if !json.Valid(one) || !strings.Contains(string(one), "/run/fairlead/xds.sock") {
+		t.Errorf("%s", one)
+	}
+}
+
+func TestRunSaysWhatIsWrong(t *testing.T) {
+	long := filepath.Join(t.TempDir(), strings.Repeat("x", 100))
+	closed := filepath.Join(t.TempDir(), "closed")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for want, o := range map[string]Options{
+		"must be given": {},
+		"find envoy":    {Node: "n", RunDir: closed, EnvoyPath: "/no/such"},
+		"path too long": {Node: "n", RunDir: long, EnvoyPath: "/bin/sh"},
+		"cannot pass":   {Node: "n", RunDir: filepath.Join(closed, "run"), EnvoyPath: "/bin/sh", UID: os.Geteuid() + 1},
+	} {
+		if want == "cannot pass" && os.Geteuid() != 0 {
+			continue // only root may give folders away
+		}
+		if err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v has no %q", err, want)
+		}
+	}
+}

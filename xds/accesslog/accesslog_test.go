@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package accesslog_test
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	data "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	service "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"fairlead.io/fairlead/xds/accesslog"
+)
+
+// send gives entries to a server as Envoy would.
+func send(t *testing.T, s *accesslog.Server, entries ...*data.HTTPAccessLogEntry) {
+	t.Helper()
+	l := bufconn.Listen(1 << 20)
+	g := grpc.NewServer()
+	s.Register(g)
+	var done sync.WaitGroup
+	done.Go(func() { g.Serve(l) })
+	defer done.Wait()
+	defer g.GracefulStop()
+	conn, err := grpc.NewClient("passthrough:mem", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return l.Dial() }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	stream, err := service.NewAccessLogServiceClient(conn).StreamAccessLogs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = stream.Send(&service.StreamAccessLogsMessage{LogEntries: &service.StreamAccessLogsMessage_HttpLogs{
+		HttpLogs: &service.StreamAccessLogsMessage_HTTPAccessLogEntries{LogEntry: entries},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.CloseAndRecv(); err == nil {
+		t.Log("the server answered") // it has no answer to give
+	}
+}
+
+func address(ip string, port uint32) *core.Address {
+	return &core.Address{Address: &core.Address_SocketAddress{SocketAddress: &core.SocketAddress{
+		Address: ip, PortSpecifier: &core.SocketAddress_PortValue{PortValue: port},
+	}}}
+}
+
+func TestRecord(t *testing.T) {
+	id, err := anypb.New(wrapperspb.String("spiffe://td/ns/a/sa/b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	s := accesslog.New(2)
+	send(t, s, &data.HTTPAccessLogEntry{
+		ProtocolVersion: data.HTTPAccessLogEntry_HTTP2,
+		CommonProperties: &data.AccessLogCommon{
+			StartTime:                     timestamppb.New(start),
+			DownstreamRemoteAddress:       address("1.2.3.4", 1), // what x-forwarded-for said
+			DownstreamDirectRemoteAddress: address("::ffff:10.244.1.5", 4321),
+			DownstreamLocalAddress:        address("fd96::1", 80),
+			UpstreamRemoteAddress:         address("10.244.2.6", 8080),
+			UpstreamCluster:               "shop/web:80",
+			RouteName:                     "r1",
+			UpstreamRequestAttemptCount:   2,
+			FilterStateObjects:            map[string]*anypb.Any{"fl.identity": id},
+			TimeToLastDownstreamTxByte:    durationpb.New(7 * time.Millisecond),
+			Duration:                      durationpb.New(9 * time.Millisecond),
+			ResponseFlags: &data.ResponseFlags{UpstreamConnectionFailure: true, UpstreamRetryLimitExceeded: true,
+				UnauthorizedDetails: &data.ResponseFlags_Unauthorized{}},
+		},
+		Request:  &data.HTTPRequestProperties{RequestMethod: core.RequestMethod_POST, Path: "/a?b", Authority: "web", RequestBodyBytes: 3},
+		Response: &data.HTTPResponseProperties{ResponseCode: wrapperspb.UInt32(503), ResponseCodeDetails: "via_upstream", ResponseBodyBytes: 5},
+	}, &data.HTTPAccessLogEntry{})
+	want := accesslog.Record{
+		Start: start, Source: netip.MustParseAddrPort("10.244.1.5:4321"), Destination: netip.MustParseAddrPort("[fd96::1]:80"),
+		Identity: "spiffe://td/ns/a/sa/b", Protocol: "HTTP2", Method: "POST", Path: "/a?b", Authority: "web",
+		Status: 503, Details: "via_upstream", Flags: []string{"UAEX", "UF", "URX"}, Route: "r1", Cluster: "shop/web:80",
+		Upstream: netip.MustParseAddrPort("10.244.2.6:8080"), Attempts: 2, RequestBytes: 3, ResponseBytes: 5, Duration: 7 * time.Millisecond,
+	}
+	if got := <-s.Records(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	if empty := <-s.Records(); !reflect.DeepEqual(empty, accesslog.Record{}) {
+		t.Errorf("of nothing: %+v", empty)
+	}
+}
+
+// TestSlowReader: Envoy never waits for a reader.
+func TestSlowReader(t *testing.T) {
+	s := accesslog.New(3)
+	entries := make([]*data.HTTPAccessLogEntry, 10)
+	for i := range entries {
+		entries[i] = &data.HTTPAccessLogEntry{Request: &data.HTTPRequestProperties{Path: "/"}}
+	}
+	send(t, s, entries...)
+	if n, lost := len(s.Records()), s.Lost(); n != 3 || lost != 7 {
+		t.Errorf("%d kept, %d lost", n, lost)
+	}
+}
