@@ -72,6 +72,7 @@ type Packet struct {
 	sp, dp    uint16
 	seq, ack  uint32
 	flags     Flags
+	mss       bool     // the option of this name
 	icmp      [2]uint8 // type and code
 	icmpID    uint16
 	isErrorOf *Packet
@@ -87,10 +88,10 @@ func ip(src, dst netip.Addr, proto uint8) Packet {
 	return Packet{src: src, dst: dst, ttl: 64, proto: proto, cut: -1}
 }
 
-// TCP is a segment.
+// TCP is a segment, with one option if it is made with SYN.
 func TCP(src, dst netip.AddrPort, flags Flags) Packet {
 	p := ip(src.Addr(), dst.Addr(), protoTCP)
-	p.sp, p.dp, p.flags, p.seq = src.Port(), dst.Port(), flags, 1000
+	p.sp, p.dp, p.flags, p.seq, p.mss = src.Port(), dst.Port(), flags, 1000, flags&SYN != 0
 	return p
 }
 
@@ -162,7 +163,7 @@ func (p Packet) From(a netip.Addr) Packet { p.src = a; return p }
 // To replaces the destination address.
 func (p Packet) To(a netip.Addr) Packet { p.dst = a; return p }
 
-// Flags replaces TCP's flags.
+// Flags replaces TCP's flags, and leaves its options.
 func (p Packet) Flags(f Flags) Packet { p.flags = f; return p }
 
 // Seq sets TCP's sequence and acknowledgement numbers.
@@ -310,7 +311,7 @@ func (p Packet) transport(sum gopacket.NetworkLayer) []gopacket.SerializableLaye
 			SrcPort: layers.TCPPort(p.sp), DstPort: layers.TCPPort(p.dp), Seq: p.seq, Ack: p.ack, Window: 65535,
 			FIN: p.flags&FIN != 0, SYN: p.flags&SYN != 0, RST: p.flags&RST != 0, PSH: p.flags&PSH != 0, ACK: p.flags&ACK != 0,
 		}
-		if h.SYN {
+		if p.mss {
 			h.Options = []layers.TCPOption{{OptionType: layers.TCPOptionKindMSS, OptionLength: 4, OptionData: []byte{5, 180}}}
 		}
 		must(h.SetNetworkLayerForChecksum(sum))

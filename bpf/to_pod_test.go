@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"fairlead.io/fairlead/internal/packet"
+)
+
+// request comes to port 80 of the server from a pod of another node.
+func request(f family) packet.Packet {
+	return packet.TCP(at(f.remote, 40000), at(f.server, 80), packet.SYN)
+}
+
+// requestFrom is a request from another place.
+func requestFrom(src func(f family) netip.Addr, port uint16) func(f family) packet.Packet {
+	return func(f family) packet.Packet { return packet.TCP(at(src(f), port), at(f.server, 80), packet.SYN) }
+}
+
+func remote(f family) netip.Addr   { return f.remote }
+func listed(f family) netip.Addr   { return f.listed }
+func stranger(f family) netip.Addr { return f.stranger }
+func node(f family) netip.Addr     { return f.node }
+func client(f family) netip.Addr   { return f.client }
+
+// under puts the server under policy.
+func under(rules ...func(w *world)) func(w *world) {
+	return func(w *world) {
+		w.govern(w.f.server)
+		for _, r := range rules {
+			r(w)
+		}
+	}
+}
+
+func entry(class uint64, port uint16, proto uint8, action NetFlAction) func(w *world) {
+	return func(w *world) { w.policy(class, port, proto, action) }
+}
+
+// admitted is the vector of a first packet that the policy lets in.
+func admitted(name string, h hook, world func(w *world), frame func(f family) packet.Packet, r NetFlReason, class, rule uint64) vector {
+	return vector{
+		name: name, at: h, world: world, frame: frame, want: next,
+		counts: []NetFlReason{r}, said: []said{{r, class, governed, rule, 0}},
+	}
+}
+
+// rejected is the vector of a TCP packet that is answered by a RST.
+func rejected(name string, h hook, world func(w *world), frame func(f family) packet.Packet, r NetFlReason, class, rule uint64) vector {
+	return vector{
+		name: name, at: h, world: world, frame: frame, want: redirect,
+		counts: []NetFlReason{r}, said: []said{{r, class, governed, rule, 0}},
+		out: func(f family) packet.Packet {
+			return frame(f).Back().Flags(packet.RST|packet.ACK).Seq(0, 1001)
+		},
+	}
+}
+
+// silent is the vector of a packet that is dropped without an answer.
+func silent(name string, h hook, world func(w *world), frame func(f family) packet.Packet, r NetFlReason, class, rule uint64) vector {
+	return vector{
+		name: name, at: h, world: world, frame: frame, want: drop,
+		counts: []NetFlReason{r}, said: []said{{r, class, governed, rule, 0}},
+	}
+}
+
+func TestToPodPolicy(t *testing.T) {
+	const any, port = classAny, 80
+	// Every entry that applies, from the first that is asked to the last.
+	order := []struct {
+		name  string
+		class uint64
+		port  uint16
+		proto uint8
+	}{
+		{"the class at the port", classRemote, port, tcp},
+		{"any class at the port", any, port, tcp},
+		{"the class at any port", classRemote, 0, 0},
+		{"any class at any port", any, 0, 0},
+	}
+	var vectors []vector
+	for i, o := range order {
+		// It decides, whatever those behind it say.
+		world := func(opposite, action NetFlAction) func(w *world) {
+			return under(func(w *world) {
+				for _, later := range order[i:] {
+					w.policyRule(later.class, later.port, later.proto, opposite, 1)
+				}
+				w.policy(o.class, o.port, o.proto, action)
+			})
+		}
+		vectors = append(vectors,
+			admitted(o.name+" allows", toServer, world(deny, allow), request, okAllowed, classRemote, rule),
+			rejected(o.name+" denies", toServer, world(allow, deny), request, badPolicy, classRemote, rule))
+	}
+	udpRequest := func(f family) packet.Packet { return packet.UDP(at(f.remote, 40000), at(f.server, 80)) }
+	datagramIn := func(v vector) vector {
+		v.flows = func(f family) []flow { return []flow{{udpRequest(f), direct, 0, sideServed}} }
+		return v
+	}
+	vectors = append(vectors,
+		rejected("what no entry is for is denied", toServer, under(), request, badPolicy, classRemote, 0),
+		rejected("another port is not for it", toServer, under(entry(classRemote, 81, tcp, allow)), request, badPolicy, classRemote, 0),
+		rejected("another protocol is not for it", toServer, under(entry(classRemote, 80, udp, allow)), request, badPolicy, classRemote, 0),
+		rejected("another class is not for it", toServer, under(entry(classListed, 80, tcp, allow)), request, badPolicy, classRemote, 0),
+		rejected("another set is not for it", toServer, under(func(w *world) {
+			put(w.t, w.FlPolicyV1, NetFlPolicyKey{Set: 1, Class: classRemote, Port: be(80), Proto: tcp}, NetFlPolicy{Action: uint32(allow)})
+		}), request, badPolicy, classRemote, 0),
+		rejected("an action that is not known denies", toServer, under(entry(classRemote, 80, tcp, 99)), request, badPolicy, classRemote, rule),
+		rejected("no action denies", toServer, under(entry(classRemote, 80, tcp, 0)), request, badPolicy, classRemote, rule),
+		admitted("a class by the longest prefix", toServer, under(entry(classListed, 80, tcp, allow), func(w *world) {
+			key := NetFlPrefixKey{Bits: 0}
+			put(w.t, w.FlPrefixesV1, key, uint64(1))
+		}), requestFrom(listed, 40000), okAllowed, classListed, rule),
+		admitted("a class by an address within a prefix", toServer, under(entry(5, 80, tcp, allow), func(w *world) {
+			w.address(w.f.listed, 5, 0)
+		}), requestFrom(listed, 40000), okAllowed, 5, rule),
+		admitted("a stranger is of class 0", toServer, under(entry(0, 80, tcp, allow)), requestFrom(stranger, 40000), okAllowed, 0, rule),
+		rejected("class 0 is not any class", toServer, under(entry(0, 80, tcp, allow)), request, badPolicy, classRemote, 0),
+		datagramIn(admitted("a datagram by its port", toServer, under(entry(classRemote, 80, udp, allow)), udpRequest, okAllowed, classRemote, rule)),
+		silent("a datagram is denied in silence", toServer, under(entry(classRemote, 80, tcp, allow)), udpRequest, badPolicy, classRemote, 0),
+		silent("a datagram cannot be checked", toServer, under(entry(classRemote, 80, udp, check)), udpRequest, unchecked, classRemote, rule),
+		silent("an echo is judged as any port", toServer, under(entry(classRemote, 80, tcp, allow), entry(classRemote, 0, 0, deny)),
+			func(f family) packet.Packet { return packet.Echo(f.remote, f.server, 7) }, badPolicy, classRemote, rule),
+		silent("an echo whose number is a port is judged as any port", toServer, under(entry(classRemote, 80, 0, allow), entry(classRemote, 0, 0, deny)),
+			func(f family) packet.Packet { return packet.Echo(f.remote, f.server, 80) }, badPolicy, classRemote, rule),
+		silent("SCTP is judged as any port", toServer, under(entry(classRemote, 80, tcp, allow)), func(f family) packet.Packet {
+			return packet.Raw(f.remote, f.server, packet.SCTP, []byte{0, 1, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0})
+		}, badPolicy, classRemote, 0),
+		vector{
+			name: "nobody governs the pod", at: toServer, frame: request, want: next,
+			counts: []NetFlReason{okAllowed}, said: []said{{okAllowed, classRemote, 0, 0, 0}},
+		},
+		vector{
+			name: "a segment is judged but not reported when it is let in", at: toServer, world: under(entry(classRemote, 80, tcp, allow)),
+			frame: func(f family) packet.Packet { return request(f).Flags(packet.ACK) }, want: next, counts: []NetFlReason{okAllowed},
+		},
+		vector{
+			name: "a datagram of a known flow is judged but not reported", at: toServer, frame: udpRequest,
+			world: under(entry(classRemote, 80, udp, allow), func(w *world) { w.served(at(w.f.remote, 40000), at(w.f.server, 80), udp, 0) }),
+			want:  next, counts: []NetFlReason{okAllowed}, kept: true,
+		},
+		func() vector {
+			v := silent("a datagram of a flow that policy no longer allows is dropped", toServer, under(func(w *world) {
+				w.served(at(w.f.remote, 40000), at(w.f.server, 80), udp, 0)
+			}), udpRequest, badPolicy, classRemote, 0)
+			v.kept = true
+			return v
+		}(),
+		vector{
+			name: "a pod of another device is not known", at: toServer, frame: request, want: drop,
+			world:  func(w *world) { w.pod(w.f.server, NetFlPod{Ifindex: uint32(w.lab.client)}) },
+			counts: []NetFlReason{unknownPod}, said: said1(unknownPod),
+		},
+		vector{
+			name: "an address of no pod is not known", at: toServer, want: drop, counts: []NetFlReason{unknownPod}, said: said1(unknownPod),
+			frame: func(f family) packet.Packet { return request(f).To(f.stranger) },
+		},
+	)
+	runVectors(t, vectors)
+}
+
+func TestToPodFlags(t *testing.T) {
+	allowed := under(entry(classRemote, 80, tcp, allow))
+	denied := under()
+	var vectors []vector
+	for name, flags := range map[string]packet.Flags{
+		"SYN": packet.SYN, "SYN-FIN": packet.SYN | packet.FIN, "SYN-PSH": packet.SYN | packet.PSH,
+	} {
+		p := func(f family) packet.Packet { return request(f).Flags(flags) }
+		vectors = append(vectors,
+			admitted(name+" opens where policy allows", toServer, allowed, p, okAllowed, classRemote, rule),
+			rejected(name+" is rejected where policy denies", toServer, denied, p, badPolicy, classRemote, 0))
+	}
+	for name, flags := range map[string]packet.Flags{"SYN-RST": packet.SYN | packet.RST, "RST": packet.RST} {
+		p := func(f family) packet.Packet { return request(f).Flags(flags) }
+		vectors = append(vectors, silent(name+" is not answered", toServer, denied, p, badPolicy, classRemote, 0))
+	}
+	for name, flags := range map[string]packet.Flags{
+		"nothing": 0, "FIN": packet.FIN, "ACK": packet.ACK, "SYN-ACK": packet.SYN | packet.ACK,
+	} {
+		p := func(f family) packet.Packet { return request(f).Flags(flags).Seq(1000, 2000) }
+		v := rejected(name+" without connection is rejected where policy denies", toServer, denied, p, badPolicy, classRemote, 0)
+		v.out = func(f family) packet.Packet {
+			if flags&packet.ACK != 0 {
+				return p(f).Back().Flags(packet.RST).Seq(2000, 0)
+			}
+			return p(f).Back().Flags(packet.RST|packet.ACK).Seq(0, 1001)
+		}
+		vectors = append(vectors, v)
+	}
+	// The pod dials the remote; what comes back over the same tuple with a SYN is a new connection.
+	opened := under(func(w *world) { w.conn(at(w.f.server, 80), at(w.f.remote, 40000), tcp, direct, 0, 0) })
+	for name, flags := range map[string]packet.Flags{"a SYN": packet.SYN, "a SYN with FIN": packet.SYN | packet.FIN} {
+		v := rejected(name+" does not pass as an answer", toServer, opened,
+			func(f family) packet.Packet { return request(f).Flags(flags) }, badPolicy, classRemote, 0)
+		v.kept = true
+		vectors = append(vectors, v)
+	}
+	forget := admitted("a connection that is let in ends what the pod had opened over its tuple", toServer,
+		under(entry(classRemote, 80, tcp, allow), func(w *world) {
+			w.conn(at(w.f.server, 80), at(w.f.remote, 40000), tcp, direct, 0, 0)
+		}), request, okAllowed, classRemote, rule)
+	reserved := admitted("a connection to a reserved port is remembered, so that its answers may leave", toServer,
+		under(entry(classRemote, checkedPort, tcp, allow)),
+		func(f family) packet.Packet {
+			return packet.TCP(at(f.remote, 40000), at(f.server, checkedPort), packet.SYN)
+		},
+		okAllowed, classRemote, rule)
+	reserved.flows = func(f family) []flow { return []flow{{reserved.frame(f), direct, 0, sideServed}} }
+	runVectors(t, append(vectors, forget, reserved))
+}
+
+func TestToPodChecked(t *testing.T) {
+	checks := func(class uint64) func(w *world) { return under(entry(class, 80, tcp, check)) }
+	refuses := func(class uint64) func(w *world) { return under(entry(class, 80, tcp, refuse)) }
+	marked := func(v vector, mark uint32) vector { v.mark = mark; return v }
+	runVectors(t, []vector{
+		admitted("a managed node's proxy checked it", toServer, checks(classRemote), requestFrom(remote, checkedPort), okChecked, classRemote, rule),
+		admitted("the last checked port counts", toServer, checks(classRemote), requestFrom(remote, uncheckedPort-1), okChecked, classRemote, rule),
+		rejected("the first unchecked port does not", toServer, checks(classRemote), requestFrom(remote, uncheckedPort), unchecked, classRemote, rule),
+		rejected("the port below does not", toServer, checks(classRemote), requestFrom(remote, checkedPort-1), unchecked, classRemote, rule),
+		rejected("a stranger with a checked port is not believed", toServer, checks(0), requestFrom(stranger, checkedPort), unchecked, 0, rule),
+		rejected("a prefix with a checked port is not believed", toServer, checks(classListed), requestFrom(listed, checkedPort), unchecked, classListed, rule),
+		rejected("a node is not managed", toServer, checks(classNode), requestFrom(node, checkedPort), unchecked, classNode, rule),
+		marked(rejected("a mark does not count from elsewhere", toServer, checks(0), requestFrom(stranger, checkedPort), unchecked, 0, rule), fromProxy),
+		marked(admitted("the node's own proxy checked it", toServerHere, checks(classClient), requestFrom(client, checkedPort), okChecked, classClient, rule), fromProxy),
+		marked(admitted("the mark is one nibble", toServerHere, checks(classNode), requestFrom(node, checkedPort), okChecked, classNode, rule), 0xa000_0000|fromProxy|0xff),
+		marked(rejected("the proxy's mark with an unchecked port does not count", toServerHere, checks(classNode), requestFrom(node, uncheckedPort), unchecked, classNode, rule), fromProxy),
+		marked(rejected("another mark does not count", toServerHere, checks(classNode), requestFrom(node, checkedPort), unchecked, classNode, rule), toProxy),
+		rejected("a process of the node without mark is not believed", toServerHere, checks(classNode), requestFrom(node, checkedPort), unchecked, classNode, rule),
+		rejected("a managed address of a process of the node is not believed", toServerHere, checks(classRemote), requestFrom(remote, checkedPort), unchecked, classRemote, rule),
+		rejected("what is refused is not for a managed node's proxy either", toServer, refuses(classRemote), requestFrom(remote, checkedPort), badPolicy, classRemote, rule),
+		marked(rejected("what is refused is not for the node's proxy either", toServerHere, refuses(classClient), requestFrom(client, checkedPort), badPolicy, classClient, rule), fromProxy),
+		{
+			name: "a segment of a checked connection passes", at: toServer, world: checks(classRemote),
+			frame: func(f family) packet.Packet { return requestFrom(remote, checkedPort)(f).Flags(packet.ACK) },
+			want:  next, counts: []NetFlReason{okChecked},
+		},
+	})
+}
+
+func TestToPodProbes(t *testing.T) {
+	probes := func(ports ...uint16) func(w *world) {
+		return func(w *world) {
+			w.govern(w.f.server, func(p *NetFlPod) {
+				for i, n := range ports {
+					p.Probes[i] = be(n)
+				}
+			})
+		}
+	}
+	runVectors(t, []vector{
+		admitted("the node probes", toServerHere, probes(80), requestFrom(node, 40000), okProbe, classNode, 0),
+		admitted("the last probe port counts", toServerHere, probes(1, 2, 3, 4, 5, 6, 7, 80), requestFrom(node, 40000), okProbe, classNode, 0),
+		rejected("behind the end there is no probe port", toServerHere, probes(1, 0, 80), requestFrom(node, 40000), badPolicy, classNode, 0),
+		rejected("another port is no probe", toServerHere, probes(81), requestFrom(node, 40000), badPolicy, classNode, 0),
+		rejected("another node does not probe", toServer, probes(80), requestFrom(node, 40000), badPolicy, classNode, 0),
+		rejected("who is not the node does not probe", toServerHere, probes(80), requestFrom(client, 40000), badPolicy, classClient, 0),
+		silent("a datagram is no probe", toServerHere, probes(80),
+			func(f family) packet.Packet { return packet.UDP(at(f.node, 40000), at(f.server, 80)) }, badPolicy, classNode, 0),
+	})
+}
+
+func TestToPodReplies(t *testing.T) {
+	passes := func(name string, world func(w *world), frame func(f family) packet.Packet) vector {
+		return vector{
+			name: name, at: toServer, world: under(world), frame: frame, want: next, counts: []NetFlReason{okReply}, kept: true,
+		}
+	}
+	dropped := func(name, only string, world func(w *world), frame func(f family) packet.Packet, class uint64) vector {
+		v := silent(name, toServer, under(world), frame, badPolicy, class, 0)
+		v.only, v.kept = only, true
+		return v
+	}
+	// The pod speaks from 40000 to port 80 of the remote.
+	opened := func(proto uint8, path NetFlPath, age time.Duration) func(w *world) {
+		return func(w *world) { w.conn(at(w.f.server, 40000), at(w.f.remote, 80), proto, path, age, 15101) }
+	}
+	segment := func(f family) packet.Packet {
+		return packet.TCP(at(f.remote, 80), at(f.server, 40000), packet.SYN|packet.ACK)
+	}
+	reply := func(f family) packet.Packet { return packet.UDP(at(f.remote, 80), at(f.server, 40000)) }
+	pinged := func(w *world) { w.conn(at(w.f.server, 7), at(w.f.remote, 7), protoICMP(w.f), direct, 0, 0) }
+	about := func(f family) packet.Packet { return packet.UDP(at(f.server, 40000), at(f.remote, 80)) }
+	from := func(src func(f family) netip.Addr, quoted func(f family) packet.Packet) func(f family) packet.Packet {
+		return func(f family) packet.Packet { return packet.Unreachable(src(f), f.server, quoted(f)) }
+	}
+	// Another pod's flow, or an attacker's.
+	others := func(w *world) { w.conn(at(w.f.client, 40000), at(w.f.remote, 80), udp, direct, 0, 0) }
+
+	wrongPort := passes("x", opened(udp, direct, 0), func(f family) packet.Packet { return packet.UDP(at(f.remote, 81), at(f.server, 40000)) })
+	runVectors(t, []vector{
+		passes("a segment of the pod's connection is an answer", opened(tcp, direct, 0), segment),
+		passes("also of one that went to the proxy", opened(tcp, proxied, 0), segment),
+		passes("also after a day", opened(tcp, direct, 24*time.Hour), segment),
+		passes("a datagram answers", opened(udp, direct, time.Minute), reply),
+		dropped("a datagram does not answer after long", "", opened(udp, direct, time.Hour), reply, classRemote),
+		dropped("a datagram from another port does not answer", "", opened(udp, direct, 0), wrongPort.frame, classRemote),
+		dropped("a datagram of the same ports from elsewhere does not answer", "", opened(udp, direct, 0),
+			func(f family) packet.Packet { return reply(f).From(f.stranger) }, 0),
+		dropped("a flow that the pod serves makes no answers", "", func(w *world) {
+			w.served(at(w.f.server, 40000), at(w.f.remote, 80), udp, 0)
+		}, reply, classRemote),
+		passes("an echo reply answers", pinged, func(f family) packet.Packet { return packet.EchoReply(f.remote, f.server, 7) }),
+		dropped("an echo does not answer an echo", "", pinged, func(f family) packet.Packet { return packet.Echo(f.remote, f.server, 7) }, classRemote),
+		dropped("an echo reply of another number does not answer", "", pinged,
+			func(f family) packet.Packet { return packet.EchoReply(f.remote, f.server, 8) }, classRemote),
+		dropped("a redirect does not answer an echo", "v4", pinged,
+			func(f family) packet.Packet { return packet.ICMP(f.remote, f.server, 5, 0, 7) }, classRemote),
+
+		passes("an error about what the pod sent passes", opened(udp, direct, 0), from(stranger, about)),
+		passes("an error about a connection that went to the proxy passes", opened(tcp, proxied, 0), from(stranger, func(f family) packet.Packet {
+			return segment(f).Back()
+		})),
+		dropped("an error about what the pod did not send is dropped", "", func(*world) {}, from(stranger, about), classRemote),
+		// A pod of this node would else reach all others by quoting a flow of its own.
+		dropped("an error that quotes another's flow is dropped", "", others, from(client, func(f family) packet.Packet {
+			return about(f).From(f.client)
+		}), 0),
+		dropped("an error that quotes what the pod received is dropped", "", opened(udp, direct, 0), from(stranger, func(f family) packet.Packet {
+			return about(f).Back()
+		}), 0),
+		{
+			name: "an error about an answer to whom policy allows passes", at: toServer, frame: from(stranger, func(f family) packet.Packet {
+				return request(f).Back().Flags(packet.ACK)
+			}),
+			world: under(entry(classRemote, 80, tcp, allow)), want: next, counts: []NetFlReason{okAllowed},
+		},
+		{
+			name: "an error to a pod that nobody governs passes", at: toServer, frame: from(stranger, about), want: next,
+		},
+	})
+}
+
+func protoICMP(f family) uint8 {
+	if f.server.Is4() {
+		return packet.ICMPv4
+	}
+	return packet.ICMPv6
+}
+
+func TestToPodOtherFrames(t *testing.T) {
+	link := netip.MustParseAddr("fe80::1")
+	passes := func(name, only string, frame func(f family) packet.Packet) vector {
+		return vector{name: name, only: only, at: toServer, world: under(), frame: frame, want: next}
+	}
+	dropped := func(name, only string, r NetFlReason, frame func(f family) packet.Packet) vector {
+		return vector{
+			name: name, only: only, at: toServer, world: under(entry(classAny, 0, 0, allow)), frame: frame,
+			want: drop, counts: []NetFlReason{r}, said: said1(r),
+		}
+	}
+	judged := func(name, only string, frame func(f family) packet.Packet, class uint64) vector {
+		v := silent(name, toServer, under(), frame, badPolicy, class, 0)
+		v.only = only
+		return v
+	}
+	runVectors(t, []vector{
+		passes("ARP passes", "v4", func(family) packet.Packet { return packet.Frame(0x0806, make([]byte, 28)) }),
+		dropped("a tag inside a tag is dropped", "", extension, func(f family) packet.Packet { return request(f).Tagged(0) }),
+		passes("the node asks for its neighbour", "v6", func(f family) packet.Packet { return packet.ICMP(f.node, f.server, 135, 0, 0).TTL(255) }),
+		passes("the node advertises itself as router", "v6", func(f family) packet.Packet { return packet.ICMP(link, f.server, 134, 0, 0).TTL(255) }),
+		passes("the node asks for groups", "v6", func(f family) packet.Packet { return packet.ICMP(link, f.server, 130, 0, 0).TTL(1) }),
+		judged("neighbour discovery that was forwarded is judged", "v6",
+			func(f family) packet.Packet {
+				return packet.ICMP(f.remote, f.server, 135, 0, 0).TTL(254).Payload("covert")
+			}, classRemote),
+		judged("group membership from afar is judged", "v6",
+			func(f family) packet.Packet {
+				return packet.ICMP(f.remote, f.server, 143, 0, 0).TTL(1).Payload("covert")
+			}, classRemote),
+		judged("ICMPv6 in IPv4 is judged", "v4", func(f family) packet.Packet {
+			return packet.Raw(f.remote, f.server, packet.ICMPv6, []byte{135, 0, 0, 0, 0, 0, 0, 0}).TTL(255)
+		}, classRemote),
+		judged("ICMP in IPv6 is judged", "v6", func(f family) packet.Packet {
+			return packet.Raw(f.remote, f.server, packet.ICMPv4, []byte{3, 0, 0, 0, 0, 0, 0, 0}).TTL(255)
+		}, classRemote),
+		dropped("a later fragment is dropped", "", fragmented, func(f family) packet.Packet {
+			return packet.UDP(at(f.remote, 1), at(f.server, 80)).Fragment(64, false).Payload("x")
+		}),
+		dropped("a fragment at offset 8 is dropped", "", fragmented, func(f family) packet.Packet {
+			return packet.UDP(at(f.remote, 1), at(f.server, 80)).Fragment(8, true).Payload("x")
+		}),
+		dropped("a fragment behind a whole fragment's header is dropped", "v6", fragmented, func(f family) packet.Packet {
+			return packet.UDP(at(f.remote, 1), at(f.server, 80)).Fragment(0, false).Fragment(8, true).Payload("x")
+		}),
+		{
+			name: "a later fragment for a pod that nobody governs passes", at: toServer, want: next,
+			frame: func(f family) packet.Packet {
+				return packet.UDP(at(f.remote, 1), at(f.server, 80)).Fragment(64, false).Payload("x")
+			},
+		},
+		admitted("a first fragment is judged", toServer, under(entry(classRemote, 80, tcp, allow)),
+			func(f family) packet.Packet { return request(f).Fragment(0, true) }, okAllowed, classRemote, rule),
+		dropped("an authentication header is not walked", "v6", extension, func(f family) packet.Packet { return request(f).Extend(packet.AH, 24) }),
+		dropped("a v4-mapped source in IPv6 is dropped", "v6", spoofed, func(f family) packet.Packet {
+			return request(f).From(netip.MustParseAddr("::ffff:10.2.0.1"))
+		}),
+		dropped("an error that quotes v4-mapped addresses is dropped", "v6", truncated, func(f family) packet.Packet {
+			return packet.Unreachable(f.remote, f.server, request(f).From(netip.MustParseAddr("::ffff:10.2.0.1")))
+		}),
+	})
+}
+
+func TestToPodReset(t *testing.T) {
+	options := func(v vector, only string) vector { v.only = only; return v }
+	many := silent("what the kernel segments is not answered", toServer, under(), func(f family) packet.Packet {
+		return request(f).Flags(packet.ACK)
+	}, badPolicy, classRemote, 0)
+	many.gso = 3
+	data := func(f family) packet.Packet {
+		return request(f).Flags(packet.ACK|packet.PSH).Seq(77, 0xfffffff0).Payload("odd")
+	}
+	answer := rejected("a segment with data gets a RST where it expects the next byte", toServer, under(), data, badPolicy, classRemote, 0)
+	answer.out = func(f family) packet.Packet { return data(f).Back().Flags(packet.RST).Seq(0xfffffff0, 0) }
+	last := func(f family) packet.Packet { return request(f).Seq(0xffffffff, 0) }
+	wraps := rejected("the acknowledgement of a SYN wraps", toServer, under(), last, badPolicy, classRemote, 0)
+	wraps.out = func(f family) packet.Packet { return last(f).Back().Flags(packet.RST|packet.ACK).Seq(0, 0) }
+	self := silent("a pod that dials itself is not answered", toServer, under(), func(f family) packet.Packet {
+		return request(f).From(f.server)
+	}, badPolicy, classServer, 0)
+	runVectors(t, []vector{
+		rejected("a SYN is answered by a RST with the right checksums", toServer, under(), request, badPolicy, classRemote, 0),
+		rejected("a SYN of a process of the node is answered", toServerHere, under(), requestFrom(node, 40000), badPolicy, classNode, 0),
+		options(rejected("the answer keeps IPv4 options", toServer, under(), func(f family) packet.Packet { return request(f).Options(8) }, badPolicy, classRemote, 0), "v4"),
+		options(rejected("the answer keeps extension headers", toServer, under(), func(f family) packet.Packet { return request(f).Extend(packet.DestOpts, 16) }, badPolicy, classRemote, 0), "v6"),
+		answer, wraps, many, self,
+	})
+}
+
+func TestToPodHairpin(t *testing.T) {
+	mine := func(f family) packet.Packet {
+		return packet.TCP(at(f.server, checkedPort), at(f.server, 80), packet.SYN)
+	}
+	turned := func(f family) packet.Packet { return mine(f).From(f.self) }
+	checked := admitted("what the proxy sends a pod in its own name comes from elsewhere", toServerHere,
+		under(entry(classServer, 80, tcp, check)), mine, okChecked, classServer, rule)
+	checked.mark, checked.out = fromProxy, turned
+	data := func(f family) packet.Packet { return mine(f).Flags(packet.ACK).Seq(3, 4).Payload("odd") }
+	datagram := func(f family) packet.Packet {
+		return packet.UDP(at(f.server, 53), at(f.server, 40000)).Payload("answer")
+	}
+	runVectors(t, []vector{
+		checked,
+		{
+			name: "its segments too", at: toServerHere, mark: fromProxy, world: under(entry(classServer, 80, tcp, check)),
+			frame: data, out: func(f family) packet.Packet { return data(f).From(f.self) }, want: next, counts: []NetFlReason{okChecked},
+		},
+		{
+			name: "an answer to what a pod sent itself comes from elsewhere too", at: toServer, kept: true,
+			world: under(func(w *world) { w.conn(at(w.f.server, 40000), at(w.f.server, 53), udp, direct, 0, 0) }),
+			frame: datagram, out: func(f family) packet.Packet { return datagram(f).From(f.self) }, want: next, counts: []NetFlReason{okReply},
+		},
+		{
+			name: "an echo to itself has no place to come from", at: toServer, want: drop,
+			counts: []NetFlReason{okAllowed, spoofed}, said: []said{{okAllowed, classServer, 0, 0, 0}, {reason: spoofed}},
+			frame: func(f family) packet.Packet { return packet.Echo(f.server, f.server, 7) },
+			flows: func(f family) []flow { return []flow{{packet.Echo(f.server, f.server, 7), direct, 0, sideServed}} },
+		},
+	})
+}
