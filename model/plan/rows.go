@@ -103,8 +103,9 @@ type Mirror struct {
 	PerMillion uint32 `json:"perMillion"`
 }
 
-// Cluster is a set of endpoints that obey one policy. Name: "ns/svc:port" with
-// "/<hash>" behind it where labels or policy make it a part of the service.
+// Cluster is a set of endpoints of one family that obey one policy. Name:
+// "ns/svc:port" with "/<hash>" behind it where labels, and "~<hash>" where policies,
+// make it a part of the service, and "@6" at the end for IPv6.
 type Cluster struct {
 	Name string    `json:"name"`
 	App  model.App `json:"app"`
@@ -123,7 +124,9 @@ type ClusterEndpoints struct {
 	Backends []Backend `json:"backends,omitempty"`
 }
 
-// Backend is one endpoint by all its addresses (a v4 and a v6 one at most).
+// Backend is one endpoint by its addresses. Clusters of services are of one family
+// and give one: where a backend has two, Envoy tries the first, in vain, for clients
+// of the other family.
 type Backend struct {
 	Addrs []netip.AddrPort `json:"addrs"`
 }

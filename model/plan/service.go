@@ -4,7 +4,6 @@ package plan
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -34,10 +33,21 @@ func (b *builder) serviceStage() incr.Stage {
 		}}
 }
 
-// compiler collects the rows of one service.
+// compiler collects the rows of one service. Clusters and route tables are of one
+// family of addresses: a proxy that keeps its client's address can only reach
+// endpoints of the client's family, and would try the others in vain first.
 type compiler struct {
 	r    *incr.Reader
 	rows []incr.Row
+	v6   bool
+}
+
+// named ends a name by the family: nothing for IPv4, "@6" for IPv6.
+func (c *compiler) named(name string) string {
+	if c.v6 {
+		return name + "@6"
+	}
+	return name
 }
 
 func (c *compiler) put(t incr.Table, key string, v any) {
@@ -58,15 +68,17 @@ func (c *compiler) port(s *model.Service, p model.ServicePort) {
 	mode := Kernel
 	if http {
 		mode = HTTP
-		c.put(RouteTables, key, c.routeTable(key, s, p.Port, app, f))
 	}
 	for _, vip := range s.VIPs {
+		c.v6 = vip.Is6()
 		e := &Service{Addr: vip, Port: p.Port, Protocol: p.Protocol, Name: s.Key(), Mode: mode, Affinity: s.Affinity,
 			Backends: c.kernelBackends(s, p, f, http, vip.Is4())}
 		c.put(Services, e.Key(), e)
 		if http {
+			t := c.routeTable(c.named(key), s, p.Port, app, f)
+			c.put(RouteTables, t.Name, t)
 			dst := netip.AddrPortFrom(vip, p.Port)
-			c.put(Scopes, dst.String(), &Scope{Destination: dst, RouteTable: key})
+			c.put(Scopes, dst.String(), &Scope{Destination: dst, RouteTable: t.Name})
 		}
 	}
 }
@@ -240,6 +252,8 @@ func (c *compiler) clusters(b model.Backend, app model.App) []group {
 	return c.emit(b, app, c.byPolicy(b))
 }
 
+func compareBackends(a, b Backend) int { return a.Addrs[0].Compare(b.Addrs[0]) }
+
 // policyGroup is one policy and the backends that obey it.
 type policyGroup struct {
 	key      string
@@ -262,6 +276,7 @@ func (c *compiler) emit(b model.Backend, app model.App, groups []policyGroup) []
 		if len(groups) > 1 {
 			n += "~" + g.key
 		}
+		n = c.named(n)
 		cl := &Cluster{Name: n, App: app, Policy: g.policy, Checked: true}
 		c.put(Clusters, n, cl)
 		c.put(Endpoints, n, &ClusterEndpoints{Cluster: n, Backends: g.backends})
@@ -285,47 +300,32 @@ func (c *compiler) qualify(name string, b model.Backend, app model.App) (string,
 	return name, app
 }
 
-// byPolicy groups a backend's endpoints by the policy at their port, pairing the
-// addresses of one workload. Groups are in the order of their keys, backends of
-// their first address.
+// byPolicy groups a backend's endpoints of the family by the policy at their port.
+// Groups are in the order of their keys, backends of their address.
 func (c *compiler) byPolicy(b model.Backend) []policyGroup {
-	type member struct {
-		backend Backend
-		policy  *Policy
-	}
-	members := map[string]*member{}
+	groups := map[string]*policyGroup{}
 	for _, e := range c.endpoints(b, model.TCP) {
-		at := netip.AddrPortFrom(e.Addr, e.Port)
-		id := at.String()
+		if e.Addr.Is6() != c.v6 {
+			continue
+		}
 		var pol *Policy
 		if w := c.workloadAt(e.Addr); w != nil {
-			id = fmt.Sprintf("%s:%d", w.Key(), e.Port)
 			if g, _ := c.r.Get(Governance, w.Key()).(*Governed); g != nil {
 				pol = g.Policy(e.Port)
 			}
 		}
-		m := members[id]
-		if m == nil {
-			m = &member{policy: pol}
-			members[id] = m
-		}
-		m.backend.Addrs = append(m.backend.Addrs, at)
-	}
-	groups := map[string]*policyGroup{}
-	for _, m := range members {
-		slices.SortFunc(m.backend.Addrs, netip.AddrPort.Compare)
 		k := "open"
-		if m.policy != nil {
-			k = model.Hash(m.policy)[:16]
+		if pol != nil {
+			k = model.Hash(pol)[:16]
 		}
 		if groups[k] == nil {
-			groups[k] = &policyGroup{key: k, policy: m.policy}
+			groups[k] = &policyGroup{key: k, policy: pol}
 		}
-		groups[k].backends = append(groups[k].backends, m.backend)
+		groups[k].backends = append(groups[k].backends, Backend{Addrs: []netip.AddrPort{netip.AddrPortFrom(e.Addr, e.Port)}})
 	}
 	out := make([]policyGroup, 0, len(groups))
 	for _, g := range groups {
-		slices.SortFunc(g.backends, func(a, b Backend) int { return a.Addrs[0].Compare(b.Addrs[0]) })
+		slices.SortFunc(g.backends, compareBackends)
 		out = append(out, *g)
 	}
 	slices.SortFunc(out, func(a, b policyGroup) int { return cmp.Compare(a.key, b.key) })
@@ -348,11 +348,12 @@ func (c *compiler) mirror(m model.Mirror, app model.App) []Mirror {
 		return out
 	}
 	name, app := c.qualify("mirror/"+model.FrontendKey(m.Backend.Namespace, m.Backend.Service, m.Backend.Port), m.Backend, app)
+	name = c.named(name)
 	all := &ClusterEndpoints{Cluster: name}
 	for _, g := range groups {
 		all.Backends = append(all.Backends, g.backends...)
 	}
-	slices.SortFunc(all.Backends, func(a, b Backend) int { return a.Addrs[0].Compare(b.Addrs[0]) })
+	slices.SortFunc(all.Backends, compareBackends)
 	c.put(Clusters, name, &Cluster{Name: name, App: app})
 	c.put(Endpoints, name, all)
 	return []Mirror{{Cluster: name, PerMillion: m.PerMillion}}
