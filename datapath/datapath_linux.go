@@ -70,7 +70,7 @@ func Open(ctx context.Context, opt Options) (*Datapath, error) {
 	if opt.NetnsDir == "" {
 		opt.NetnsDir = "/run/netns"
 	}
-	lock, err := takeLock(ctx, opt.StateDir)
+	lock, err := takeLock(ctx, opt.StateDir, opt.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func (d *Datapath) start() (*watcher, error) {
 		}
 	}
 	for _, name := range d.opt.Uplinks {
-		if err := d.attachUplink(name); err != nil {
+		if _, err := d.attachUplink(name); err != nil {
 			return nil, err
 		}
 	}
@@ -167,12 +167,14 @@ func (d *Datapath) adopt() error {
 	return d.rows.services.adopt()
 }
 
-func (d *Datapath) attachUplink(name string) error {
+// attachUplink says whether the interface is one that had no program.
+func (d *Datapath) attachUplink(name string) (isNew bool, err error) {
 	l, err := netlink.LinkByName(name)
 	if err != nil {
-		return fmt.Errorf("attach %s to %s: %w", progFromNet, name, err)
+		return false, fmt.Errorf("attach %s to %s: %w", progFromNet, name, err)
 	}
-	return d.links.interfaceProgram(progFromNet, l.Attrs().Index, name)
+	isNew = !d.links.has(pinName(progFromNet, l.Attrs().Index))
+	return isNew, d.links.interfaceProgram(progFromNet, l.Attrs().Index, name)
 }
 
 // uplinks are the indexes of those that are there.
@@ -305,8 +307,11 @@ func (d *Datapath) tend(f func() bool) (pending bool) {
 func (d *Datapath) lookAtAll() bool {
 	for _, name := range d.opt.Uplinks {
 		reason := ""
-		if err := d.attachUplink(name); err != nil {
+		isNew, err := d.attachUplink(name)
+		if err != nil {
 			reason = err.Error()
+		} else if isNew {
+			d.repairHost() // its settings are the defaults
 		}
 		if reason != "" && reason != d.missing[name] {
 			d.log.Warn("uplink has no program", "interface", name, "error", reason)

@@ -14,7 +14,8 @@ import (
 
 // Events calls fn for each flow that the kernel reports, in order and one at a time,
 // until the context ends; then it returns nil. Only one Events may run on a node: a
-// flow goes to one reader. If fn is slow, flows are lost and counted in Status.
+// flow goes to one reader. If fn is slow, flows are lost and counted in Status. End
+// the context before Close.
 func (d *Datapath) Events(ctx context.Context, fn func(Flow)) error {
 	r, err := ringbuf.NewReader(d.objects.maps[mapEvents])
 	if err != nil {

@@ -127,7 +127,8 @@ type tuple struct {
 	SourcePort  port
 	DestPort    port
 	Proto       uint8
-	_           [3]uint8
+	Side        uint8 // of a connection's entry; 0 in events
+	_           [2]uint8
 }
 
 type event struct {

@@ -3,11 +3,9 @@
 package datapath
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -256,6 +254,33 @@ func testPodsComeAndGo(t *testing.T, w *world) {
 	}
 }
 
+// An uplink that is made anew gets its program again.
+func testUplink(t *testing.T, w *world) {
+	a := w.hosts["a"]
+	l, err := a.link.LinkByName("eth0")
+	check(t, err)
+	check(t, a.link.LinkDel(l))
+	w.wait("a", func(st Status) string {
+		if i := st.Interfaces[0]; i.Name != "eth0" || len(i.Programs) > 0 || i.Reason == "" {
+			return fmt.Sprintf("the uplink is gone: %+v", st.Interfaces)
+		}
+		return ""
+	})
+	w.connectNodes()
+	for pod, node := range map[string]string{"a1": "a", "a2": "a", "b1": "b"} {
+		w.podRoutes(w.hosts[node], w.hosts[pod])
+	}
+	for _, node := range []string{"a", "b"} {
+		w.wait(node, func(st Status) string {
+			if i := st.Interfaces[0]; i.Name != "eth0" || !slices.Equal(i.Programs, []string{progFromNet}) || i.Reason != "" {
+				return fmt.Sprintf("the uplink is back: %+v", st.Interfaces)
+			}
+			return ""
+		})
+	}
+	w.mustDial("a1", Client{Network: "tcp", Addr: at(w.hosts["b1"].v4, 8080)})
+}
+
 // Addresses that lead nowhere, or elsewhere, are said to.
 func testPending(t *testing.T, w *world) {
 	w.set("a", func(p *Planned) {
@@ -361,46 +386,4 @@ func testUninstall(t *testing.T, w *world) {
 	if got := call[Host](w.proc["b"], "Host", w.hosts["b"].cgroup).Sysctls["net/ipv6/conf/eth0/accept_ra"]; got != "2" {
 		t.Errorf("accept_ra is %s, want 2", got)
 	}
-}
-
-// One process at a time has a node's datapath.
-func TestLock(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state")
-	first, err := takeLock(t.Context(), dir)
-	check(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if _, err := takeLock(ctx, dir); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("second process: %v", err)
-	}
-	done := make(chan error)
-	go func() {
-		second, err := takeLock(t.Context(), dir)
-		done <- errors.Join(err, second.Close())
-	}()
-	// As Uninstall does: the waiting process must not lock a file that is gone.
-	check(t, errors.Join(os.Remove(first.Name()), first.Close()))
-	if err := <-done; err != nil {
-		t.Errorf("after the first has ended: %v", err)
-	}
-}
-
-func TestOpenErrors(t *testing.T) {
-	n := newNetwork(t)
-	p := n.start("a")
-	for name, c := range map[string]struct {
-		edit func(*Options)
-		want string
-	}{
-		"uplink": {func(o *Options) { o.Uplinks = []string{"eth9"} }, "attach fl_from_net to eth9: "},
-		"cgroup": {func(o *Options) { o.Cgroup = "/nowhere" }, "attach fl_getpeername4 to /nowhere: "},
-		"pins":   {func(o *Options) { o.PinDir = filepath.Join(n.dir, "pins") }, "is not on a BPF file system"},
-	} {
-		o := n.options("a")
-		c.edit(&o)
-		if _, err := try[None](p, "Open", o); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", name, err, c.want)
-		}
-	}
-	call[None](p, "Uninstall", n.options("a"))
 }

@@ -102,6 +102,8 @@ func attached(l link.Link) bool {
 	return false
 }
 
+func (l *links) has(pin string) bool { return l.open[pin] != nil }
+
 // interfaceProgram attaches a program to an interface, before programs of others:
 // what they let through or take must have been judged. Doing it again is nothing.
 func (l *links) interfaceProgram(program string, ifindex int, name string) error {

@@ -179,6 +179,7 @@ func TestLive(t *testing.T) {
 		{"others", testOthers},
 		{"repair", testRepair},
 		{"uninstall", testUninstall},
+		{"uplink", testUplink},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.run(t, w.in(t)) }) {
 			t.Fatalf("the rest needs what %s has shown", c.name)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -19,14 +20,17 @@ const lockRetry = 50 * time.Millisecond
 // takeLock makes sure that one process at a time writes a node's datapath: each
 // believes that what it knows of the maps is true. The next agent waits until the
 // last one has ended or the context ends. A dead process has no lock.
-func takeLock(ctx context.Context, stateDir string) (*os.File, error) {
+func takeLock(ctx context.Context, stateDir string, log *slog.Logger) (*os.File, error) {
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make folder for state: %w", err)
 	}
-	for {
+	for said := false; ; said = true {
 		f, err := tryLock(filepath.Join(stateDir, "lock"))
 		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
 			return f, err
+		}
+		if !said {
+			log.Info("wait for another process that has the datapath", "stateDir", stateDir)
 		}
 		select {
 		case <-ctx.Done():

@@ -14,13 +14,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inNetns runs fn on a thread of its own inside a network namespace. A thread that
-// cannot be brought back is never used again.
+// inNetns runs fn inside a network namespace.
 func inNetns(file string, fn func() error) error {
+	return onThread(func() error {
+		there, err := os.Open(file)
+		if err != nil {
+			return fmt.Errorf("open network namespace: %w", err)
+		}
+		defer there.Close()
+		if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace %s: %w", file, err)
+		}
+		return fn()
+	})
+}
+
+// onThread runs fn on a thread of its own, whose network namespace fn may change. A
+// thread that cannot be brought back is never used again.
+func onThread(fn func() error) error {
 	errs := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		back, err := visit(file, fn)
+		back, err := visit(fn)
 		if back {
 			runtime.UnlockOSThread() // else the thread ends with the goroutine
 		}
@@ -30,23 +45,15 @@ func inNetns(file string, fn func() error) error {
 }
 
 // visit needs a locked thread; back says that it is where it was before.
-func visit(file string, fn func() error) (back bool, err error) {
+func visit(fn func() error) (back bool, err error) {
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		return true, fmt.Errorf("open own network namespace: %w", err)
 	}
 	defer home.Close()
-	there, err := os.Open(file)
-	if err != nil {
-		return true, fmt.Errorf("open network namespace: %w", err)
-	}
-	defer there.Close()
-	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
-		return true, fmt.Errorf("enter network namespace %s: %w", file, err)
-	}
 	err = fn()
-	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-		return false, errors.Join(err, fmt.Errorf("leave network namespace %s: %w", file, back))
+	if lost := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); lost != nil {
+		return false, errors.Join(err, fmt.Errorf("return to own network namespace: %w", lost))
 	}
 	return true, err
 }

@@ -116,7 +116,10 @@ func (h *Helper) Close(None, *None) error {
 }
 
 // Uninstall gives the node back.
-func (h *Helper) Uninstall(o Options, _ *None) error { return Uninstall(context.Background(), o) }
+func (h *Helper) Uninstall(o Options, _ *None) error {
+	o.Log = h.logger()
+	return Uninstall(context.Background(), o)
+}
 
 // Status is the datapath's.
 func (h *Helper) Status(_ None, out *Status) (err error) {

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -113,16 +112,12 @@ func makeNetns(file string) error {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		return err
 	}
-	errs := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // the thread ends with the goroutine
+	return onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			errs <- fmt.Errorf("make network namespace: %w", err)
-			return
+			return fmt.Errorf("make network namespace: %w", err)
 		}
-		errs <- unix.Mount("/proc/thread-self/ns/net", file, "", unix.MS_BIND, "")
-	}()
-	return <-errs
+		return unix.Mount("/proc/thread-self/ns/net", file, "", unix.MS_BIND, "")
+	})
 }
 
 // veth joins two hosts and returns both ends.
@@ -201,9 +196,17 @@ func (n *network) plug(on, h *hostNet) {
 	n.route(h, inside, "169.254.1.1/32", "")
 	n.route(h, inside, "0.0.0.0/0", "169.254.1.1")
 	n.route(h, inside, "::/0", "fe80::1")
+	n.podRoutes(on, h)
+}
+
+// podRoutes lead from a node to its pod. They go when the node's address goes.
+func (n *network) podRoutes(on, h *hostNet) {
+	n.t.Helper()
+	outside, err := on.link.LinkByName("lx" + h.name)
+	check(n.t, err)
 	for _, a := range [][2]netip.Addr{{h.v4, on.v4}, {h.v6, on.v6}} {
 		// The node speaks to its pods under its own address, not under the gateway's.
-		check(n.t, on.link.RouteAdd(&netlink.Route{
+		check(n.t, on.link.RouteReplace(&netlink.Route{
 			LinkIndex: outside.Attrs().Index, Scope: netlink.SCOPE_LINK, Src: a[1].AsSlice(),
 			Dst: ipNet(netip.PrefixFrom(a[0], a[0].BitLen())),
 		}))

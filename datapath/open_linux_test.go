@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/plan"
+)
+
+// One process at a time has a node's datapath.
+func TestLock(t *testing.T) {
+	dir, log := filepath.Join(t.TempDir(), "state"), slog.New(slog.DiscardHandler)
+	first, err := takeLock(t.Context(), dir, log)
+	check(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := takeLock(ctx, dir, log); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("second process: %v", err)
+	}
+	done := make(chan error)
+	go func() {
+		second, err := takeLock(t.Context(), dir, log)
+		done <- errors.Join(err, second.Close())
+	}()
+	// As Uninstall does: the waiting process must not lock a file that is gone.
+	check(t, errors.Join(os.Remove(first.Name()), first.Close()))
+	if err := <-done; err != nil {
+		t.Errorf("after the first has ended: %v", err)
+	}
+}
+
+func TestOpenErrors(t *testing.T) {
+	n := newNetwork(t)
+	p := n.start("a")
+	for name, c := range map[string]struct {
+		edit func(*Options)
+		want string
+	}{
+		"uplink": {func(o *Options) { o.Uplinks = []string{"eth9"} }, "attach fl_from_net to eth9: "},
+		"cgroup": {func(o *Options) { o.Cgroup = "/nowhere" }, "attach fl_getpeername4 to /nowhere: "},
+		"pins":   {func(o *Options) { o.PinDir = filepath.Join(n.dir, "pins") }, "is not on a BPF file system"},
+	} {
+		o := n.options("a")
+		c.edit(&o)
+		if _, err := try[None](p, "Open", o); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+	call[None](p, "Uninstall", n.options("a"))
+}
+
+// Programs follow when the node's cgroup is another one.
+func TestOtherCgroup(t *testing.T) {
+	n := newNetwork(t)
+	other := filepath.Join(n.hosts["a"].cgroup, "other")
+	check(t, os.Mkdir(other, 0o755))
+	defer os.Remove(other)
+	first, second := n.start("a"), n.start("a")
+	call[None](first, "Open", n.options("a"))
+	call[None](first, "Close", None{})
+	o := n.options("a")
+	o.Cgroup = other
+	call[None](second, "Open", o)
+	for cgroup, want := range map[string]int{n.hosts["a"].cgroup: 0, other: 1} {
+		if got := call[Host](second, "Host", cgroup).Programs["CGroupInet4Connect"]; got != want {
+			t.Errorf("%s has %d programs, want %d", cgroup, got, want)
+		}
+	}
+	call[None](second, "Close", None{})
+	call[None](second, "Uninstall", o)
+}
+
+// A full map is an error that names the row, and Sync goes on from there.
+func TestFullMap(t *testing.T) {
+	n := newNetwork(t)
+	p := n.start("a")
+	o := n.options("a")
+	o.MapSizes = map[string]uint32{mapServices: 2}
+	call[None](p, "Open", o)
+	var all Planned
+	for i := range byte(3) {
+		all.Services = append(all.Services, &plan.Service{
+			Addr: netip.AddrFrom4([4]byte{10, 96, 0, i}), Port: 80, Protocol: model.TCP, Mode: plan.Kernel,
+			Backends: []plan.KernelBackend{{Addr: addrPort("10.0.0.1:80"), Weight: 1}},
+		})
+	}
+	if _, err := try[None](p, "Sync", all); err == nil || !strings.Contains(err.Error(), "service TCP/10.96.0.2:80: write fl_services_v1: ") {
+		t.Errorf("three services in a map for two: %v", err)
+	}
+	all.Services = all.Services[:2]
+	call[None](p, "Sync", all)
+	for _, m := range call[Status](p, "Status", None{}).Maps {
+		if want := map[string]int{mapServices: 2, mapSlots: 2}; want[m.Name] != 0 && m.Entries != want[m.Name] {
+			t.Errorf("%+v, want %d entries", m, want[m.Name])
+		}
+		if m.Name == mapServices && m.Max != 2 {
+			t.Errorf("%+v, want room for 2", m)
+		}
+	}
+	// A pinned map keeps its size.
+	call[None](p, "Close", None{})
+	call[None](p, "Open", n.options("a"))
+	call[None](p, "Sync", all)
+	if got := call[uint64](p, "Writes", None{}); got != 0 {
+		t.Errorf("%d writes after opening without a size", got)
+	}
+	call[None](p, "Close", None{})
+	call[None](p, "Uninstall", o)
+}
+
+// No thread stays where it was sent.
+func TestInNetns(t *testing.T) {
+	n := newNetwork(t)
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			inside := errors.New("inside")
+			if err := inNetns(n.hosts["a"].netns, func() error { return inside }); !errors.Is(err, inside) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	all.Wait()
+	home, err := os.Readlink("/proc/self/ns/net")
+	check(t, err)
+	tasks, err := filepath.Glob("/proc/self/task/*/ns/net")
+	check(t, err)
+	for _, task := range tasks {
+		if ns, err := os.Readlink(task); err == nil && ns != home {
+			t.Errorf("%s is in %s, not in %s", task, ns, home)
+		}
+	}
+	if err := inNetns(filepath.Join(n.dir, "none"), func() error { return nil }); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no such file: %v", err)
+	}
+	if _, err := namespaceID(n.dir); err == nil {
+		t.Error("a folder is a namespace")
+	}
+}
