@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rbacconfig "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
-	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	rbac "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	template "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
 	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -341,114 +339,6 @@ func directIP(p netip.Prefix) *rbacconfig.Principal {
 	return &rbacconfig.Principal{Identifier: &rbacconfig.Principal_DirectRemoteIp{DirectRemoteIp: cidr(p)}}
 }
 
-// matches is the match as Envoy's stringMatcher would do it.
-func matches(m model.StringMatch) (func(string) bool, error) {
-	fold := func(s string) string { return s }
-	if m.IgnoreCase {
-		fold = strings.ToLower
-	}
-	want := fold(m.Value)
-	switch m.Kind {
-	case model.Exact:
-		return func(s string) bool { return fold(s) == want }, nil
-	case model.Prefix:
-		return func(s string) bool { return strings.HasPrefix(fold(s), want) }, nil
-	case model.Suffix:
-		return func(s string) bool { return strings.HasSuffix(fold(s), want) }, nil
-	case model.Present:
-		return func(s string) bool { return s != "" }, nil
-	case model.Regex:
-		expr, err := wholeRegex(m)
-		if err != nil {
-			return nil, err
-		}
-		return regexp.MustCompile(`^(?:` + expr + `)$`).MatchString, nil
-	}
-	return nil, fmt.Errorf("match of kind %q cannot be used here", m.Kind)
-}
-
-// each applies one to every element.
-func each[T, U any](list []T, one func(T) (U, error)) ([]U, error) {
-	var out []U
-	for _, v := range list {
-		u, err := one(v)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, u)
-	}
-	return out, nil
-}
-
-// anyNone is the conjunction "one of yes, if there are any, and none of no".
-func anyNone[T any](yes, no []T, or func([]T) T, not func(T) T) []T {
-	var all []T
-	if len(yes) > 0 {
-		all = append(all, or(yes))
-	}
-	if len(no) > 0 {
-		all = append(all, not(or(no)))
-	}
-	return all
-}
-
-func anyRule() *rbacconfig.Permission {
-	return &rbacconfig.Permission{Rule: &rbacconfig.Permission_Any{Any: true}}
-}
-
-func notRule(p *rbacconfig.Permission) *rbacconfig.Permission {
-	return &rbacconfig.Permission{Rule: &rbacconfig.Permission_NotRule{NotRule: p}}
-}
-
-// orRules of nothing is never true, andRules of nothing always.
-func orRules(ps []*rbacconfig.Permission) *rbacconfig.Permission {
-	switch len(ps) {
-	case 0:
-		return notRule(anyRule())
-	case 1:
-		return ps[0]
-	}
-	return &rbacconfig.Permission{Rule: &rbacconfig.Permission_OrRules{OrRules: &rbacconfig.Permission_Set{Rules: ps}}}
-}
-
-func andRules(ps []*rbacconfig.Permission) *rbacconfig.Permission {
-	switch len(ps) {
-	case 0:
-		return anyRule()
-	case 1:
-		return ps[0]
-	}
-	return &rbacconfig.Permission{Rule: &rbacconfig.Permission_AndRules{AndRules: &rbacconfig.Permission_Set{Rules: ps}}}
-}
-
-func anyID() *rbacconfig.Principal {
-	return &rbacconfig.Principal{Identifier: &rbacconfig.Principal_Any{Any: true}}
-}
-
-func notID(p *rbacconfig.Principal) *rbacconfig.Principal {
-	return &rbacconfig.Principal{Identifier: &rbacconfig.Principal_NotId{NotId: p}}
-}
-
-func orIDs(ps []*rbacconfig.Principal) *rbacconfig.Principal {
-	switch len(ps) {
-	case 0:
-		return notID(anyID())
-	case 1:
-		return ps[0]
-	}
-	return &rbacconfig.Principal{Identifier: &rbacconfig.Principal_OrIds{OrIds: &rbacconfig.Principal_Set{Ids: ps}}}
-}
-
-func andIDs(ps []*rbacconfig.Principal) *rbacconfig.Principal {
-	switch len(ps) {
-	case 0:
-		return anyID()
-	case 1:
-		return ps[0]
-	}
-	return &rbacconfig.Principal{Identifier: &rbacconfig.Principal_AndIds{AndIds: &rbacconfig.Principal_Set{Ids: ps}}}
-}
-
 // packChecked validates what users had a part in, and wraps it.
 func packChecked(m interface {
 	proto.Message
@@ -483,65 +373,4 @@ func perRoute(p *plan.Policy) (map[string]*anypb.Any, error) {
 		}
 	}
 	return out, nil
-}
-
-// headerMatcher compares a request header, or a pseudo-header.
-func headerMatcher(m model.NamedMatch) (*route.HeaderMatcher, error) {
-	if name := strings.TrimPrefix(m.Name, ":"); checkHeaderName(name) != nil {
-		return nil, checkHeaderName(m.Name)
-	}
-	h := &route.HeaderMatcher{Name: m.Name, InvertMatch: m.Not, TreatMissingHeaderAsEmpty: m.MissingEmpty}
-	if m.Match.Kind == model.Present {
-		h.TreatMissingHeaderAsEmpty = false // presence is about missing or not
-		h.HeaderMatchSpecifier = &route.HeaderMatcher_PresentMatch{PresentMatch: true}
-		return h, nil
-	}
-	s, err := stringMatcher(m.Match)
-	if err != nil {
-		return nil, fmt.Errorf("header %s: %w", m.Name, err)
-	}
-	h.HeaderMatchSpecifier = &route.HeaderMatcher_StringMatch{StringMatch: s}
-	return h, nil
-}
-
-// stringMatcher takes all kinds but Present and Template, which depend on what is
-// matched.
-func stringMatcher(m model.StringMatch) (*matcher.StringMatcher, error) {
-	s := &matcher.StringMatcher{IgnoreCase: m.IgnoreCase}
-	switch m.Kind {
-	case model.Exact:
-		s.MatchPattern = &matcher.StringMatcher_Exact{Exact: m.Value}
-	case model.Prefix, model.Suffix:
-		if m.Value == "" { // of everything; Envoy wants it said otherwise
-			return &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_SafeRegex{SafeRegex: &matcher.RegexMatcher{Regex: "(?s).*"}}}, nil
-		}
-		s.MatchPattern = &matcher.StringMatcher_Prefix{Prefix: m.Value}
-		if m.Kind == model.Suffix {
-			s.MatchPattern = &matcher.StringMatcher_Suffix{Suffix: m.Value}
-		}
-	case model.Regex:
-		expr, err := wholeRegex(m)
-		if err != nil {
-			return nil, err
-		}
-		s.IgnoreCase = false // Envoy ignores it here; the expression says it
-		s.MatchPattern = &matcher.StringMatcher_SafeRegex{SafeRegex: &matcher.RegexMatcher{Regex: expr}}
-	default:
-		return nil, fmt.Errorf("match of kind %q cannot be used here", m.Kind)
-	}
-	return s, nil
-}
-
-// wholeRegex is a checked expression; Envoy matches the whole string with it.
-func wholeRegex(m model.StringMatch) (string, error) {
-	if m.Value == "" {
-		return "", errors.New("empty regular expression")
-	}
-	if err := checkRegex(m.Value); err != nil {
-		return "", err
-	}
-	if m.IgnoreCase {
-		return "(?i)" + m.Value, nil
-	}
-	return m.Value, nil
 }

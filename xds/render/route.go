@@ -149,7 +149,8 @@ func routeAction(r *plan.Route, authority string) (*route.RouteAction, error) {
 	a.Timeout = durationpb.New(r.Timeout) // 0: none, where leaving it out would mean 15 s
 	// A gRPC client's own deadline holds if it is shorter. The field is deprecated,
 	// but with its replacement (max_stream_duration) Envoy forgets the timeout.
-	a.MaxGrpcTimeout = a.Timeout //nolint:staticcheck
+	//lint:ignore SA1019 see above
+	a.MaxGrpcTimeout = a.Timeout
 	var err error
 	a.RetryPolicy, err = retryPolicy(r.Retry)
 	return a, err
