@@ -63,9 +63,10 @@ func makeCgroup(name string) (string, error) {
 	return dir, nil
 }
 
-// joinCgroup moves the calling process.
+// joinCgroup moves the calling process. It makes the last folder of dir, and not
+// those above: a process that comes late must not bring back a lab that has gone.
 func joinCgroup(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make cgroup: %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
@@ -77,19 +78,27 @@ func joinCgroup(dir string) error {
 // endCgroup kills every process below a cgroup and removes it. One that is not
 // there is none.
 func endCgroup(ctx context.Context, dir string) error {
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil {
-		return fmt.Errorf("kill processes of %s: %w", dir, err)
-	}
 	err := poll(ctx, 10*time.Second, 2*time.Millisecond, func() (bool, error) {
-		b, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
-		return strings.Contains(string(b), "populated 0"), err
+		// Processes may still come in that were started before: kill as often as it
+		// takes.
+		err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		return removeCgroups(dir)
 	})
 	if err != nil {
-		return fmt.Errorf("wait for the end of processes in %s: %w", dir, err)
+		return fmt.Errorf("end processes of cgroup %s: %w", dir, err)
 	}
+	return nil
+}
+
+// removeCgroups removes a cgroup and those below it; done is false if one of them
+// still has a process.
+func removeCgroups(dir string) (done bool, err error) {
 	var dirs []string
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() {
@@ -98,27 +107,18 @@ func endCgroup(ctx context.Context, dir string) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("list cgroups: %w", err)
+		return false, fmt.Errorf("list cgroups: %w", err)
 	}
 	slices.Reverse(dirs) // children first
 	for _, d := range dirs {
-		err := poll(ctx, 2*time.Second, 2*time.Millisecond, func() (bool, error) {
-			err := unix.Rmdir(d)
-			return err == nil || errors.Is(err, unix.ENOENT), ignoreBusy(err)
-		})
-		if err != nil {
-			return fmt.Errorf("remove cgroup %s: %w", d, err)
+		switch err := unix.Rmdir(d); {
+		case errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY):
+			return false, nil
+		case err != nil && !errors.Is(err, unix.ENOENT):
+			return false, fmt.Errorf("remove cgroup %s: %w", d, err)
 		}
 	}
-	return nil
-}
-
-// ignoreBusy drops the error of a folder whose last process is just ending.
-func ignoreBusy(err error) error {
-	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	return err
+	return true, nil
 }
 
 // poll asks done again and again until it is true or fails, or time is up.

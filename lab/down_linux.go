@@ -44,7 +44,7 @@ func remains(name string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, path := range []string{pathsOf(name).run, cgroup} {
+	for _, path := range []string{pathsOf(name).run, cgroup, lockFile(name)} {
 		if _, err := os.Stat(path); err == nil {
 			return true, nil
 		}

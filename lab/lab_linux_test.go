@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,6 +90,11 @@ func manifest(t *testing.T, text string) string {
 	return file
 }
 
+// labName is a name that no other run of these tests has.
+func labName(s string) string { return testPrefix() + s }
+
+func testPrefix() string { return "t" + strconv.FormatInt(int64(os.Getpid()), 36) + "-" }
+
 // testLab puts up a lab without agents, and checks at the end of the test that
 // nothing of it remains.
 func testLab(t *testing.T, name, text string) *Status {
@@ -114,7 +120,7 @@ func (w testWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// left lists what labs leave on a machine when they are not taken down.
+// left lists what labs of tests leave on a machine when they are not taken down.
 func left(t *testing.T) []string {
 	t.Helper()
 	var out []string
@@ -127,7 +133,7 @@ func left(t *testing.T) []string {
 			out = append(out, "mount "+strings.Fields(line)[4])
 		}
 	}
-	files, err := filepath.Glob(Root + "/*")
+	files, err := filepath.Glob(Root + "/*" + testPrefix() + "*")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,6 +163,9 @@ func left(t *testing.T) []string {
 			}
 		}
 	}
+	out = slices.DeleteFunc(out, func(s string) bool { // labs that others have up meanwhile
+		return !strings.Contains(s, testPrefix()) && !strings.Contains(s, os.Args[0])
+	})
 	slices.Sort(out)
 	return out
 }
@@ -199,7 +208,7 @@ func TestLab(t *testing.T) {
 	need.Root(t)
 	need.Command(t, "curl")
 	start := time.Now()
-	st := testLab(t, "t-net", shop)
+	st := testLab(t, labName("net"), shop)
 	t.Logf("up after %s", time.Since(start))
 	pods := map[string]PodStatus{}
 	for _, p := range st.Pods {
@@ -231,7 +240,7 @@ func TestLab(t *testing.T) {
 					continue
 				}
 				for i, a := range to.Addresses {
-					got, err := get(t, "t-net", from.Namespace+"/"+from.Name, "http://"+host(a)+":8080/x?y=z")
+					got, err := get(t, labName("net"), from.Namespace+"/"+from.Name, "http://"+host(a)+":8080/x?y=z")
 					if err != nil {
 						t.Error(err)
 						continue
@@ -254,7 +263,7 @@ func TestLab(t *testing.T) {
 	t.Run("names", func(t *testing.T) {
 		for _, h := range []string{"each", "each.shop", "each.shop.svc.cluster.local", "each.shop.svc.cluster.local."} {
 			for _, family := range []string{"-4", "-6"} {
-				code, out := run(t, "t-net", "client", "curl", family, "-sS", "--max-time", "5", "http://"+h+":8080/")
+				code, out := run(t, labName("net"), "client", "curl", family, "-sS", "--max-time", "5", "http://"+h+":8080/")
 				if code != 0 || !strings.Contains(out, `"deployment":"web"`) {
 					t.Errorf("%s %s: %d %s", family, h, code, out)
 				}
@@ -266,28 +275,28 @@ func TestLab(t *testing.T) {
 				want = append(want, a.String())
 			}
 		}
-		code, out := run(t, "t-net", "client", "getent", "ahosts", "web")
+		code, out := run(t, labName("net"), "client", "getent", "ahosts", "web")
 		for _, a := range want {
 			if code != 0 || !strings.Contains(out, a) {
 				t.Errorf("addresses of web: %s, want %s", out, a)
 			}
 		}
-		if code, out := run(t, "t-net", "client", "getent", "hosts", "nothing.of.the.kind"); code == 0 {
+		if code, out := run(t, labName("net"), "client", "getent", "hosts", "nothing.of.the.kind"); code == 0 {
 			t.Errorf("an unknown name is %s", out)
 		}
 	})
 	t.Run("exec", func(t *testing.T) {
-		if code, _ := run(t, "t-net", "client", "sh", "-c", "exit 7"); code != 7 {
+		if code, _ := run(t, labName("net"), "client", "sh", "-c", "exit 7"); code != 7 {
 			t.Errorf("exit code %d", code)
 		}
-		if code, _ := run(t, "t-net", "client", "sh", "-c", "kill -9 $$"); code != 137 {
+		if code, _ := run(t, labName("net"), "client", "sh", "-c", "kill -9 $$"); code != 137 {
 			t.Errorf("exit code %d of one that was killed", code)
 		}
-		if code, out := run(t, "t-net", froms[0].Name, "sh", "-c", "echo $COLOUR $HOSTNAME; cat /proc/self/cgroup"); code != 0 ||
+		if code, out := run(t, labName("net"), froms[0].Name, "sh", "-c", "echo $COLOUR $HOSTNAME; cat /proc/self/cgroup"); code != 0 ||
 			!strings.HasPrefix(out, "green "+froms[0].Name) || !strings.Contains(out, "/"+froms[0].Node+"/pods/shop_"+froms[0].Name) {
 			t.Errorf("%d %s", code, out)
 		}
-		if code, out := run(t, "t-net", "node/node-1", "cat", "/proc/sys/net/ipv4/ip_forward"); code != 0 || out != "1" {
+		if code, out := run(t, labName("net"), "node/node-1", "cat", "/proc/sys/net/ipv4/ip_forward"); code != 0 || out != "1" {
 			t.Errorf("node: %d %s", code, out)
 		}
 		for _, p := range pods {
@@ -296,19 +305,19 @@ func TestLab(t *testing.T) {
 			}
 			for _, from := range []string{"outside", "node/node-1", "node/node-2"} {
 				for _, a := range p.Addresses {
-					if _, err := get(t, "t-net", from, "http://"+host(a)+":8080/"); err != nil {
+					if _, err := get(t, labName("net"), from, "http://"+host(a)+":8080/"); err != nil {
 						t.Error(err)
 					}
 				}
 			}
 		}
-		if _, err := Exec(t.Context(), "t-net", "nobody", []string{"true"}, Stdio{}); err == nil || !strings.Contains(err.Error(), "shop/") {
+		if _, err := Exec(t.Context(), labName("net"), "nobody", []string{"true"}, Stdio{}); err == nil || !strings.Contains(err.Error(), "shop/") {
 			t.Errorf("error for an unknown pod: %v", err)
 		}
 	})
 	t.Run("logs", func(t *testing.T) {
 		var b bytes.Buffer
-		if err := Logs(t.Context(), "t-net", "web", false, &b); err != nil || !strings.Contains(b.String(), "8080") {
+		if err := Logs(t.Context(), labName("net"), "web", false, &b); err != nil || !strings.Contains(b.String(), "8080") {
 			t.Errorf("%q %v", b.String(), err)
 		}
 	})
@@ -317,26 +326,26 @@ func TestLab(t *testing.T) {
 func TestDirtyRemains(t *testing.T) {
 	need.Root(t)
 	before := left(t)
-	st := testLab(t, "t-dirty", shop)
+	st := testLab(t, labName("dirty"), shop)
 	// As after a crash that took the records with it and some of the processes.
-	if err := os.Remove(pathsOf("t-dirty").record()); err != nil {
+	if err := os.Remove(pathsOf(labName("dirty")).record()); err != nil {
 		t.Fatal(err)
 	}
 	r, err := exec.Command("sh", "-c", "cat /proc/self/mountinfo | grep -c "+st.Run).Output()
 	if err != nil {
 		t.Fatalf("no mounts: %s %v", r, err)
 	}
-	if _, err := Up(t.Context(), Options{Name: "t-dirty", Files: []string{manifest(t, shop)}, NoAgent: true}); err != nil {
+	if _, err := Up(t.Context(), Options{Name: labName("dirty"), Files: []string{manifest(t, shop)}, NoAgent: true}); err != nil {
 		t.Fatal(err)
 	}
-	if code, out := run(t, "t-dirty", "client", "getent", "hosts", "each"); code != 0 {
+	if code, out := run(t, labName("dirty"), "client", "getent", "hosts", "each"); code != 0 {
 		t.Errorf("%s", out)
 	}
-	if err := Down(t.Context(), "t-dirty"); err != nil {
+	if err := Down(t.Context(), labName("dirty")); err != nil {
 		t.Fatal(err)
 	}
 	wantSame(t, before)
-	if err := Down(t.Context(), "t-dirty"); !errors.Is(err, ErrNoLab) {
+	if err := Down(t.Context(), labName("dirty")); !errors.Is(err, ErrNoLab) {
 		t.Errorf("second down: %v", err)
 	}
 }

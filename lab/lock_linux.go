@@ -20,11 +20,13 @@ type lock struct {
 	remove bool
 }
 
+func lockFile(name string) string { return filepath.Join(Root, "."+name+".lock") }
+
 func takeLock(ctx context.Context, name string) (*lock, error) {
 	if err := os.MkdirAll(Root, 0o755); err != nil {
 		return nil, fmt.Errorf("lock lab %s: %w", name, err)
 	}
-	path := filepath.Join(Root, "."+name+".lock")
+	path := lockFile(name)
 	var got *lock
 	err := poll(ctx, time.Minute, 50*time.Millisecond, func() (bool, error) {
 		if err := os.MkdirAll(Root, 0o755); err != nil { // the last lab may just have left

@@ -31,7 +31,8 @@ func (l *lab) start(place, log string, env []string, command ...string) (process
 		return process{}, fmt.Errorf("start %s: %w", log, err)
 	}
 	p := process{PID: cmd.Process.Pid, Log: name}
-	p.Start, _, err = startTime(p.PID)
+	st, err := readStat(p.PID)
+	p.Start = st.start
 	// Where this program lives on, a test say, it must take leave of its children.
 	go func() { _ = cmd.Wait() }() // ends with the process; how it ended is in its log
 	if err != nil {
@@ -49,25 +50,41 @@ func (l *lab) command(place string, env []string, command ...string) *exec.Cmd {
 	return cmd
 }
 
-// startTime reads when a process started, and its state.
-func startTime(pid int) (start uint64, state byte, err error) {
+// stat is a part of /proc/PID/stat.
+type stat struct {
+	state   byte
+	threads int
+	start   uint64 // clock ticks since the machine started
+}
+
+func readStat(pid int) (stat, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, 0, err
+		return stat{}, err
 	}
 	// The name in parentheses may contain anything.
 	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 	if len(f) < 20 {
-		return 0, 0, fmt.Errorf("/proc/%d/stat is short", pid)
+		return stat{}, fmt.Errorf("/proc/%d/stat is short", pid)
 	}
-	start, err = strconv.ParseUint(f[19], 10, 64)
-	return start, f[0][0], err
+	threads, err := strconv.Atoi(f[17])
+	if err != nil {
+		return stat{}, fmt.Errorf("read /proc/%d/stat: %w", pid, err)
+	}
+	start, err := strconv.ParseUint(f[19], 10, 64)
+	if err != nil {
+		return stat{}, fmt.Errorf("read /proc/%d/stat: %w", pid, err)
+	}
+	return stat{f[0][0], threads, start}, nil
 }
 
 // alive reports whether the process runs.
 func (p process) alive() bool {
-	start, state, err := startTime(p.PID)
-	return err == nil && start == p.Start && state != 'Z' && state != 'X'
+	st, err := readStat(p.PID)
+	// A process whose first thread has ended is not dead: so it looks for a moment
+	// when another thread becomes the command.
+	dead := (st.state == 'Z' || st.state == 'X') && st.threads <= 1
+	return err == nil && st.start == p.Start && !dead
 }
 
 // signal sends a signal if the process is still the one that was started.

@@ -102,7 +102,7 @@ spec: {nodeName: node-2, hostNetwork: true, containers: [{name: main, image: fai
 // in a node's own network; from a pod, a node's network and the outside.
 func TestProtocols(t *testing.T) {
 	need.Root(t)
-	st := testLab(t, "t-proto", everything)
+	st := testLab(t, labName("proto"), everything)
 	var rs []load.Request
 	var to []string
 	for _, p := range st.Pods {
@@ -120,7 +120,7 @@ func TestProtocols(t *testing.T) {
 		}
 	}
 	for _, from := range []string{"client", "host-client", "outside"} {
-		for i, r := range requests(t, "t-proto", from, rs...) {
+		for i, r := range requests(t, labName("proto"), from, rs...) {
 			if r.Answer == nil || r.Answer.Pod != to[i] || r.Answer.Peer != r.Local || r.Answer.Local != r.Remote {
 				t.Errorf("%s from %s: %+v, answer %+v", rs[i].URL, from, r, r.Answer)
 			}
@@ -131,9 +131,9 @@ func TestProtocols(t *testing.T) {
 // The load generator runs in a pod as a command.
 func TestLoadInPod(t *testing.T) {
 	need.Root(t)
-	testLab(t, "t-load", shop)
+	testLab(t, labName("load"), shop)
 	var out bytes.Buffer
-	code, err := Exec(t.Context(), "t-load", "client", []string{"load", "--url", "http://each:8080/", "--rate", "200", "--duration", "2s", "--fresh", "0.5", "-4", "-6"}, Stdio{Out: &out})
+	code, err := Exec(t.Context(), labName("load"), "client", []string{"load", "--url", "http://each:8080/", "--rate", "200", "--duration", "2s", "--fresh", "0.5", "-4", "-6"}, Stdio{Out: &out})
 	if err != nil || code != 0 {
 		t.Fatalf("exit %d %v: %s", code, err, out.String())
 	}

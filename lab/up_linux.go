@@ -134,7 +134,7 @@ func (l *lab) places() error {
 		if err := unix.Mount("bpf", l.paths.bpf(n), "bpf", 0, ""); err != nil {
 			return fmt.Errorf("mount BPF file system of %s: %w", n, err)
 		}
-		if err := os.MkdirAll(l.nodeCgroup(n), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(l.nodeCgroup(n), "pods"), 0o755); err != nil {
 			return fmt.Errorf("make cgroup of %s: %w", n, err)
 		}
 		if err := l.place(n, place{Netns: l.paths.ns(n), Cgroup: filepath.Join(l.nodeCgroup(n), "system"), Path: l.bin()}); err != nil {
@@ -164,7 +164,7 @@ func (l *lab) tools() error {
 	if err := os.MkdirAll(l.bin(), 0o755); err != nil {
 		return fmt.Errorf("make folder of tools: %w", err)
 	}
-	for name, command := range map[string]string{"fairlead": "", "load": " " + loadCommand, "request": " " + requestCommand} {
+	for name, command := range map[string]string{"fairlead": "", "load": " " + loadCommand, "request": " " + requestCommand, "call": " " + callCommand} {
 		script := fmt.Sprintf("#!/bin/sh\nexec %s%s \"$@\"\n", shellQuote(l.record.Binary), command)
 		file := filepath.Join(l.bin(), name)
 		if err := os.WriteFile(file, []byte(script), 0o755); err != nil {
