@@ -97,13 +97,13 @@ func (d *Datapath) start() (*watcher, error) {
 	if err := makePinDir(d.opt.PinDir); err != nil {
 		return nil, err
 	}
+	d.features = probe()
 	o, err := load(d.opt.PinDir, d.opt.MapSizes)
 	if err != nil {
-		return nil, err
+		return nil, withLacking(err, d.features)
 	}
 	d.objects = o
 	d.links = &links{dir: filepath.Join(d.opt.PinDir, linkDir), objects: o, log: d.log}
-	d.features = probe()
 	if err := d.adopt(); err != nil {
 		return nil, err
 	}

@@ -3,8 +3,8 @@
 package datapath
 
 import (
-	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -39,6 +39,20 @@ func probe() []Need {
 	return out
 }
 
+// withLacking adds to an error what the kernel lacks, if that explains it.
+func withLacking(err error, features []Need) error {
+	var names []string
+	for _, f := range features {
+		if !f.OK {
+			names = append(names, f.Name)
+		}
+	}
+	if len(names) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w (kernel lacks %s; Linux 6.6 or newer has them)", err, strings.Join(names, ", "))
+}
+
 // probeTCX attaches a program that lets everything through, for a moment, to lo.
 func probeTCX() error {
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
@@ -57,5 +71,5 @@ func probeTCX() error {
 	if err != nil {
 		return fmt.Errorf("attach program: %w", err)
 	}
-	return errors.Join(l.Close())
+	return l.Close()
 }

@@ -148,3 +148,14 @@ func TestInNetns(t *testing.T) {
 		t.Error("a folder is a namespace")
 	}
 }
+
+func TestLackingFeatures(t *testing.T) {
+	load := errors.New("load")
+	if got := withLacking(load, []Need{{Name: "TCX", OK: true}}); got != load {
+		t.Errorf("nothing is lacking: %v", got)
+	}
+	got := withLacking(load, []Need{{Name: "TCX"}, {Name: "BTF", OK: true}, {Name: "ring buffer"}})
+	if want := "load (kernel lacks TCX, ring buffer; Linux 6.6 or newer has them)"; got.Error() != want || !errors.Is(got, load) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
