@@ -177,6 +177,10 @@ func addVeth(name string) (int, error) {
 	if err := netlink.LinkAdd(v); err != nil {
 		return 0, fmt.Errorf("add %s: %w", name, err)
 	}
+	// It would speak by itself.
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"p/disable_ipv6", []byte("1"), 0); err != nil {
+		return 0, err
+	}
 	for _, n := range []string{name, name + "p"} {
 		d, err := netlink.LinkByName(n)
 		if err != nil {
