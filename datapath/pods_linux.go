@@ -48,11 +48,11 @@ type podRow struct {
 }
 
 // port is the pod's outbound proxy port; its rows have the same.
-func (p *pod) port() uint16 {
+func (p *pod) port() (port uint16) {
 	for _, r := range p.rows {
-		return r.port
+		port = max(port, r.port)
 	}
-	return 0
+	return port
 }
 
 // waits says that the pod's listener has no port yet.
@@ -243,7 +243,11 @@ func (s *pods) release(p *pod) error {
 	if p.cookie == 0 || s.wanted().captured[encode(p.cookie)] {
 		return nil
 	}
-	return s.captured.remove(encode(p.cookie))
+	if err := s.captured.remove(encode(p.cookie)); err != nil {
+		return err
+	}
+	p.cookie = 0
+	return nil
 }
 
 type wantedPods struct {
