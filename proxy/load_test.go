@@ -187,6 +187,23 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
+// TestSameAgainCostsNothing: what is the same is sent to nobody.
+func TestSameAgainCostsNothing(t *testing.T) {
+	r := newRig(t)
+	all := rows(clusterOf(plan.Cluster{Name: "a"}, serverA), service(1, to("a")), listeners())
+	r.push(all...)
+	feed, served := r.agent.Counters(), r.status().Served.Counters
+	for range 100 {
+		r.push(all...)
+	}
+	if _, err := r.agent.Sync(t.Context(), resources(t, all...)); err != nil {
+		t.Fatal(err)
+	}
+	if r.agent.Counters() != feed || r.status().Served.Counters != served {
+		t.Errorf("%+v %+v, before %+v %+v", r.agent.Counters(), r.status().Served.Counters, feed, served)
+	}
+}
+
 func TestOneProxyPerFolder(t *testing.T) {
 	r := newRig(t)
 	err := Run(t.Context(), Options{Node: "n2", RunDir: r.dir, EnvoyPath: "/bin/true"})

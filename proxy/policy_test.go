@@ -283,8 +283,9 @@ func TestInbound(t *testing.T) {
 			{Identity: betaID, Addresses: []netip.Addr{netip.MustParseAddr(beta)}},
 		},
 	}
+	http2 := plan.Route{ID: "in2", Original: true, App: model.AppGRPC, Match: pathMatch(model.Exact, "/http2")}
 	r.push(append(listeners(),
-		&plan.RouteTable{Name: "in", Routes: []plan.Route{{ID: "in", Original: true, App: model.AppHTTP, Policy: policy}}},
+		&plan.RouteTable{Name: "in", Routes: []plan.Route{http2, {ID: "in", Original: true, App: model.AppHTTP, Policy: policy}}},
 		&plan.Scope{Destination: netip.MustParseAddrPort(podC), RouteTable: "in"})...)
 	for _, c := range []struct {
 		from, method, path string
@@ -309,6 +310,9 @@ func TestInbound(t *testing.T) {
 				t.Errorf("%+v: from source port %d", c, port)
 			}
 		}
+	}
+	if got := r.get(stranger, podC, "/http2"); got.Proto != "HTTP/2.0" {
+		t.Errorf("to an HTTP/2 port: %+v", got)
 	}
 	r.get(alpha, podC, "/secret?in")
 	if rec := r.record("/secret?in"); !strings.Contains(rec.Details, render.RuleName(&deny)) || rec.Destination.String() != podC {
@@ -341,6 +345,7 @@ func TestProtocols(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		req.Header["X-Fl-Dst"] = []string{vip(9), vip(9)} // overwritten
 		resp, err := tr.RoundTrip(req)
 		if err != nil {
 			t.Fatal(err)

@@ -135,11 +135,15 @@ func (st *stream) hasRoutes(name string) bool {
 	if sub == nil || sub.held {
 		return false
 	}
-	if e := st.server.store[xds.RouteType][name]; e != nil && e.rejected != "" {
+	e := st.server.store[xds.RouteType][name]
+	if e != nil && e.rejected != "" {
 		return true
 	}
 	has := sub.has[name]
-	return has != nil && !has.open
+	if has == nil { // not sent yet, unless there is nothing to send
+		return e == nil && sub.wants(name)
+	}
+	return !has.open
 }
 
 // hasScopes reports whether the client has answered all scopes and their routes.
