@@ -34,18 +34,13 @@ func Exec(ctx context.Context, name, target string, command []string, io Stdio) 
 	if err != nil {
 		return 0, err
 	}
-	cmd := l.command(place, env, command...)
+	cmd := l.command(ctx, place, env, command...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = io.In, io.Out, io.Err
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = stopLimit
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("run %s in %s: %w", command[0], target, err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) }) // it may have ended
-	defer stop()
-	kill := context.AfterFunc(ctx, func() {
-		time.Sleep(stopLimit)
-		_ = cmd.Process.Kill()
-	})
-	defer kill()
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	switch {

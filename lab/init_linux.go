@@ -26,7 +26,7 @@ type place struct {
 	// gets a mount namespace of its own, in which nothing of Hide is mounted.
 	Files map[string]string `json:"files,omitempty"`
 	Hide  string            `json:"hide,omitempty"`
-	Path  string            `json:"path,omitempty"` // goes before PATH
+	Path  string            `json:"path,omitempty"` // folder of tools; goes before PATH
 }
 
 func (p place) save(file string) error {
@@ -100,7 +100,11 @@ func (p place) mounts() error {
 		return err
 	}
 	for _, m := range below {
-		if err := unix.Unmount(m, unix.MNT_DETACH); err != nil {
+		if m == p.Path {
+			continue // the tools hold nothing else
+		}
+		err := unix.Unmount(m, unix.MNT_DETACH)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // it may have gone meanwhile
 			return fmt.Errorf("unmount %s: %w", m, err)
 		}
 	}

@@ -311,6 +311,16 @@ func TestLab(t *testing.T) {
 				}
 			}
 		}
+		var b bytes.Buffer
+		if code, err := Exec(t.Context(), labName("net"), "client", []string{"sh", "-c", "cat; type load request call fairlead"},
+			Stdio{In: strings.NewReader("through"), Out: &b, Err: &b}); err != nil || code != 0 || !strings.HasPrefix(b.String(), "through") {
+			t.Errorf("%d %v %s", code, err, b.String())
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if code, err := Exec(ctx, labName("net"), "client", []string{"sleep", "100"}, Stdio{}); code != 143 {
+			t.Errorf("a command that was cut short: %d %v", code, err)
+		}
 		if _, err := Exec(t.Context(), labName("net"), "nobody", []string{"true"}, Stdio{}); err == nil || !strings.Contains(err.Error(), "shop/") {
 			t.Errorf("error for an unknown pod: %v", err)
 		}

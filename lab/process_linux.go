@@ -4,6 +4,7 @@ package lab
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -24,7 +25,7 @@ func (l *lab) start(place, log string, env []string, command ...string) (process
 		return process{}, fmt.Errorf("start %s: %w", log, err)
 	}
 	defer out.Close()
-	cmd := l.command(place, env, command...)
+	cmd := l.command(context.Background(), place, env, command...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -43,9 +44,9 @@ func (l *lab) start(place, log string, env []string, command ...string) (process
 
 // command is one that runs in a place: the program starts itself anew there, takes
 // its place and becomes the command.
-func (l *lab) command(place string, env []string, command ...string) *exec.Cmd {
+func (l *lab) command(ctx context.Context, place string, env []string, command ...string) *exec.Cmd {
 	args := append([]string{initCommand, l.paths.spec(place), "--"}, command...)
-	cmd := exec.Command(l.record.Binary, args...)
+	cmd := exec.CommandContext(ctx, l.record.Binary, args...)
 	cmd.Env = append(os.Environ(), env...)
 	return cmd
 }

@@ -159,9 +159,13 @@ func (l *lab) place(name string, p place) error {
 	return p.save(l.paths.spec(name))
 }
 
-// tools are commands that every place of the lab has.
+// tools are commands that every place of the lab has. They need a file system of
+// their own: many machines run nothing that is in /run.
 func (l *lab) tools() error {
 	if err := os.MkdirAll(l.bin(), 0o755); err != nil {
+		return fmt.Errorf("make folder of tools: %w", err)
+	}
+	if err := unix.Mount("tmpfs", l.bin(), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=1m"); err != nil {
 		return fmt.Errorf("make folder of tools: %w", err)
 	}
 	for name, command := range map[string]string{"fairlead": "", "load": " " + loadCommand, "request": " " + requestCommand, "call": " " + callCommand} {
