@@ -80,7 +80,7 @@ set -e
 ip link set lo up
 for a in 10.244.1.11 10.244.1.12 10.244.1.13 10.244.2.11 10.244.2.12 10.244.3.11; do ip addr add $a/32 dev lo; done
 for a in fd44:1::11 fd44:2::11; do ip addr add $a/128 dev lo nodad; done
-sysctl -qw net.ipv4.ip_local_port_range="32768 65535"
+echo "32768 65535" > /proc/sys/net/ipv4/ip_local_port_range
 ip route add 10.96.0.0/16 dev lo
 ip -6 route add fd96::/16 dev lo
 for f in -4 -6; do ip $f rule add fwmark 0x200/0xf00 lookup 100; ip $f route add local default dev lo table 100; done
