@@ -89,7 +89,7 @@ type File struct {
 
 // Build computes the cluster. docs are in the order of Seq, each object once.
 func Build(docs []Doc, o Options, s State) *Cluster {
-	b := &builder{options: o, state: s.clone(), noted: map[Note]bool{}}
+	b := &builder{options: o, state: s.clone(), asked: map[string]bool{}, noted: map[Note]bool{}}
 	b.read(docs)
 	b.services()
 	numbers := map[string]bool{}
@@ -154,6 +154,9 @@ func Latest(docs []Doc) []Doc {
 // makes no difference, as their names are unique all the same.
 var clusterScoped = []objects.Kind{objects.NamespaceKind, objects.NodeKind}
 
+// notRun are kinds that ask for pods in Kubernetes and not here.
+var notRun = []objects.Kind{{Group: "batch", Kind: "Job"}, {Group: "batch", Kind: "CronJob"}, {Group: "", Kind: "ReplicationController"}}
+
 // Ref names the object among all of the cluster.
 func (d Doc) Ref() objects.Ref {
 	ns := cmp.Or(d.Namespace, corev1.NamespaceDefault)
@@ -170,6 +173,7 @@ type builder struct {
 	objects []*objects.Object // of kinds that this package reads, in order
 	svcs    []*Service
 	pods    []*Pod
+	asked   map[string]bool // keys of pods
 	out     []File
 	notes   []Note
 	noted   map[Note]bool
@@ -179,6 +183,10 @@ type builder struct {
 func (b *builder) read(docs []Doc) {
 	r := objects.NewRegistry(kubernetes.New(kubernetes.Options{}).Types()...)
 	for _, d := range docs {
+		if slices.Contains(notRun, d.Kind) {
+			b.note(&objects.Object{Kind: d.Kind, Namespace: d.Ref().Namespace, Name: d.Name, Place: objects.Place{File: d.File, First: d.Line}},
+				"no pods: the lab does not run objects of this kind")
+		}
 		if !r.Has(d.Kind) {
 			continue
 		}
@@ -209,7 +217,7 @@ func (b *builder) note(o *objects.Object, format string, a ...any) {
 func (b *builder) old() []*Pod {
 	var out []*Pod
 	for _, p := range b.options.Old {
-		if !slices.ContainsFunc(b.pods, func(q *Pod) bool { return q.Key() == p.Key() }) {
+		if !b.asked[p.Key()] {
 			out = append(out, p)
 		}
 	}

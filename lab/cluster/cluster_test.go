@@ -208,3 +208,51 @@ func TestOffline(t *testing.T) {
 		t.Errorf("%d pods", pods)
 	}
 }
+
+// A typo in replicas fills the nodes and no more.
+func TestManyReplicas(t *testing.T) {
+	c := Build(docs(t, "in.yaml", []byte("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {replicas: 2000000000, "+
+		"selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}}}")), Options{Nodes: nodes}, State{})
+	if want := len(nodes) * (lastSlot - firstSlot + 1); len(c.Pods) != want {
+		t.Errorf("%d pods, want %d", len(c.Pods), want)
+	}
+	if s := fmt.Sprint(c.Notes); !strings.Contains(s, "in place of 2000000000") || !strings.Contains(s, "no address left") {
+		t.Errorf("notes %.300s", s)
+	}
+}
+
+// No manifest makes Build panic, place a pod twice, or write a file outside.
+func FuzzBuild(f *testing.F) {
+	cases, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, path := range cases {
+		ar, err := txtar.ParseFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(ar.Files[0].Data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		raws, _ := objects.Cut(objects.Input{Name: "in.yaml", Data: data})
+		var in []Doc
+		for i, r := range raws {
+			in = append(in, Doc{i + 1, r})
+		}
+		in = Latest(in)
+		first := Build(in, Options{Nodes: nodes}, State{})
+		again := Build(in, Options{Nodes: nodes, Old: first.Pods}, first.State)
+		if asJSON(t, first) != asJSON(t, again) {
+			t.Error("a second Build changes something")
+		}
+		for _, f := range first.Files {
+			if f.Name != filepath.Base(f.Name) || len(f.Name) > 250 {
+				t.Errorf("file %q", f.Name)
+			}
+		}
+		if none := Build(in, Options{}, State{}); len(none.Pods) > 0 {
+			t.Error("pods without nodes")
+		}
+	})
+}

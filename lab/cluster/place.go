@@ -42,7 +42,7 @@ func (b *builder) place() {
 			continue
 		}
 		node := want[p]
-		if node == "" {
+		if node == "" && len(b.options.Nodes) > 0 {
 			w := per[p.Namespace+"/"+p.Workload]
 			node = slices.MinFunc(b.options.Nodes, func(x, y string) int {
 				return cmp.Or(cmp.Compare(w[x], w[y]), cmp.Compare(total[x], total[y]))
@@ -63,7 +63,12 @@ func (b *builder) place() {
 		b.settle(p, slot)
 		count(p)
 	}
-	b.pods = slices.DeleteFunc(b.pods, func(p *Pod) bool { return p.Node == "" })
+	b.pods = slices.DeleteFunc(b.pods, func(p *Pod) bool {
+		if p.Node == "" {
+			delete(b.asked, p.Key())
+		}
+		return p.Node == ""
+	})
 }
 
 func (b *builder) noteOf(p *Pod, format string, a ...any) {

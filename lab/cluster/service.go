@@ -240,5 +240,5 @@ func (b *builder) running() []*Pod {
 func (b *builder) ready(p *Pod) bool { return b.options.Ready == nil || b.options.Ready(p.Key()) }
 
 func (b *builder) ending(p *Pod) bool {
-	return b.options.Ending && !slices.ContainsFunc(b.pods, func(q *Pod) bool { return q.Key() == p.Key() })
+	return b.options.Ending && !b.asked[p.Key()]
 }

@@ -49,6 +49,10 @@ func (b *builder) workloads() []*workload {
 			continue
 		}
 		w.object = o
+		if w.replicas > maxReplicas {
+			b.note(o, "%d pods in place of %d: the nodes have no room for more", maxReplicas, w.replicas)
+			w.replicas = maxReplicas
+		}
 		if w.selector != nil {
 			s, err := metav1.LabelSelectorAsSelector(w.selector)
 			if err != nil || s.Empty() || !s.Matches(labels.Set(w.template.Labels)) {
@@ -60,6 +64,9 @@ func (b *builder) workloads() []*workload {
 	}
 	return out
 }
+
+// maxReplicas of a workload: as many pods as all nodes have addresses for.
+const maxReplicas = MaxNodes * (lastSlot - firstSlot + 1)
 
 func count(n *int32) int {
 	if n == nil {
@@ -196,12 +203,13 @@ func (b *builder) expand(w *workload) {
 			b.note(w.object, "no pod: %q is not a name that a pod can have", p.Key())
 			continue
 		}
-		if slices.ContainsFunc(b.pods, func(q *Pod) bool { return q.Key() == p.Key() }) {
+		if b.asked[p.Key()] {
 			b.note(w.object, "no pod %s: another object has one of that name", p.Key())
 			continue
 		}
 		p.Programs = b.programs(w.object, p)
 		b.ignored(w.object, obj)
+		b.asked[p.Key()] = true
 		b.pods = append(b.pods, p)
 	}
 }
