@@ -182,16 +182,25 @@ func (r *runner) start() (*envoy, error) {
 func (r *runner) run(ctx context.Context, first *envoy, now func(*envoy)) error {
 	pause := firstPause
 	e := first
-	for {
+	if e != nil {
+		r.opts.Log.Info("envoy taken over", "pid", e.pid)
+	}
+	for starts := 0; ; starts++ {
 		began := time.Now()
 		if e == nil {
 			var err error
-			if e, err = r.start(); err != nil {
+			if e, err = r.start(); err != nil && starts == 0 {
 				return err
+			} else if err != nil { // it could be started before: perhaps again soon
+				r.opts.Log.Error("envoy not started", "error", err, "pause", longestWait)
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-time.After(longestWait):
+				}
+				continue
 			}
 			r.opts.Log.Info("envoy started", "pid", e.pid)
-		} else {
-			r.opts.Log.Info("envoy taken over", "pid", e.pid)
 		}
 		now(e)
 		select {

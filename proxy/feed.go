@@ -24,7 +24,6 @@ import (
 const (
 	feedPause    = 50 * time.Millisecond
 	feedMaxPause = time.Second
-	feedMessage  = 1 << 30 // a first answer has everything of a type
 )
 
 // feed keeps a stream to the agent and puts what comes into the server. What it
@@ -83,8 +82,7 @@ func (f *feed) rejected(r serve.Rejection) {
 // connect runs one session; it returns when that ends.
 func (f *feed) connect(ctx context.Context) error {
 	conn, err := grpc.NewClient("unix:"+f.socket,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(feedMessage)))
+		append(serve.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
 		return fmt.Errorf("connect to the agent: %w", err)
 	}

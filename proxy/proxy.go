@@ -245,7 +245,7 @@ func (p *proxy) serveADS(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(feedMessage))
+	g := grpc.NewServer(serve.GRPCOptions()...)
 	p.server.Register(g)
 	stopped := context.AfterFunc(ctx, g.Stop)
 	defer stopped()

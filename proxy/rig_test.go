@@ -162,7 +162,7 @@ func newRig(t testing.TB, initial ...xds.Resource) *rig {
 func (r *rig) startAgent(initial ...xds.Resource) {
 	r.t.Helper()
 	r.agent = serve.New(serve.Options{StandIn: StandIn}, initial)
-	g := grpc.NewServer()
+	g := grpc.NewServer(serve.GRPCOptions()...)
 	r.agent.Register(g)
 	l, err := Listen(PathsIn(r.dir).Feed, -1)
 	if err != nil {

@@ -40,15 +40,15 @@ type client struct {
 func start(t *testing.T, s *serve.Server) func() *client {
 	t.Helper()
 	l := bufconn.Listen(1 << 20)
-	g := grpc.NewServer()
+	g := grpc.NewServer(serve.GRPCOptions()...)
 	s.Register(g)
 	var done sync.WaitGroup
 	done.Go(func() { g.Serve(l) })
 	t.Cleanup(func() { g.Stop(); done.Wait() })
 	return func() *client {
 		t.Helper()
-		conn, err := grpc.NewClient("passthrough:mem", grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return l.Dial() }))
+		conn, err := grpc.NewClient("passthrough:mem", append(serve.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return l.Dial() }))...)
 		if err != nil {
 			t.Fatal(err)
 		}

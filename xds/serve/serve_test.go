@@ -430,3 +430,25 @@ func TestTwoClients(t *testing.T) {
 		t.Errorf("%d clients", n)
 	}
 }
+
+// TestVeryManyResources: a client that comes back lists more than gRPC takes by default.
+func TestVeryManyResources(t *testing.T) {
+	const n = 60_000
+	var all []xds.Resource
+	has := map[string]string{}
+	for i := range n {
+		r := resource(cds, fmt.Sprintf("a-rather-long-namespace/and-a-long-service-name-%d:8080", i), fmt.Sprintf("%032d", i))
+		all = append(all, r)
+		has[r.Name] = r.Version
+	}
+	s := serve.New(serve.Options{}, all)
+	connect := start(t, s)
+	c := connect()
+	c.subscribe(cds)
+	if m, _ := c.next(); len(m.Resources) != n {
+		t.Errorf("%d resources", len(m.Resources))
+	}
+	d := connect()
+	d.send(&discovery.DeltaDiscoveryRequest{TypeUrl: cds, InitialResourceVersions: has})
+	d.want("Cluster")
+}

@@ -126,7 +126,22 @@ func New(opts Options, initial []xds.Resource) *Server {
 	return s
 }
 
-// Register adds the service to a gRPC server.
+// maxMessage is the largest message: a client that comes back lists all it has, and
+// a first answer has everything of a type.
+const maxMessage = 1 << 30
+
+// GRPCOptions are what a gRPC server must have that a Server is registered with:
+// by default it would refuse clients that come back to thousands of services.
+func GRPCOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{grpc.MaxRecvMsgSize(maxMessage)}
+}
+
+// DialOptions are what a client must have.
+func DialOptions() []grpc.DialOption {
+	return []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage))}
+}
+
+// Register adds the service to a gRPC server that has GRPCOptions.
 func (s *Server) Register(g *grpc.Server) {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s)
 }
