@@ -137,24 +137,8 @@ func listen(t testing.TB, address string) net.Listener {
 // connected is a connection from the client's address to the service, both here.
 func connected(t testing.TB, f family) {
 	t.Helper()
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range []netip.Addr{f.client, f.service} {
-		if err := addAddress(lo, netip.PrefixFrom(a, a.BitLen()).String()); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			d, err := netlink.ParseAddr(netip.PrefixFrom(a, a.BitLen()).String())
-			if err == nil {
-				err = netlink.AddrDel(lo, d)
-			}
-			if err != nil {
-				t.Error(err)
-			}
-		})
-	}
+	here(t, f.client)
+	here(t, f.service)
 	l := listen(t, at(f.service, 80).String())
 	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(at(f.client, 40000)), Timeout: 5 * time.Second}
 	d.SetMultipathTCP(false)
