@@ -27,6 +27,9 @@ import (
 func TestMain(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	code, handled := Helper(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	if !handled {
+		code, handled = fakeDaemon(ctx, os.Args[1:])
+	}
 	stop()
 	if !handled {
 		code = m.Run()
