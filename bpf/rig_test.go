@@ -235,7 +235,7 @@ func newWorld(t testing.TB, l *lab, f family) *world {
 	for _, m := range spec.Maps {
 		m.Pinning = ebpf.PinNone
 		if m.Type == ebpf.LRUHash {
-			m.MaxEntries = 4096
+			m.MaxEntries = 16384
 		}
 	}
 	w := &world{t: t, lab: l, f: f}
