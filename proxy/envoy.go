@@ -153,7 +153,11 @@ func (r *runner) start() (*envoy, error) {
 		}
 		defer f.Close()
 		cmd.ExtraFiles = []*os.File{f}
-		cmd.Path = "/proc/self/fd/3"
+		// By a link, because the process is called by the last part of this path.
+		cmd.Path = filepath.Join(r.paths.Envoy, "envoy")
+		if err := os.Symlink("/proc/self/fd/3", cmd.Path); err != nil && !errors.Is(err, os.ErrExist) {
+			return nil, fmt.Errorf("start envoy: %w", err)
+		}
 	}
 	// Until it has opened its log, it complains here.
 	early, err := os.OpenFile(filepath.Join(r.opts.RunDir, "envoy-start.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)

@@ -273,7 +273,7 @@ func TestEnvoyHasOnePrivilege(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"Uid:\t15099\t15099\t15099\t15099", "Groups:\t \n", "CapEff:\t0000000000001000", "CapPrm:\t0000000000001000"} {
+	for _, want := range []string{"Name:\tenvoy\n", "Uid:\t15099\t15099\t15099\t15099", "Groups:\t \n", "CapEff:\t0000000000001000", "CapPrm:\t0000000000001000"} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("no %q in\n%s", want, b)
 		}
