@@ -269,6 +269,7 @@ func TestRuleParts(t *testing.T) {
 func TestInbound(t *testing.T) {
 	r := newRig(t)
 	server(t, podC, nil)
+	server(t, podC6, nil)
 	deny := model.AuthRule{To: paths(model.Exact, "/secret")}
 	group := func(rules ...model.AuthRule) []model.AuthRule { return rules }
 	policy := &plan.Policy{
@@ -276,21 +277,25 @@ func TestInbound(t *testing.T) {
 		Allow: [][]model.AuthRule{
 			group(model.AuthRule{From: identity(alphaID)}, model.AuthRule{From: identity(betaID), To: paths(model.Exact, "/b")}),
 			group(model.AuthRule{To: []model.Operation{{Ports: []uint16{8080}, Methods: []model.StringMatch{exact("GET")}}}}),
-			group(model.AuthRule{When: []model.Condition{{Kind: model.OnDestinationIP, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24")}}}}),
+			group(model.AuthRule{When: []model.Condition{{Kind: model.OnDestinationIP, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24"), netip.MustParsePrefix("fd44:3::/64")}}}}),
 		},
 		Known: []plan.KnownIdentity{
-			{Identity: alphaID, Addresses: []netip.Addr{netip.MustParseAddr(alpha)}},
+			{Identity: alphaID, Addresses: []netip.Addr{netip.MustParseAddr(alpha), netip.MustParseAddr(alpha6)}},
 			{Identity: betaID, Addresses: []netip.Addr{netip.MustParseAddr(beta)}},
 		},
 	}
 	http2 := plan.Route{ID: "in2", Original: true, App: model.AppGRPC, Match: pathMatch(model.Exact, "/http2")}
 	r.push(append(listeners(),
 		&plan.RouteTable{Name: "in", Routes: []plan.Route{http2, {ID: "in", Original: true, App: model.AppHTTP, Policy: policy}}},
-		&plan.Scope{Destination: netip.MustParseAddrPort(podC), RouteTable: "in"})...)
+		&plan.Scope{Destination: netip.MustParseAddrPort(podC), RouteTable: "in"},
+		&plan.Scope{Destination: netip.MustParseAddrPort(podC6), RouteTable: "in"})...)
 	for _, c := range []struct {
 		from, method, path string
 		want               int
 	}{
+		{alpha6, "GET", "/", 200},
+		{alpha6, "GET", "/secret", 403},
+		{stranger6, "GET", "/", 403},
 		{alpha, "GET", "/", 200},
 		{alpha, "GET", "/secret", 403},
 		{alpha, "POST", "/", 403},
@@ -298,7 +303,11 @@ func TestInbound(t *testing.T) {
 		{beta, "GET", "/", 403},
 		{stranger, "GET", "/b", 403},
 	} {
-		got := r.do(c.from, podC, c.method, c.path, "x-forwarded-for: "+alpha)
+		dst := podC
+		if strings.Contains(c.from, ":") {
+			dst = podC6
+		}
+		got := r.do(c.from, dst, c.method, c.path, "x-forwarded-for: "+alpha)
 		if got.Status != c.want {
 			t.Errorf("%+v: %d", c, got.Status)
 		}

@@ -65,10 +65,10 @@ func TestMain(m *testing.M) {
 // to the inbound listener unless they were checked.
 const (
 	alpha, beta, stranger = "10.244.1.11", "10.244.1.12", "10.244.1.13"
-	alpha6                = "fd44:1::11"
+	alpha6, stranger6     = "fd44:1::11", "fd44:1::13"
 	serverA, serverB      = "10.244.2.11:8080", "10.244.2.12:8080"
 	serverA6              = "[fd44:2::11]:8080"
-	podC                  = "10.244.3.11:8080"
+	podC, podC6           = "10.244.3.11:8080", "[fd44:3::11]:8080"
 
 	alphaPort, betaPort, inboundPort = 15101, 15102, 15106
 	alphaID                          = "spiffe://cluster.local/ns/shop/sa/alpha"
@@ -79,7 +79,7 @@ const network = `
 set -e
 ip link set lo up
 for a in 10.244.1.11 10.244.1.12 10.244.1.13 10.244.2.11 10.244.2.12 10.244.3.11; do ip addr add $a/32 dev lo; done
-for a in fd44:1::11 fd44:2::11; do ip addr add $a/128 dev lo nodad; done
+for a in fd44:1::11 fd44:1::13 fd44:2::11 fd44:3::11; do ip addr add $a/128 dev lo nodad; done
 echo "32768 65535" > /proc/sys/net/ipv4/ip_local_port_range
 ip route add 10.96.0.0/16 dev lo
 ip -6 route add fd96::/16 dev lo
@@ -97,6 +97,7 @@ table inet t {
 		meta l4proto tcp ip daddr 10.96.0.0/16 tproxy ip to 127.0.0.1:15101 meta mark set 0x200 accept
 		meta l4proto tcp ip6 daddr fd96::/16 tproxy ip6 to [::1]:15101 meta mark set 0x200 accept
 		tcp sport < 61000 ip daddr 10.244.3.0/24 tproxy ip to 127.0.0.1:15106 meta mark set 0x200 accept
+		tcp sport < 61000 ip6 daddr fd44:3::/32 tproxy ip6 to [::1]:15106 meta mark set 0x200 accept
 	}
 }
 EOF
