@@ -61,6 +61,14 @@ func onNodes() map[string]string {
 	return out
 }
 
+// prepareNode readies a node's namespace; it runs in it.
+func prepareNode() error {
+	if err := sysctls(onNodes()); err != nil {
+		return err
+	}
+	return trackConnections()
+}
+
 // wireFabric makes the nodes and the outside, joined by a bridge.
 func (l *lab) wireFabric() error {
 	err := newNetns(l.paths.ns(fabricPlace), func() error {
@@ -78,7 +86,7 @@ func (l *lab) wireFabric() error {
 		return fmt.Errorf("make fabric: %w", err)
 	}
 	for i, name := range l.record.Nodes {
-		if err := newNetns(l.paths.ns(name), func() error { return sysctls(onNodes()) }); err != nil {
+		if err := newNetns(l.paths.ns(name), prepareNode); err != nil {
 			return fmt.Errorf("make node %s: %w", name, err)
 		}
 		if err := l.plug(name, cluster.NodeAddresses(i+1)); err != nil {
