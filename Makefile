@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 GO ?= go
 BIN := bin/fairlead
-export ENVOY ?= $(shell hack/envoy.sh 2>/dev/null)
 
 .PHONY: help
 help: ## list the targets
