@@ -409,7 +409,7 @@ func (a *agent) serveGRPC(ctx context.Context, path string, uid int, register fu
 	if err != nil {
 		return err
 	}
-	g := grpc.NewServer()
+	g := grpc.NewServer(serve.GRPCOptions()...)
 	register(g)
 	stopped := make(chan struct{})
 	go func() {
