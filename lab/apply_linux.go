@@ -152,14 +152,14 @@ func (l *lab) reconcile(ctx context.Context) error {
 	if err := l.retire(ctx, moved); err != nil {
 		return err
 	}
-	fresh, err := l.create(c.Pods)
+	waiting, err := l.create(c.Pods)
 	if err != nil {
 		return err
 	}
 	if err := l.write(l.cluster(false)); err != nil {
 		return err
 	}
-	if err := l.run(ctx, fresh); err != nil {
+	if err := l.run(ctx, waiting); err != nil {
 		return err
 	}
 	var gone []*pod
@@ -185,18 +185,17 @@ func sameRun(have, want *cluster.Pod) bool {
 		slices.Equal(have.Addresses, want.Addresses) && reflect.DeepEqual(have.Programs, want.Programs)
 }
 
-// create makes the pods that are not there, and returns those that are to be
-// started: the new ones and those that have ended.
+// create makes the pods that are not there, and returns those that do not take
+// traffic: the new ones, those that have ended, and those that are slow.
 func (l *lab) create(want []*cluster.Pod) ([]*pod, error) {
-	var start []*pod
+	var waiting []*pod
 	for _, w := range want {
 		i := slices.IndexFunc(l.record.Pods, func(p *pod) bool { return p.Key() == w.Key() })
 		if i >= 0 {
 			p := l.record.Pods[i]
-			p.Pod = w
-			if !p.running() {
-				p.Ready = false
-				start = append(start, p)
+			p.Pod, p.Ready = w, p.Ready && p.running()
+			if !p.Ready {
+				waiting = append(waiting, p)
 			}
 			continue
 		}
@@ -205,9 +204,9 @@ func (l *lab) create(want []*cluster.Pod) ([]*pod, error) {
 		}
 		p := &pod{Pod: w}
 		l.record.Pods = append(l.record.Pods, p)
-		start = append(start, p)
+		waiting = append(waiting, p)
 	}
-	return start, nil
+	return waiting, nil
 }
 
 // retire ends pods: they leave their services, finish what they do, and go.

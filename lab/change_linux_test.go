@@ -124,6 +124,38 @@ func TestApplyAndDelete(t *testing.T) {
 	}
 }
 
+const twins = `apiVersion: v1
+kind: Pod
+metadata: {name: twins}
+spec:
+  containers:
+  - {name: a, image: fairlead/echo, ports: [{containerPort: 8001}]}
+  - {name: b, image: fairlead/echo, ports: [{containerPort: 8002}]}
+`
+
+// A container that dies takes its pod with it, and both come back.
+func TestContainerDies(t *testing.T) {
+	need.Root(t)
+	testLab(t, labName("twins"), twins)
+	r, err := loadRecord(labName("twins"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := r.Pods[0].Processes[1]
+	if err := p.signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := poll(t.Context(), 5*time.Second, time.Millisecond, func() (bool, error) { return !p.alive(), nil }); err != nil {
+		t.Fatal(err)
+	}
+	if st := apply(t, labName("twins"), ""); !st.Pods[0].Ready {
+		t.Errorf("%+v", st.Pods[0])
+	}
+	if r.Pods[0].Processes[0].alive() {
+		t.Error("the other container was left")
+	}
+}
+
 // hammer asks a host from the client again and again; what it returns ends that
 // and fails the test if a request failed.
 func hammer(t *testing.T, name, host string) (stop func()) {

@@ -53,8 +53,15 @@ func inNetns(file string, f func() error) error {
 func onThread(f func() error) error {
 	errs := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // for good: the thread is not used again
-		errs <- f()
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread cannot end before the process. While it waits here,
+			// another one is found.
+			errs <- onThread(f)
+			runtime.UnlockOSThread()
+			return
+		}
+		errs <- f() // still locked: the thread is not used again
 	}()
 	return <-errs
 }

@@ -87,18 +87,20 @@ func (l *lab) removePod(ctx context.Context, p *cluster.Pod) error {
 	return nil
 }
 
-// run starts pods, each when its node's agent is ready for it, so that policy is
-// there before traffic, and waits until they take connections.
+// run starts those of the pods that do not run, each when its node's agent is ready
+// for it, so that policy is there before traffic, and waits until all of them take
+// connections.
 func (l *lab) run(ctx context.Context, pods []*pod) error {
 	if len(pods) == 0 {
 		return nil
 	}
-	late := l.awaitAgents(ctx, pods)
-	for _, p := range pods {
+	start := slices.DeleteFunc(slices.Clone(pods), (*pod).running)
+	late := l.awaitAgents(ctx, start)
+	for _, p := range start {
 		if why := late[p.Key()]; why != "" {
 			l.say("pod %s: started although its agent is not ready for it: %s", p.Key(), why)
 		}
-		if err := l.startPod(p); err != nil {
+		if err := l.startPod(ctx, p); err != nil {
 			return err
 		}
 	}
@@ -138,7 +140,11 @@ func addrList(as []netip.Addr) string {
 	return strings.Join(s, ", ")
 }
 
-func (l *lab) startPod(p *pod) error {
+func (l *lab) startPod(ctx context.Context, p *pod) error {
+	// A container that has ended takes the others with it.
+	if err := endCgroup(ctx, l.podCgroup(p.Pod)); err != nil {
+		return err
+	}
 	p.Processes = nil
 	for _, pr := range p.Programs {
 		command := l.program(pr)
