@@ -95,3 +95,9 @@ func planeOf(name string) string {
 func (c *Case) fill(text []byte) []byte {
 	return []byte(strings.ReplaceAll(string(text), "$ns", c.Name))
 }
+
+// Namespace is the case's own, captured. A manifest of the case may say otherwise.
+func (c *Case) Namespace() txtar.File {
+	return txtar.File{Name: "namespace.yaml", Data: fmt.Appendf(nil,
+		"apiVersion: v1\nkind: Namespace\nmetadata: {name: %s, labels: {fairlead.io/capture: enabled}}\n", c.Name)}
+}

@@ -43,7 +43,7 @@ func TestCases(t *testing.T) {
 
 // runCase applies what is common to all variants once, and each variant on top.
 func (w *world) runCase(t *testing.T, c *Case) {
-	home := txtar.File{Name: "namespace.yaml", Data: namespace(c)}
+	home := c.Namespace()
 	first := slices.Concat([]txtar.File{home}, c.Common, c.Variants[0].Files)
 	t.Cleanup(func() {
 		w.delete(t, append(first[1:], home)...) // the namespace takes along what is not there any more
@@ -67,11 +67,6 @@ func (w *world) runCase(t *testing.T, c *Case) {
 			w.delete(t, v.Files...)
 		}
 	}
-}
-
-// namespace is the case's own, captured, unless its manifests have one.
-func namespace(c *Case) []byte {
-	return fmt.Appendf(nil, "apiVersion: v1\nkind: Namespace\nmetadata: {name: %s, labels: {fairlead.io/capture: enabled}}\n", c.Name)
 }
 
 // runLines sends the requests in order, those of one source after the other in one

@@ -178,8 +178,11 @@ func (f Field) of(r load.Result) string {
 	return ""
 }
 
-// count is what the echo server's /count tells.
+// count is what the echo server's answer or its /count tells.
 func count(r load.Result) string {
+	if r.Answer != nil {
+		return strconv.FormatUint(r.Answer.Count, 10)
+	}
 	var c echo.Count
 	if json.Unmarshal([]byte(r.Body), &c) != nil {
 		return ""

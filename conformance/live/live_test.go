@@ -3,14 +3,20 @@
 package live
 
 import (
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
 
+	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/lab/cluster"
 	"fairlead.io/fairlead/lab/echo"
 	"fairlead.io/fairlead/lab/load"
+	"fairlead.io/fairlead/translators/objects"
 )
 
 func TestParseLines(t *testing.T) {
@@ -94,6 +100,37 @@ func TestJudge(t *testing.T) {
 		}
 		if err := lines[0].Want.Judge(c.results, []string{"fd44:1::2"}); (err == nil) != c.right {
 			t.Errorf("%s: %v", c.want, err)
+		}
+	}
+}
+
+// Cases are about what works: their manifests are without errors.
+func TestCasesAreClean(t *testing.T) {
+	files, err := filepath.Glob("../cases/*.txtar")
+	if err != nil || len(files) < 45 {
+		t.Fatalf("%d cases, %v", len(files), err)
+	}
+	for _, file := range files {
+		c, err := ReadCase(file)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for _, v := range c.Variants {
+			var inputs []objects.Input
+			for _, f := range slices.Concat([]txtar.File{c.Namespace()}, c.Common, v.Files) {
+				inputs = append(inputs, objects.Input{Name: f.Name, Data: f.Data})
+			}
+			p, err := pipeline.New(pipeline.Options{Node: "node-1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Load(cluster.Offline(inputs, []string{"node-1", "node-2"})...)
+			for _, d := range p.Diagnostics() {
+				if d.IsError() {
+					t.Errorf("%s: %s: %s", c.Name, d.Source, d.Message)
+				}
+			}
 		}
 	}
 }

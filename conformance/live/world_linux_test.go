@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,8 +28,28 @@ import (
 	"fairlead.io/fairlead/translators/objects"
 )
 
-// labName is the lab of this package's tests.
-const labName = "conformance"
+// labName is the lab of this run: several may run at once.
+var labName = labPrefix + strconv.Itoa(os.Getpid())
+
+const labPrefix = "conformance-"
+
+// removeStale removes the labs of runs that died.
+func removeStale(ctx context.Context) error {
+	names, err := lab.List()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		pid, err := strconv.Atoi(strings.TrimPrefix(name, labPrefix))
+		if err != nil || !strings.HasPrefix(name, labPrefix) || syscall.Kill(pid, 0) == nil {
+			continue
+		}
+		if err := lab.Down(ctx, name); err != nil && !errors.Is(err, lab.ErrNoLab) {
+			return err
+		}
+	}
+	return nil
+}
 
 // world is the lab, with what the tests want to know of it.
 type world struct {
@@ -139,6 +160,9 @@ func up(envoy string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	if err := removeStale(ctx); err != nil {
+		return err
+	}
 	if w.status, err = lab.Up(ctx, lab.Options{Name: labName, Nodes: 2, Binary: bin, EnvoyPath: envoy, Out: os.Stderr}); err != nil {
 		return fmt.Errorf("put up lab: %w", err)
 	}
