@@ -104,6 +104,9 @@ type EndpointsPort struct {
 	Port     uint16     `json:"port"` // the service's port
 	Protocol Protocol   `json:"protocol"`
 	Backends []Endpoint `json:"backends,omitempty"` // sorted by Addr, Port
+	// Unready get no new traffic, but their port is what the service says it is:
+	// requests that are under way are judged as before. Sorted by Addr, Port.
+	Unready []Endpoint `json:"unready,omitempty"`
 }
 
 // Endpoint is one ready address and port behind a service.

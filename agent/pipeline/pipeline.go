@@ -60,7 +60,7 @@ func New(o Options) (*Pipeline, error) {
 	}
 	store := incr.New()
 	h := host.New(store, kubernetes.New(kubernetes.Options{TrustDomain: o.TrustDomain}), planes...)
-	store.Add(merge.Stage(names))
+	merge.Register(store, names)
 	plan.Register(store, o.Node, names)
 	return &Pipeline{store: store, host: h, decoder: objects.NewDecoder(h.Registry())}, nil
 }

@@ -21,7 +21,7 @@ import (
 const (
 	Frontends   incr.Table = "frontend"         // *model.Frontend, key Frontend.Key
 	Owners      incr.Table = "frontend/owner"   // *Owner, key Frontend.Key
-	Diagnostics incr.Table = "diagnostic/merge" // []model.Diagnostic, key Frontend.Key
+	Diagnostics incr.Table = "diagnostic/merge" // []model.Diagnostic, key Frontend.Key or namespace
 )
 
 // Owner says which plane's routes a frontend serves and which stand by.
@@ -39,18 +39,49 @@ func RouteTable(plane string) incr.Table { return incr.Table("route/" + plane) }
 // Namespaces is the table of *model.Namespace.
 const Namespaces incr.Table = "namespace"
 
-// Stage computes the owner of each frontend. Planes are in the documented order:
-// where a namespace names no owner, the first that has routes for the frontend
-// serves them. A namespace's owner without routes for the frontend owns it all the
-// same: the service then gets what a service without routes gets.
-func Stage(planes []string) incr.Stage {
+// Register adds the stages. Planes are in the documented order: where a namespace
+// names no owner, the first that has routes for a frontend serves them. A
+// namespace's owner without routes for the frontend owns it all the same: the
+// service then gets what a service without routes gets.
+func Register(s *incr.Store, planes []string) {
 	keys := map[incr.Table]func(string, any) []string{}
 	for _, p := range planes {
 		keys[RouteTable(p)] = func(k string, _ any) []string { return []string{k} }
 	}
-	return incr.Stage{Name: "merge", Keys: keys, Compute: func(r *incr.Reader, key string) []incr.Row {
+	s.Add(incr.Stage{Name: "merge", Keys: keys, Compute: func(r *incr.Reader, key string) []incr.Row {
 		return one(r, planes, key)
-	}}
+	}})
+	s.Add(incr.Stage{Name: "merge/namespace",
+		Keys: map[incr.Table]func(string, any) []string{Namespaces: func(k string, _ any) []string { return []string{k} }},
+		Compute: func(r *incr.Reader, key string) []incr.Row {
+			n, _ := r.Get(Namespaces, key).(*model.Namespace)
+			if n == nil {
+				return nil
+			}
+			return unknownPlanes(n, planes)
+		}})
+}
+
+// unknownPlanes reports planes that a namespace names and that are not there.
+func unknownPlanes(n *model.Namespace, planes []string) []incr.Row {
+	known := strings.Join(planes, ", ")
+	var diags []model.Diagnostic
+	if n.Owner != "" && !slices.Contains(planes, n.Owner) {
+		diags = append(diags, model.Diagnostic{Source: n.Src, Code: "unknown-owner", Effect: model.Degrades, Outcome: model.Refused,
+			Message: fmt.Sprintf("there is no control plane %q; the documented order decides", n.Owner),
+			Advice:  "set fairlead.io/control-plane to one of " + known})
+	}
+	for _, p := range n.DefaultDeny {
+		if !slices.Contains(planes, p) {
+			diags = append(diags, model.Diagnostic{Source: n.Src, Code: "unknown-default-deny", Effect: model.Narrows, Outcome: model.Refused,
+				Message: fmt.Sprintf("there is no control plane %q, so nothing of it can allow anything: everything into the namespace's pods is denied", p),
+				Advice:  "name in fairlead.io/default-deny only " + known})
+		}
+	}
+	if len(diags) == 0 {
+		return nil
+	}
+	return []incr.Row{{Table: Diagnostics, Key: n.Name, Value: diags}}
 }
 
 func one(r *incr.Reader, planes []string, key string) []incr.Row {
@@ -65,14 +96,8 @@ func one(r *incr.Reader, planes []string, key string) []incr.Row {
 	ns, _, _ := strings.Cut(key, "/")
 	owner, reason := have[0], "order"
 	var diags []model.Diagnostic
-	if n, ok := r.Get(Namespaces, ns).(*model.Namespace); ok && n.Owner != "" {
-		if slices.Contains(planes, n.Owner) {
-			owner, reason = n.Owner, "namespace"
-		} else {
-			diags = append(diags, model.Diagnostic{Source: n.Src, Code: "unknown-owner", Effect: model.Degrades, Outcome: model.Refused,
-				Message: fmt.Sprintf("there is no control plane %q; the documented order decides", n.Owner),
-				Advice:  "set fairlead.io/control-plane to one of " + strings.Join(planes, ", ")})
-		}
+	if n, ok := r.Get(Namespaces, ns).(*model.Namespace); ok && slices.Contains(planes, n.Owner) {
+		owner, reason = n.Owner, "namespace"
 	}
 	standby := slices.DeleteFunc(slices.Clone(have), func(p string) bool { return p == owner })
 	if reason == "order" && len(standby) > 0 {

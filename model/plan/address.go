@@ -75,6 +75,19 @@ func prefixRows(r *incr.Reader, p netip.Prefix) []incr.Row {
 			unassigned = unassigned || of.Bits() <= p.Bits() && of.Contains(p.Addr())
 		}
 	}
+	rows := prefixRow(r, p, unassigned)
+	if all := netip.PrefixFrom(netip.IPv4Unspecified(), 0); p != all && p.Contains(firstMapped) {
+		rows = append(rows, prefixRow(r, all, false)...)
+	}
+	return unique(rows)
+}
+
+// firstMapped is 0.0.0.0 as the kernel has it. An IPv6 prefix that contains it would
+// hold for IPv4 addresses there, and for them alone there: a prefix of all of IPv4
+// stands in between.
+var firstMapped = netip.MustParseAddr("::ffff:0.0.0.0")
+
+func prefixRow(r *incr.Reader, p netip.Prefix, unassigned bool) []incr.Row {
 	c, rows := class(r, "", p, unassigned)
 	return append(rows, incr.Row{Table: Prefixes, Key: p.String(), Value: &Prefix{Prefix: p, Class: c}})
 }

@@ -20,7 +20,8 @@ type Governed struct {
 	Deny  []model.AuthRule   `json:"deny,omitempty"`
 	Allow [][]model.AuthRule `json:"allow,omitempty"` // a group for each plane that governs
 	Ports []GovernedPort     `json:"ports,omitempty"` // sorted
-	// Src are the permissions that govern: what denied where no rule matched.
+	// Src are the permissions that govern, and namespaces whose default is to deny:
+	// what denied where no rule matched.
 	Src []model.Source `json:"-"`
 }
 
@@ -51,6 +52,9 @@ func (b *builder) govern(r *incr.Reader, w *model.Workload) (*Governed, []incr.R
 	ns, _ := r.Get(namespaces, w.Namespace).(*model.Namespace)
 	for _, plane := range b.planes {
 		governs := ns != nil && slices.Contains(ns.DefaultDeny, plane)
+		if governs {
+			g.Src = append(g.Src, ns.Src)
+		}
 		var allow []model.AuthRule
 		rows := append(r.Select(authzTable(plane), "namespace", w.Namespace), r.Select(authzTable(plane), "namespace", "")...)
 		for _, row := range rows {
@@ -71,6 +75,9 @@ func (b *builder) govern(r *incr.Reader, w *model.Workload) (*Governed, []incr.R
 		if governs {
 			g.Allow = append(g.Allow, sortRules(allow))
 		}
+	}
+	if ns != nil && slices.ContainsFunc(ns.DefaultDeny, func(p string) bool { return !slices.Contains(b.planes, p) }) {
+		g.Allow, g.Src = append(g.Allow, nil), append(g.Src, ns.Src) // a plane that is not there allows nothing; merge says so
 	}
 	g.Deny = sortRules(g.Deny)
 	g.Allow = sortGroups(g.Allow)
@@ -220,6 +227,10 @@ func governedPorts(r *incr.Reader, w *model.Workload, g *Governed) []GovernedPor
 	for port, app := range servedPorts(r, w) {
 		apps[port] = app
 	}
+	return sortedPorts(apps)
+}
+
+func sortedPorts(apps map[uint16]model.App) []GovernedPort {
 	out := make([]GovernedPort, 0, len(apps))
 	for p, app := range apps {
 		out = append(out, GovernedPort{p, app})
@@ -228,8 +239,8 @@ func governedPorts(r *incr.Reader, w *model.Workload, g *Governed) []GovernedPor
 	return out
 }
 
-// servedPorts maps the workload's TCP ports behind some service to the protocol
-// that the service's owner gives them. If services differ, the smallest HTTP
+// servedPorts maps the workload's TCP ports behind some service, ready or not, to the
+// protocol that the service's owner gives them. If services differ, the smallest HTTP
 // protocol by name stands: a port that anybody takes for HTTP is judged by request.
 func servedPorts(r *incr.Reader, w *model.Workload) map[uint16]model.App {
 	out := map[uint16]model.App{}
@@ -240,7 +251,7 @@ func servedPorts(r *incr.Reader, w *model.Workload) map[uint16]model.App {
 				if p.Protocol != model.TCP {
 					continue
 				}
-				for _, e := range p.Backends {
+				for _, e := range slices.Concat(p.Backends, p.Unready) {
 					if e.Addr != a {
 						continue
 					}

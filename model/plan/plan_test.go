@@ -30,7 +30,7 @@ type input struct {
 
 func store(rows ...input) *incr.Store {
 	s := incr.New()
-	s.Add(merge.Stage(planes))
+	merge.Register(s, planes)
 	plan.Register(s, "n1", planes)
 	for _, r := range rows {
 		s.Set(r.table, r.key, r.value)

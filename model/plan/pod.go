@@ -49,11 +49,13 @@ func (b *builder) podStage() incr.Stage {
 			for _, a := range w.Addresses {
 				out = append(out, incr.Row{Table: Pods, Key: a.String(), Value: &Pod{Addr: a, Name: key, Set: g.ID, Listener: listener, ProbePorts: w.ProbePorts}})
 			}
-			if g.ID == 0 {
-				return out
+			ports := g.Ports
+			if g.ID != 0 {
+				out = append(out, incr.Row{Table: sets, Key: fmt.Sprintf("%016x", g.ID), Value: g})
+			} else {
+				ports = sortedPorts(servedPorts(r, w))
 			}
-			out = append(out, incr.Row{Table: sets, Key: fmt.Sprintf("%016x", g.ID), Value: g})
-			return append(out, inboundScopes(w, g)...)
+			return append(out, inboundScopes(w, g, ports)...)
 		}}
 }
 
@@ -70,11 +72,15 @@ func outboundListener(r *incr.Reader, w *model.Workload) *Listener {
 	return l
 }
 
-// inboundScopes leads connections for the pod's guarded HTTP ports to the route
-// table of their policy; pods with the same policy share it.
-func inboundScopes(w *model.Workload, g *Governed) []incr.Row {
+// inboundScopes leads connections for the pod's HTTP ports to the route table of
+// their policy; pods with the same policy share it. Ports that nothing guards have
+// one, too: connections outlive the policy that brought them to the proxy.
+func inboundScopes(w *model.Workload, g *Governed, ports []GovernedPort) []incr.Row {
+	if g.ID == 0 && !slices.ContainsFunc(ports, func(p GovernedPort) bool { return p.App.IsHTTP() }) {
+		return nil
+	}
 	out := []incr.Row{{Table: Listeners, Key: InboundListener, Value: &Listener{Name: InboundListener, Inbound: true}}}
-	for _, p := range g.Ports {
+	for _, p := range ports {
 		if !p.App.IsHTTP() {
 			continue
 		}

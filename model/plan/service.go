@@ -258,6 +258,7 @@ func compareBackends(a, b Backend) int { return a.Addrs[0].Compare(b.Addrs[0]) }
 type policyGroup struct {
 	key      string
 	policy   *Policy
+	stranger bool // no known pod: nobody can say here what guards them
 	backends []Backend
 }
 
@@ -277,7 +278,7 @@ func (c *compiler) emit(b model.Backend, app model.App, groups []policyGroup) []
 			n += "~" + g.key
 		}
 		n = c.named(n)
-		cl := &Cluster{Name: n, App: app, Policy: g.policy, Checked: true}
+		cl := &Cluster{Name: n, App: app, Policy: g.policy, Checked: !g.stranger}
 		c.put(Clusters, n, cl)
 		c.put(Endpoints, n, &ClusterEndpoints{Cluster: n, Backends: g.backends})
 		out = append(out, group{cl, uint32(len(g.backends))})
@@ -301,25 +302,26 @@ func (c *compiler) qualify(name string, b model.Backend, app model.App) (string,
 }
 
 // byPolicy groups a backend's endpoints of the family by the policy at their port.
-// Groups are in the order of their keys, backends of their address.
+// Groups are in the order of their keys, backends of their address. An endpoint that
+// is no known pod may be one that another node guards already: it is a group by
+// itself, whose connections do not say that anything was judged.
 func (c *compiler) byPolicy(b model.Backend) []policyGroup {
 	groups := map[string]*policyGroup{}
 	for _, e := range c.endpoints(b, model.TCP) {
 		if e.Addr.Is6() != c.v6 {
 			continue
 		}
-		var pol *Policy
-		if w := c.workloadAt(e.Addr); w != nil {
-			if g, _ := c.r.Get(Governance, w.Key()).(*Governed); g != nil {
-				pol = g.Policy(e.Port)
-			}
-		}
+		w := c.workloadAt(e.Addr)
+		pol := c.policyAt(w, e.Port)
 		k := "open"
-		if pol != nil {
+		switch {
+		case w == nil:
+			k = "stranger"
+		case pol != nil:
 			k = model.Hash(pol)[:16]
 		}
 		if groups[k] == nil {
-			groups[k] = &policyGroup{key: k, policy: pol}
+			groups[k] = &policyGroup{key: k, policy: pol, stranger: w == nil}
 		}
 		groups[k].backends = append(groups[k].backends, Backend{Addrs: []netip.AddrPort{netip.AddrPortFrom(e.Addr, e.Port)}})
 	}
@@ -330,6 +332,18 @@ func (c *compiler) byPolicy(b model.Backend) []policyGroup {
 	}
 	slices.SortFunc(out, func(a, b policyGroup) int { return cmp.Compare(a.key, b.key) })
 	return out
+}
+
+// policyAt is what is judged at a workload's port; nil if nothing is, or there is no workload.
+func (c *compiler) policyAt(w *model.Workload, port uint16) *Policy {
+	if w == nil {
+		return nil
+	}
+	g, _ := c.r.Get(Governance, w.Key()).(*Governed)
+	if g == nil {
+		return nil
+	}
+	return g.Policy(port)
 }
 
 // mirror copies to clusters of their own: upstream filters do not stop a copy, so

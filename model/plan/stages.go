@@ -4,6 +4,7 @@ package plan
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"fairlead.io/fairlead/model"
@@ -65,7 +66,7 @@ func Register(s *incr.Store, node string, planes []string) {
 	s.Index(endpoints, "addr", func(_ string, v any) []string {
 		var out []string
 		for _, p := range v.(*model.Endpoints).Ports {
-			for _, e := range p.Backends {
+			for _, e := range slices.Concat(p.Backends, p.Unready) {
 				out = append(out, e.Addr.String())
 			}
 		}

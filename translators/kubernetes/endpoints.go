@@ -67,11 +67,9 @@ func endpoints(r *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 		}
 	}
 	e := &model.Endpoints{Namespace: o.Namespace, Service: o.Name}
-	for port, backends := range found {
-		slices.SortFunc(backends, func(a, b model.Endpoint) int {
-			return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port))
-		})
-		e.Ports = append(e.Ports, model.EndpointsPort{Port: port.number, Protocol: port.protocol, Backends: slices.Compact(backends)})
+	for port, of := range found {
+		e.Ports = append(e.Ports, model.EndpointsPort{Port: port.number, Protocol: port.protocol,
+			Backends: sortedEndpoints(of.ready), Unready: sortedEndpoints(of.unready)})
 	}
 	slices.SortFunc(e.Ports, func(a, b model.EndpointsPort) int {
 		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
@@ -82,8 +80,27 @@ func endpoints(r *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	return []incr.Row{{Table: translators.Endpoints, Key: o.Key(), Value: e}}
 }
 
+func sortedEndpoints(in []model.Endpoint) []model.Endpoint {
+	slices.SortFunc(in, func(a, b model.Endpoint) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port))
+	})
+	return slices.Compact(in)
+}
+
 // behind gathers the endpoints of each port of a service.
-type behind map[portKey][]model.Endpoint
+type behind map[portKey]portEndpoints
+
+type portEndpoints struct{ ready, unready []model.Endpoint }
+
+func (b behind) add(key portKey, e model.Endpoint, ready bool) {
+	of := b[key]
+	if ready {
+		of.ready = append(of.ready, e)
+	} else {
+		of.unready = append(of.unready, e)
+	}
+	b[key] = of
+}
 
 type portKey struct {
 	number   uint16
@@ -95,7 +112,7 @@ func keyOf(p corev1.ServicePort) (portKey, bool) {
 	return portKey{uint16(p.Port), proto}, ok && p.Port > 0 && p.Port <= math.MaxUint16
 }
 
-// slice adds the ready endpoints of an EndpointSlice. Ports belong together by name.
+// slice adds the endpoints of an EndpointSlice. Ports belong together by name.
 func (b behind) slice(o *objects.Object, svc *corev1.Service, rep *report) {
 	v := o.Value.(*discoveryv1.EndpointSlice)
 	of := &report{object: o}
@@ -135,12 +152,10 @@ func (b behind) slice(o *objects.Object, svc *corev1.Service, rep *report) {
 
 func (b behind) addresses(v *discoveryv1.EndpointSlice, key portKey, port uint16, unready bool, of *report) {
 	for i, e := range v.Endpoints {
-		if ready := e.Conditions.Ready; ready != nil && !*ready && !unready {
-			continue
-		}
+		ready := e.Conditions.Ready == nil || *e.Conditions.Ready || unready
 		for j, s := range e.Addresses {
 			if a, ok := address(s); ok {
-				b[key] = append(b[key], model.Endpoint{Addr: a, Port: port})
+				b.add(key, model.Endpoint{Addr: a, Port: port}, ready)
 			} else {
 				of.refused(fmt.Sprintf("endpoints[%d].addresses[%d]", i, j), "bad-address", fmt.Sprintf("%q is not an address", s), "")
 			}
@@ -174,11 +189,11 @@ func (b behind) pods(pods []incr.Row, svc *corev1.Service, i int, add bool, rep 
 			continue
 		}
 		named = true
-		if !add || !ready(pod, svc.Spec.PublishNotReadyAddresses) {
+		if !add || finished(pod) {
 			continue
 		}
 		for _, a := range podAddresses(pod) {
-			b[key] = append(b[key], model.Endpoint{Addr: a, Port: port})
+			b.add(key, model.Endpoint{Addr: a, Port: port}, ready(pod, svc.Spec.PublishNotReadyAddresses))
 		}
 	}
 	if len(pods) > 0 && !named {
@@ -212,12 +227,9 @@ func namedPort(pod *corev1.Pod, name string, proto corev1.Protocol) (uint16, boo
 	return 0, false
 }
 
-// ready reports whether a pod takes traffic; one whose status has no conditions
+// ready reports whether a pod that has not finished takes traffic; one whose status has no conditions
 // was written by hand and does.
 func ready(pod *corev1.Pod, unready bool) bool {
-	if finished(pod) {
-		return false
-	}
 	if unready {
 		return true
 	}
