@@ -275,12 +275,16 @@ func TestLive(t *testing.T) {
 
 func runLive(t *testing.T, cases []liveCase) {
 	l := newLab(t)
+	l.enter(t)
+	w := newWorld(t, l, family{})
 	for _, c := range cases {
 		for _, f := range families() {
 			if c.only == "" || c.only == f.name {
 				t.Run(c.name+"/"+f.name, func(t *testing.T) {
 					l.enter(t)
-					c.check(t, newWorld(t, l, f))
+					w.f = f
+					w.clean(t)
+					c.check(t, w)
 				})
 			}
 		}

@@ -225,8 +225,14 @@ type world struct {
 	events *ringbuf.Reader
 }
 
-// newWorld loads the programs with clean maps, made smaller to be quick.
+// newWorld loads the programs with maps of their own, empty, and of so few entries
+// that they are cleared fast.
 func newWorld(t testing.TB, l *lab, f family) *world {
+	t.Helper()
+	return loadWorld(t, l, f, 1024)
+}
+
+func loadWorld(t testing.TB, l *lab, f family, entries uint32) *world {
 	t.Helper()
 	spec, err := LoadNet()
 	if err != nil {
@@ -234,8 +240,8 @@ func newWorld(t testing.TB, l *lab, f family) *world {
 	}
 	for _, m := range spec.Maps {
 		m.Pinning = ebpf.PinNone
-		if m.Type == ebpf.LRUHash {
-			m.MaxEntries = 16384
+		if m.Type == ebpf.LRUHash || m.Type == ebpf.Hash {
+			m.MaxEntries = entries
 		}
 	}
 	w := &world{t: t, lab: l, f: f}
@@ -248,6 +254,35 @@ func newWorld(t testing.TB, l *lab, f family) *world {
 	}
 	t.Cleanup(func() { w.events.Close() })
 	return w
+}
+
+// clean empties every map for the next vector, of which t is the test.
+func (w *world) clean(t testing.TB) {
+	t.Helper()
+	w.t = t
+	drained(t, w.events)
+	for _, m := range []*ebpf.Map{
+		w.FlAddressesV1, w.FlCapturedV1, w.FlConntrackV1, w.FlPodsV1, w.FlPolicyV1, w.FlPrefixesV1, w.FlServicesV1,
+	} {
+		key := make([]byte, m.KeySize())
+		for {
+			err := m.NextKey(nil, &key)
+			if errors.Is(err, ebpf.ErrKeyNotExist) {
+				break
+			}
+			if err == nil {
+				err = m.Delete(key)
+			}
+			if err != nil {
+				t.Fatalf("empty %s: %v", m, err)
+			}
+		}
+	}
+	zero := make([]uint64, ebpf.MustPossibleCPU())
+	for r := range NetFlReasonFL_REASONS {
+		put(t, w.FlCountersV1, uint32(r), zero)
+	}
+	w.settings(0, 0)
 }
 
 func put(t testing.TB, m *ebpf.Map, key, value any) {

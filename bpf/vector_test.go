@@ -115,6 +115,8 @@ type vector struct {
 
 func runVectors(t *testing.T, vectors []vector) {
 	l := newLab(t)
+	l.enter(t)
+	w := newWorld(t, l, family{})
 	seen := map[string]bool{}
 	for _, v := range vectors {
 		if seen[v.name] {
@@ -127,7 +129,9 @@ func runVectors(t *testing.T, vectors []vector) {
 			}
 			t.Run(v.name+"/"+f.name, func(t *testing.T) {
 				l.enter(t)
-				v.check(t, newWorld(t, l, f))
+				w.f = f
+				w.clean(t)
+				v.check(t, w)
 			})
 		}
 	}
