@@ -62,6 +62,7 @@ func TestFromNet(t *testing.T) {
 			return request(f).From(f.client).Fragment(64, false).Payload("x")
 		}),
 		dropped("the address that stands for a pod itself is dropped", "", spoofed, func(f family) packet.Packet { return request(f).From(f.self) }),
+		dropped("a packet to loopback is dropped", "", loopback, func(f family) packet.Packet { return request(f).To(f.loopback) }),
 		dropped("a packet for a pod that is too short is dropped", "", truncated, func(f family) packet.Packet {
 			p := request(f)
 			return p.Cut(len(p.Bytes()) - 20)

@@ -5,6 +5,7 @@ package bpf
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -36,6 +37,7 @@ type seen struct {
 // States of a socket.
 const (
 	established = 1
+	timeWait    = 6
 	listening   = 10
 )
 
@@ -135,11 +137,11 @@ func listen(t testing.TB, address string) net.Listener {
 }
 
 // connected is a connection from the client's address to the service, both here.
-func connected(t testing.TB, f family) {
+func connected(t testing.TB, f family) (client, server *net.TCPConn, l net.Listener) {
 	t.Helper()
 	here(t, f.client)
 	here(t, f.service)
-	l := listen(t, at(f.service, 80).String())
+	l = listen(t, at(f.service, 80).String())
 	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(at(f.client, 40000)), Timeout: 5 * time.Second}
 	d.SetMultipathTCP(false)
 	c, err := d.Dial("tcp", at(f.service, 80).String())
@@ -150,12 +152,28 @@ func connected(t testing.TB, f family) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.(*net.TCPConn).SetLinger(0); c.Close() })
+	client = c.(*net.TCPConn)
+	t.Cleanup(func() { client.SetLinger(0); client.Close() })
 	s, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.(*net.TCPConn).SetLinger(0); s.Close() })
+	server = s.(*net.TCPConn)
+	t.Cleanup(func() { server.SetLinger(0); server.Close() })
+	return client, server, l
+}
+
+// waiting is a connection of the proxy, which closed it first.
+func waiting(t testing.TB, w *world) {
+	t.Helper()
+	client, server, l := connected(t, w.f)
+	server.CloseWrite()
+	io.Copy(io.Discard, client)
+	client.Close()
+	io.Copy(io.Discard, server)
+	server.Close()
+	l.Close()
+	w.conn(at(w.f.client, 40000), at(w.f.service, 80), tcp, proxied, 0, 15101)
 }
 
 type liveCase struct {
@@ -188,6 +206,7 @@ func TestLive(t *testing.T) {
 		}
 	}
 	open := func(t *testing.T, w *world) { connected(t, w.f) }
+	anywhere := map[bool]string{true: "0.0.0.0:80", false: "[::]:80"}
 	segment := func(f family) packet.Packet { return dialService(f).Flags(packet.ACK) }
 	// An error about what the socket at the client's address sent.
 	tooBig := func(f family) packet.Packet { return packet.Unreachable(f.stranger, f.client, segment(f)) }
@@ -241,6 +260,20 @@ func TestLive(t *testing.T) {
 		{
 			name: "a SYN of that connection too", world: open, frame: dialService, passes: true,
 			want: to(80, established), counts: []NetFlReason{okSocket},
+		},
+		{
+			name: "a SYN goes to the socket in TIME_WAIT, whose answer makes way", frame: dialService, passes: true,
+			world: func(t *testing.T, w *world) { waiting(t, w) },
+			want:  to(80, timeWait), counts: []NetFlReason{okSocket},
+		},
+		{
+			// That socket would hand it to whoever listens there.
+			name: "a SYN does not get from TIME_WAIT to a process of the node", frame: dialService,
+			world: func(t *testing.T, w *world) {
+				waiting(t, w)
+				listen(t, anywhere[w.f.service.Is4()])
+			},
+			counts: []NetFlReason{NetFlReasonFL_DROP_ASSIGN}, said: said1(NetFlReasonFL_DROP_ASSIGN),
 		},
 		{
 			name: "an error about what the proxy sent in a pod's name is the proxy's", uplink: true, world: open, frame: tooBig, passes: true,

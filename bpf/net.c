@@ -20,7 +20,8 @@
 #define TCX_NEXT -1
 #define TCX_DROP 2
 
-#define TCP_LISTEN 10
+#define TCP_TIME_WAIT 6
+#define TCP_LISTEN    10
 
 #define VLAN_ID 0x0fff /* of a tag */
 
@@ -208,6 +209,42 @@ static __always_inline struct bpf_sock *lookup(struct __sk_buff *skb, bool v6, c
 	return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
 }
 
+static __always_inline void remember(const struct fl_tuple *t, __u16 path, __u16 port)
+{
+	struct fl_conn c = { .seen = bpf_ktime_get_ns(), .path = path, .port = port };
+
+	if (bpf_map_update_elem(&fl_conntrack_v1, t, &c, BPF_ANY))
+		count(FL_MAP_FULL);
+}
+
+static __always_inline struct fl_conn *recall(const struct fl_tuple *t)
+{
+	return bpf_map_lookup_elem(&fl_conntrack_v1, t);
+}
+
+/*
+ * Whether a SYN must not go to the socket in TIME_WAIT that has its tuple. Such a
+ * socket passes it on to whoever listens at its address, also a process of the node
+ * at any address; for what is redirected that is nobody's to take.
+ */
+static __always_inline bool would_stray(struct __sk_buff *skb, const struct fl_packet *p)
+{
+	struct fl_conn *c = recall(&p->t);
+	struct fl_tuple t = p->t;
+	struct bpf_sock *sk;
+	bool found;
+
+	if (!c || c->path != FL_PROXIED)
+		return false;
+	t.sport = 0; /* of no connection */
+	sk = lookup(skb, p->v6, &t, false, 0);
+	if (!sk)
+		return false;
+	found = sk->state == TCP_LISTEN;
+	bpf_sk_release(sk);
+	return found;
+}
+
 /* Hands the packet to the socket of the proxy, or of the node, that has this connection. */
 static __always_inline bool to_socket(struct __sk_buff *skb, const struct fl_packet *p, __u8 direction, int *ret)
 {
@@ -218,6 +255,11 @@ static __always_inline bool to_socket(struct __sk_buff *skb, const struct fl_pac
 	if (sk->state == TCP_LISTEN) {
 		bpf_sk_release(sk);
 		return false;
+	}
+	if (sk->state == TCP_TIME_WAIT && is_open(p) && would_stray(skb, p)) {
+		bpf_sk_release(sk);
+		*ret = drop(skb, p, FL_DROP_ASSIGN, direction, NULL);
+		return true;
 	}
 	count(FL_OK_SOCKET);
 	*ret = assign(skb, p, sk, direction);
@@ -243,19 +285,6 @@ static __always_inline int to_proxy(struct __sk_buff *skb, const struct fl_packe
 		return drop(skb, p, FL_DROP_NO_PROXY, direction, v);
 	}
 	return assign(skb, p, sk, direction);
-}
-
-static __always_inline void remember(const struct fl_tuple *t, __u16 path, __u16 port)
-{
-	struct fl_conn c = { .seen = bpf_ktime_get_ns(), .path = path, .port = port };
-
-	if (bpf_map_update_elem(&fl_conntrack_v1, t, &c, BPF_ANY))
-		count(FL_MAP_FULL);
-}
-
-static __always_inline struct fl_conn *recall(const struct fl_tuple *t)
-{
-	return bpf_map_lookup_elem(&fl_conntrack_v1, t);
 }
 
 /* Redirects a new connection. */
@@ -520,6 +549,8 @@ int fl_from_net(struct __sk_buff *skb)
 	self_addr(p.v6, &self);
 	if (same_addr(&p.t.saddr, &self) || bpf_map_lookup_elem(&fl_pods_v1, &p.t.saddr))
 		return drop(skb, &p, FL_DROP_SPOOFED, FL_FROM_NET, NULL);
+	if (is_loopback(&p.t.daddr)) /* where the proxy listens; the kernel may be told to take it in */
+		return drop(skb, &p, FL_DROP_LOOPBACK, FL_FROM_NET, NULL);
 	pod = bpf_map_lookup_elem(&fl_pods_v1, &p.t.daddr);
 	if (!pod) /* the node's own, or somebody else's */
 		return TCX_NEXT;
