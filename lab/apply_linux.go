@@ -221,6 +221,14 @@ func (l *lab) retire(ctx context.Context, pods []*pod) error {
 		return err
 	}
 	l.awaitApplied(ctx)
+	if !l.record.NoAgent {
+		// An Envoy that has acknowledged tells its workers only then, and they finish
+		// with the connections that they have.
+		select {
+		case <-time.After(retireGrace):
+		case <-ctx.Done():
+		}
+	}
 	for _, p := range pods {
 		for _, proc := range p.Processes {
 			if err := proc.signal(syscall.SIGTERM); err != nil {
@@ -240,6 +248,9 @@ func (l *lab) retire(ctx context.Context, pods []*pod) error {
 	}
 	return nil
 }
+
+// retireGrace is between a pod's leaving its services and the signal to end.
+const retireGrace = 500 * time.Millisecond
 
 // stopLimit is how long a pod may take to finish what it does.
 const stopLimit = 3 * time.Second
