@@ -48,6 +48,16 @@ kind: Service
 metadata: {name: away}
 spec: {type: ExternalName, externalName: example.com}
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: alias}
+spec: {type: ExternalName, externalName: web.shop.svc.cluster.local}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: loop}
+spec: {type: ExternalName, externalName: loop.default.svc.cluster.local}
+---
 kind: broken
 `
 
@@ -84,6 +94,9 @@ func TestZone(t *testing.T) {
 		{"10-244-1-12.db.shop.svc.cluster.local.", dns.TypeA, "NOERROR 10.244.1.12"},
 		{"_sql._tcp.db.shop.svc.cluster.local.", dns.TypeSRV, "NOERROR 0 100 5432 10-244-1-12.db.shop.svc.cluster.local., 0 100 5432 db-0.db.shop.svc.cluster.local."},
 		{"away.default.svc.cluster.local.", dns.TypeA, "NOERROR example.com."},
+		{"alias.default.svc.cluster.local.", dns.TypeA, "NOERROR 10.96.0.1, web.shop.svc.cluster.local."},
+		{"alias.default.svc.cluster.local.", dns.TypeCNAME, "NOERROR web.shop.svc.cluster.local."},
+		{"loop.default.svc.cluster.local.", dns.TypeCNAME, "NOERROR loop.default.svc.cluster.local."},
 		{"shop.svc.cluster.local.", dns.TypeA, "NOERROR"},
 		{"web.shop.svc.cluster.local.shop.svc.cluster.local.", dns.TypeA, "NXDOMAIN"},
 		{"web.", dns.TypeA, "NXDOMAIN"},

@@ -102,7 +102,9 @@ func follow(ctx context.Context, log *slog.Logger, w *fsnotify.Watcher, ended <-
 // addresses of a name in any order.
 func reply(rw dns.ResponseWriter, z *Zone, q *dns.Msg) *dns.Msg {
 	m := z.Answer(q)
-	rand.Shuffle(len(m.Answer), func(i, j int) { m.Answer[i], m.Answer[j] = m.Answer[j], m.Answer[i] })
+	if len(m.Answer) > 0 && m.Answer[0].Header().Rrtype != dns.TypeCNAME { // an alias stands before what it leads to
+		rand.Shuffle(len(m.Answer), func(i, j int) { m.Answer[i], m.Answer[j] = m.Answer[j], m.Answer[i] })
+	}
 	size := dns.MaxMsgSize
 	if rw.RemoteAddr().Network() == "udp" {
 		size = dns.MinMsgSize

@@ -142,6 +142,28 @@ func (z *Zone) exist(name string) {
 	}
 }
 
+// maxAliases is how far names that stand for names are followed.
+const maxAliases = 4
+
+// find gives a name's records of a kind, and where it stands for another name
+// those of that one too, as its client cannot ask anybody else.
+func (z *Zone) find(name string, kind uint16, aliases int) []dns.RR {
+	var out []dns.RR
+	for _, rr := range z.records[strings.ToLower(name)] {
+		t := rr.Header().Rrtype
+		if t != kind && kind != dns.TypeANY && t != dns.TypeCNAME {
+			continue
+		}
+		rr = dns.Copy(rr)
+		rr.Header().Name = name // as it was asked
+		out = append(out, rr)
+		if alias, ok := rr.(*dns.CNAME); ok && aliases > 0 && kind != dns.TypeCNAME {
+			out = append(out, z.find(alias.Target, kind, aliases-1)...)
+		}
+	}
+	return out
+}
+
 // Answer answers one question as the zone's authority.
 func (z *Zone) Answer(q *dns.Msg) *dns.Msg {
 	m := new(dns.Msg)
@@ -152,13 +174,7 @@ func (z *Zone) Answer(q *dns.Msg) *dns.Msg {
 		return m
 	}
 	name, kind := strings.ToLower(q.Question[0].Name), q.Question[0].Qtype
-	for _, rr := range z.records[name] {
-		if t := rr.Header().Rrtype; t == kind || kind == dns.TypeANY || t == dns.TypeCNAME {
-			rr = dns.Copy(rr)
-			rr.Header().Name = q.Question[0].Name // as it was asked
-			m.Answer = append(m.Answer, rr)
-		}
-	}
+	m.Answer = z.find(q.Question[0].Name, kind, maxAliases)
 	for _, rr := range m.Answer {
 		if s, ok := rr.(*dns.SRV); ok {
 			m.Extra = append(m.Extra, z.records[strings.ToLower(s.Target)]...)

@@ -94,7 +94,9 @@ func Run(ctx context.Context, o Options, report func(Summary)) (Summary, error) 
 	workers.Wait()
 	close(stop)
 	reporter.Wait()
-	return stats.summary(), nil
+	sum := stats.summary()
+	sum.Rate = float64(sum.Requests) / sum.Elapsed // of the whole run
+	return sum, nil
 }
 
 // due waits for the next request's time; false when there is to be none.

@@ -18,7 +18,7 @@ type Summary struct {
 	OK         uint64            `json:"ok"`
 	Failed     uint64            `json:"failed"`
 	Violations uint64            `json:"violations"`         // forbidden requests that got through
-	Rate       float64           `json:"rate"`               // requests per second since the last summary
+	Rate       float64           `json:"rate"`               // requests per second since the last summary; in the final one, of the whole run
 	Failures   map[string]uint64 `json:"failures,omitempty"` // by class: refused, reset, timeout, closed, status 503, ...
 	Refusals   map[string]uint64 `json:"refusals,omitempty"` // with Forbid: how requests were refused, by class
 	By         map[string]uint64 `json:"by,omitempty"`       // answers by deployment, or pod
