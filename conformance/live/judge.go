@@ -122,19 +122,18 @@ var statusRange = regexp.MustCompile(`^(\d{3})-(\d{3})$`)
 
 func (w Want) status(r load.Result) bool {
 	got := outcome(r)
-	if w.Status == "failed" {
-		return r.Error != ""
+	for want := range strings.SplitSeq(w.Status, "|") {
+		m := statusRange.FindStringSubmatch(want)
+		class, isClass := strings.CutSuffix(want, "xx")
+		switch {
+		case want == got, want == "failed" && r.Error != "":
+			return true
+		case r.Error != "" || r.GRPC != nil:
+		case m != nil && m[1] <= got && got <= m[2], isClass && strings.HasPrefix(got, class), want == "ok" && got == "200":
+			return true
+		}
 	}
-	if r.Error != "" || r.GRPC != nil {
-		return w.Status == got
-	}
-	if m := statusRange.FindStringSubmatch(w.Status); m != nil {
-		return m[1] <= got && got <= m[2]
-	}
-	if class, ok := strings.CutSuffix(w.Status, "xx"); ok {
-		return strings.HasPrefix(got, class)
-	}
-	return w.Status == got || w.Status == "ok" && got == "200"
+	return false
 }
 
 // answered reports whether the share's pod, workload or version answered.

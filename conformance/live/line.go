@@ -39,7 +39,7 @@ type Line struct {
 // Want is the expected answer.
 type Want struct {
 	// Status is what must come: "200", "2xx", "200-299", a status of gRPC, "ok" of
-	// what has no status, or a class of failures.
+	// what has no status, or a class of failures; several with | between them.
 	Status string
 	Shares []Share
 	Fields []Field
