@@ -142,7 +142,13 @@ func labStatus(name *string) *cobra.Command {
 		if err != nil {
 			return explainNoLab(*name, err)
 		}
-		return out.print(c.OutOrStdout(), s, func(w io.Writer) error { return printLab(w, s) })
+		return out.print(c.OutOrStdout(), s, func(w io.Writer) error {
+			if err := printLab(w, s); err != nil {
+				return err
+			}
+			printNotes(w, s)
+			return nil
+		})
 	}
 	return c
 }
@@ -187,13 +193,18 @@ func printLab(w io.Writer, s *lab.Status) error {
 	if err := tabulate(w, []string{"service", "addresses", "ports"}, rows); err != nil {
 		return err
 	}
+	return nil
+}
+
+// printNotes says what is not as the manifests have it; verbs that change a lab say
+// it as they go.
+func printNotes(w io.Writer, s *lab.Status) {
 	for i, n := range s.Notes {
 		if i == 0 {
 			fmt.Fprintln(w)
 		}
 		fmt.Fprintf(w, "note: %v\n", n)
 	}
-	return nil
 }
 
 func addresses(as []netip.Addr) string {
