@@ -38,18 +38,11 @@ func serveAPI(ctx context.Context, socket string, status func() Status, flows *h
 	})
 	mux.HandleFunc("GET /flows", func(w http.ResponseWriter, r *http.Request) { streamFlows(ctx, w, r, flows) })
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		<-ctx.Done()
-		_ = srv.Close() // nobody is left to tell
-	}()
-	err = srv.Serve(l)
-	<-done
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
+	defer context.AfterFunc(ctx, func() { _ = srv.Close() })() // nobody is left to tell
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve agent API: %w", err)
 	}
-	return fmt.Errorf("serve agent API: %w", err)
+	return nil
 }
 
 func streamFlows(ctx context.Context, w http.ResponseWriter, r *http.Request, ring *hubble.Ring) {

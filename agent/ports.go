@@ -26,9 +26,10 @@ const (
 // ports gives each listener a port and keeps it over restarts. Not safe for
 // concurrent use.
 type ports struct {
-	file  string
-	now   func() time.Time
-	state portState
+	file    string
+	now     func() time.Time
+	state   portState
+	unsaved bool // the file is not as state is; see flush
 }
 
 type portState struct {
@@ -71,7 +72,7 @@ func (s portState) valid() bool {
 func (p *ports) get(listener string) uint16 { return p.state.Used[listener] }
 
 // allocate gives the listener its port: the one it has, or the lowest that is
-// neither used nor resting.
+// neither used nor resting, or else the one that has rested longest.
 func (p *ports) allocate(listener string) (uint16, error) {
 	if n, ok := p.state.Used[listener]; ok {
 		return n, nil
@@ -80,50 +81,66 @@ func (p *ports) allocate(listener string) (uint16, error) {
 	for _, n := range p.state.Used {
 		taken[n] = true
 	}
-	for n, until := range p.state.Resting {
-		if p.now().Before(until) {
-			taken[n] = true
-		} else {
-			delete(p.state.Resting, n)
-		}
-	}
+	rested := uint16(0)
 	for n := uint16(firstPort); n <= lastPort; n++ {
-		if !taken[n] {
-			p.state.Used[listener] = n
-			return n, p.save()
+		until, resting := p.state.Resting[n]
+		if taken[n] {
+			continue
+		}
+		if !resting || !p.now().Before(until) {
+			return p.use(listener, n), nil
+		}
+		if rested == 0 || until.Before(p.state.Resting[rested]) {
+			rested = n
 		}
 	}
-	return 0, fmt.Errorf("allocate proxy port for %s: all of %d-%d are in use", listener, firstPort, lastPort)
+	if rested == 0 {
+		return 0, fmt.Errorf("allocate proxy port for %s: all of %d-%d are in use", listener, firstPort, lastPort)
+	}
+	return p.use(listener, rested), nil
+}
+
+func (p *ports) use(listener string, n uint16) uint16 {
+	p.state.Used[listener], p.unsaved = n, true
+	delete(p.state.Resting, n)
+	return n
 }
 
 // release gives the listener's port back; it rests before it is used again.
-func (p *ports) release(listener string) error {
+func (p *ports) release(listener string) {
 	n, ok := p.state.Used[listener]
 	if !ok {
-		return nil
+		return
 	}
 	delete(p.state.Used, listener)
 	delete(p.state.Live, listener)
 	p.state.Resting[n] = p.now().Add(portRest)
-	return p.save()
+	p.unsaved = true
 }
 
 // live reports whether Envoy has acknowledged the listener.
 func (p *ports) live(listener string) bool { return p.state.Live[listener] }
 
+// anyLive reports whether Envoy has acknowledged some listener, now or for an
+// earlier agent.
+func (p *ports) anyLive() bool { return len(p.state.Live) > 0 }
+
 // setLive records that Envoy has the listener; the next agent relies on it.
-func (p *ports) setLive(listener string) error {
-	if p.state.Live[listener] {
-		return nil
+func (p *ports) setLive(listener string) {
+	if !p.state.Live[listener] {
+		p.state.Live[listener], p.unsaved = true, true
 	}
-	p.state.Live[listener] = true
-	return p.save()
 }
 
 // listeners are the names that have a port, sorted.
 func (p *ports) listeners() []string { return slices.Sorted(maps.Keys(p.state.Used)) }
 
-func (p *ports) save() error {
+// flush saves what has changed. A file that cannot be written stops nobody: it is
+// tried again, and until then the next agent may give out other ports.
+func (p *ports) flush() error {
+	if !p.unsaved {
+		return nil
+	}
 	b, err := json.MarshalIndent(p.state, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode proxy ports: %w", err)
@@ -135,5 +152,6 @@ func (p *ports) save() error {
 	if err := os.Rename(tmp, p.file); err != nil {
 		return fmt.Errorf("write proxy ports: %w", err)
 	}
+	p.unsaved = false
 	return nil
 }

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,21 +22,34 @@ import (
 const (
 	settle    = 20 * time.Millisecond
 	settleMax = 500 * time.Millisecond
+	// lookAgain is how often it is checked that the folder is still the one that is
+	// watched: nothing tells of one that comes back.
+	lookAgain = time.Second
 )
 
+// mounted is the link that Kubernetes exchanges when a mounted configuration changes.
+const mounted = "..data"
+
 // watchFolder calls changed once at the start and then after every change below
-// the folder, until the context ends. Files whose name starts with a dot are
-// somebody's work in progress and wake nobody.
+// the folder, until the context ends; also when the folder goes, and when there is
+// one again. Files whose name starts with a dot are somebody's work in progress and
+// wake nobody.
 func watchFolder(ctx context.Context, log *slog.Logger, dir string, changed func()) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
 	}
 	defer w.Close()
+	watched, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", dir, err)
+	}
 	if err := watchBelow(w, dir); err != nil {
 		return err
 	}
 	changed()
+	again := time.NewTicker(lookAgain)
+	defer again.Stop()
 	var quiet, late <-chan time.Time
 	for {
 		select {
@@ -44,7 +59,7 @@ func watchFolder(ctx context.Context, log *slog.Logger, dir string, changed func
 			if !ok {
 				return fmt.Errorf("watch %s: the watcher ended", dir)
 			}
-			if strings.HasPrefix(filepath.Base(e.Name), ".") {
+			if base := filepath.Base(e.Name); strings.HasPrefix(base, ".") && base != mounted {
 				continue
 			}
 			if e.Has(fsnotify.Create) {
@@ -60,6 +75,16 @@ func watchFolder(ctx context.Context, log *slog.Logger, dir string, changed func
 			// Events were lost; the folder is read whole, so one more reading is enough.
 			log.Warn("folder watch lost events", "path", dir, "error", err)
 			quiet = time.After(settle)
+		case <-again.C:
+			now, err := os.Stat(dir)
+			// A new folder may have the number of the old one; then the watch has ended.
+			same := err == nil && watched != nil && os.SameFile(now, watched) && slices.Contains(w.WatchList(), filepath.Clean(dir))
+			if same || err != nil && watched == nil {
+				continue
+			}
+			if watched = rewatch(w, dir, now, log); watched != nil || err != nil {
+				quiet = time.After(settle)
+			}
 		case <-quiet:
 			quiet, late = nil, nil
 			changed()
@@ -68,6 +93,22 @@ func watchFolder(ctx context.Context, log *slog.Logger, dir string, changed func
 			changed()
 		}
 	}
+}
+
+// rewatch watches a folder that has come in place of another; nil if it has not, or
+// cannot be watched yet.
+func rewatch(w *fsnotify.Watcher, dir string, now os.FileInfo, log *slog.Logger) os.FileInfo {
+	for _, p := range w.WatchList() {
+		_ = w.Remove(p) // gone already, as likely as not
+	}
+	if now == nil {
+		return nil
+	}
+	if err := watchBelow(w, dir); err != nil {
+		log.Warn("cannot watch folder", "path", dir, "error", err)
+		return nil
+	}
+	return now
 }
 
 // watchBelow adds a folder and every folder in it; a path that is not a folder, or

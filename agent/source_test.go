@@ -61,3 +61,89 @@ func TestWatchFolderWakesForFilesThatCount(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// watch runs watchFolder and returns the channel of its calls, after the first.
+func watch(t *testing.T, dir string) <-chan struct{} {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	calls := make(chan struct{}, 100)
+	done := make(chan error, 1)
+	go func() {
+		done <- watchFolder(ctx, slog.New(slog.DiscardHandler), dir, func() { calls <- struct{}{} })
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	<-calls
+	return calls
+}
+
+func await(t *testing.T, calls <-chan struct{}, what string) {
+	t.Helper()
+	select {
+	case <-calls:
+	case <-time.After(5 * time.Second):
+		t.Fatalf("not woken by %s", what)
+	}
+	time.Sleep(2 * settle)
+	for len(calls) > 0 {
+		<-calls
+	}
+}
+
+func TestWatchFolderThatGoesAndComesBack(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "source")
+	for _, gone := range []struct {
+		how string
+		do  func() error
+	}{
+		{"removal", func() error { return os.RemoveAll(dir) }},
+		{"renaming", func() error { return os.Rename(dir, dir+".old") }},
+	} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		calls := watch(t, dir)
+		if err := gone.do(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, calls, gone.how)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		await(t, calls, "a folder in its place, after "+gone.how)
+		if err := os.WriteFile(filepath.Join(dir, "a.yaml"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		await(t, calls, "a file in the new folder, after "+gone.how)
+	}
+}
+
+// Kubernetes mounts a configuration as links to links, and exchanges one of them.
+func TestWatchFolderOfAMountedConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	mount := func(version string) {
+		t.Helper()
+		real := filepath.Join(dir, "..data_"+version)
+		for _, err := range []error{
+			os.Mkdir(real, 0o700),
+			os.WriteFile(filepath.Join(real, "a.yaml"), []byte(version), 0o600),
+			os.Symlink("..data_"+version, filepath.Join(dir, "..data_tmp")),
+			os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	mount("1")
+	if err := os.Symlink("..data/a.yaml", filepath.Join(dir, "a.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	calls := watch(t, dir)
+	mount("2")
+	await(t, calls, "an exchanged link")
+}

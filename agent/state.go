@@ -72,8 +72,12 @@ func (r *resources) take(changes []incr.Change) []serve.Change {
 		}
 		res, err := r.render(c.New)
 		if err != nil {
-			r.bad[k] = err.Error()
 			r.log.Error("row cannot be rendered", "table", c.Table, "key", c.Key, "error", err)
+			if change, ok := r.unfold(c.New, err.Error()); ok {
+				out = append(out, change)
+				continue
+			}
+			r.bad[k] = err.Error()
 			if _, ok := r.want[k]; ok || typ != xds.RouteType {
 				continue
 			}
@@ -84,6 +88,48 @@ func (r *resources) take(changes []incr.Change) []serve.Change {
 		r.want[k] = res
 		out = append(out, serve.Set(res))
 	}
+	return out
+}
+
+// unfold wants, in place of a cluster whose policy cannot be judged here, one
+// without it whose connections do not claim that it was: the destination's own node
+// judges them. ok is false for other rows, whose last version may stay, and where it
+// is wanted already.
+func (r *resources) unfold(row any, why string) (change serve.Change, ok bool) {
+	c, _ := row.(*plan.Cluster)
+	if c == nil || c.Policy == nil {
+		return serve.Change{}, false
+	}
+	bare := *c
+	bare.Policy, bare.Checked = nil, false
+	res, err := render.Cluster(&bare)
+	if err != nil {
+		return serve.Change{}, false
+	}
+	k := resourceKey{xds.ClusterType, c.Name}
+	if had, ok := r.want[k]; ok && had.Version == res.Version {
+		return serve.Change{}, false // nor was this one taken
+	}
+	r.want[k], r.bad[k] = res, why
+	return serve.Set(res), true
+}
+
+// replace is take of rows that are all there are.
+func (r *resources) replace(rows []incr.Row) []serve.Change {
+	there := map[resourceKey]bool{}
+	var changes []incr.Change
+	for _, row := range rows {
+		there[resourceKey{typeOf(row.Table), row.Key}] = true
+		changes = append(changes, incr.Change{Table: row.Table, Key: row.Key, New: row.Value})
+	}
+	out := r.take(changes)
+	for _, k := range slices.SortedFunc(maps.Keys(r.want), compareKeys) {
+		if !there[k] {
+			delete(r.want, k)
+			out = append(out, serve.Change{Type: k.typ, Name: k.name})
+		}
+	}
+	maps.DeleteFunc(r.bad, func(k resourceKey, _ string) bool { return !there[k] })
 	return out
 }
 

@@ -15,10 +15,11 @@ type Status struct {
 	Source  string `json:"source"`
 	Objects int    `json:"objects"`
 	// Revision is the content of the source that was read last, Applied the one
-	// that Envoy acknowledged and the kernel has.
+	// that Envoy acknowledged and the kernel has. What Envoy rejected is in Feed; its
+	// last good version serves on.
 	Revision string `json:"revision"`
 	Applied  string `json:"applied"`
-	Problem  string `json:"problem,omitempty"` // why the two differ
+	Problem  string `json:"problem,omitempty"` // why the two differ, or what could not be read
 	Errors   int    `json:"errors"`            // diagnostics that are errors
 	Warnings int    `json:"warnings"`          // other diagnostics that are not cosmetic
 	// Pods maps the node's pods to "ready" or to what is missing.

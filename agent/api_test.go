@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"fairlead.io/fairlead/hubble"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// serveTestAPI runs the API until the test ends.
+func serveTestAPI(t *testing.T, ring *hubble.Ring) *Client {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "s")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- serveAPI(ctx, socket, func() Status { return Status{Node: "n1"} }, ring) }()
+	c := NewClient(socket)
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		c.http.CloseIdleConnections()
+	})
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		s, err := c.Status(ctx)
+		if err == nil && s.Node == "n1" {
+			return c
+		}
+		if time.Now().After(end) {
+			t.Fatalf("status %+v, %v", s, err)
+		}
+	}
+}
+
+func TestFlowsOfThePastAndAsTheyCome(t *testing.T) {
+	ring := hubble.NewRing(8)
+	ring.Add(hubble.Flow{Node: "old"})
+	c := serveTestAPI(t, ring)
+	enough := errors.New("enough")
+	var got []string
+	err := c.Flows(t.Context(), 10, true, func(f hubble.Flow) error {
+		if got = append(got, f.Node); len(got) == 2 {
+			return enough
+		}
+		ring.Add(hubble.Flow{Node: "new"})
+		return nil
+	})
+	if !errors.Is(err, enough) || len(got) != 2 || got[0] != "old" || got[1] != "new" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if err := c.Flows(t.Context(), 1, false, func(f hubble.Flow) error { got = append(got, f.Node); return nil }); err != nil || len(got) != 3 || got[2] != "new" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// An observer that nobody stops must not keep the agent from ending.
+func TestAPIEndsUnderAFollower(t *testing.T) {
+	c := serveTestAPI(t, hubble.NewRing(8))
+	following := make(chan struct{})
+	go func() {
+		defer close(following)
+		_ = c.Flows(context.Background(), 0, true, func(hubble.Flow) error { return nil })
+	}()
+	t.Cleanup(func() { <-following }) // after the API has ended
+	time.Sleep(50 * time.Millisecond)
+}
+
+func TestAPISaysWhyItCannotServe(t *testing.T) {
+	err := serveAPI(t.Context(), filepath.Join(t.TempDir(), "no", "folder"), nil, nil)
+	if err == nil || errors.Is(err, http.ErrServerClosed) {
+		t.Errorf("err = %v", err)
+	}
+}

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"fairlead.io/fairlead/model/incr"
+	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/objects"
+	"fairlead.io/fairlead/xds"
+	"fairlead.io/fairlead/xds/serve"
+)
+
+// Revision names the content of a source: it is in Status when the content was
+// applied.
+func Revision(inputs []objects.Input) string {
+	h := sha256.New()
+	for _, in := range inputs {
+		fmt.Fprintf(h, "%s %d %v\n", in.Name, len(in.Data), in.Err)
+		h.Write(in.Data)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// load computes the plan of the inputs. ours is whether the node is among the
+// objects: a source without it is another's, is empty, or is being written.
+func (a *agent) load(inputs []objects.Input) (changes []incr.Change, ours bool) {
+	a.mu.Lock()
+	a.revision = Revision(inputs)
+	changes = a.pipe.Load(inputs...)
+	ours = a.pipe.Get(translators.Nodes, a.opts.Node) != nil
+	a.mu.Unlock()
+	problem := ""
+	if i := slices.IndexFunc(inputs, func(in objects.Input) bool { return in.Err != nil }); i >= 0 {
+		problem = fmt.Sprintf("read source: %v; what it held stays in use", inputs[i].Err)
+	} else if !ours {
+		problem = fmt.Sprintf("the source has no Node %s; nothing of it is applied", a.opts.Node)
+	}
+	a.say(aboutSource, problem)
+	return changes, ours
+}
+
+// reload reads the source and applies what it changes.
+func (a *agent) reload(ctx context.Context) {
+	start := time.Now()
+	changes, ours := a.load(objects.Files([]string{a.opts.Source}, nil))
+	switch {
+	case !ours:
+		a.held = true
+		return
+	case !a.begun:
+		a.begin(ctx)
+	case a.held:
+		a.held = false
+		a.bring(ctx, a.res.replace(a.rows(plan.EnvoyTables())), func() error { return a.syncKernel(ctx) })
+	default:
+		a.bring(ctx, a.res.take(changes), func() error { return a.writeKernel(ctx, changes) })
+	}
+	if n := len(changes); n > 0 {
+		a.log.Info("configuration changed", "rows", n, "took", time.Since(start).Round(time.Millisecond))
+	}
+}
+
+// begin is the first application. Where an Envoy was in use by an earlier agent, it
+// comes first, as ever; one that does not answer holds the kernel up no longer than
+// in any other change.
+func (a *agent) begin(ctx context.Context) {
+	a.begun, a.held = true, false
+	a.res.replace(a.rows(plan.EnvoyTables()))
+	if _, err := a.feed.Sync(ctx, a.res.all()); err != nil { // nobody is connected: it is just stored
+		return // the context has ended
+	}
+	a.serveFeed()
+	if a.ports.anyLive() {
+		waiting, cancel := context.WithTimeout(ctx, ackLimit)
+		defer cancel()
+		for !a.greet(waiting) && waiting.Err() == nil {
+			select {
+			case <-waiting.Done():
+			case <-time.After(tick):
+			}
+		}
+	}
+	a.resync = true
+	a.lookAfter(ctx)
+	a.publish(false)
+}
+
+// rows lists the rows of some tables of the plan.
+func (a *agent) rows(tables []incr.Table) []incr.Row {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []incr.Row
+	for _, t := range tables {
+		out = append(out, a.pipe.Rows(t)...)
+	}
+	return out
+}
+
+// bring takes changes to Envoy and the kernel: what is new for Envoy first, then the
+// kernel, then what Envoy no longer needs.
+func (a *agent) bring(ctx context.Context, changes []serve.Change, writeKernel func() error) {
+	var sets, deletes []serve.Change
+	for _, c := range changes {
+		if c.Resource != nil {
+			sets = append(sets, c)
+		} else {
+			deletes = append(deletes, c)
+		}
+	}
+	ok := a.push(ctx, sets)
+	a.kernelWritten(writeKernel())
+	ok = a.push(ctx, deletes) && ok && !a.resync
+	if ok {
+		a.releasePorts()
+	}
+	a.publish(ok)
+}
+
+// push sends changes and those that were not acknowledged before. It reports whether
+// all are in use.
+func (a *agent) push(ctx context.Context, changes []serve.Change) bool {
+	a.savePorts() // before anybody relies on them
+	for _, c := range changes {
+		a.retry[resourceKey{c.Type, c.Name}] = c
+	}
+	if len(a.retry) == 0 {
+		return true
+	}
+	all := slices.SortedFunc(maps.Values(a.retry), func(x, y serve.Change) int {
+		return compareKeys(resourceKey{x.Type, x.Name}, resourceKey{y.Type, y.Name})
+	})
+	ctx, cancel := context.WithTimeout(ctx, ackLimit)
+	defer cancel()
+	out, err := a.feed.Push(ctx, all)
+	if err == nil {
+		_, there := a.envoy(ctx)
+		if !there || out.Clients == 0 {
+			err = errNoEnvoy
+		}
+	}
+	if err != nil {
+		a.say(aboutEnvoy, "Envoy has not acknowledged: "+err.Error())
+		return false
+	}
+	a.say(aboutEnvoy, "")
+	clear(a.retry)
+	if a.ready() {
+		for _, c := range all {
+			if c.Type == xds.ListenerType && c.Resource != nil {
+				a.goLive(c.Name, out.Rejected)
+			}
+		}
+	}
+	return a.afterRejections(ctx, out.Rejected)
+}
+
+// afterRejections says what Envoy did not take. Its last good version serves on; but
+// where that would leave a policy as it was, and the destination's node would believe
+// that the new one was judged, a cluster that claims nothing takes its place.
+func (a *agent) afterRejections(ctx context.Context, rejected []serve.Rejection) bool {
+	var instead []serve.Change
+	for _, r := range rejected {
+		a.log.Error("Envoy rejected a resource", "type", xds.Short(r.Type), "name", r.Name, "detail", r.Detail)
+		a.mu.Lock()
+		row := a.pipe.Get(plan.Clusters, r.Name)
+		a.mu.Unlock()
+		if c, ok := a.res.unfold(row, "Envoy rejected it: "+r.Detail); ok && r.Type == xds.ClusterType {
+			instead = append(instead, c)
+		}
+	}
+	return len(instead) == 0 || a.push(ctx, instead)
+}
+
+// kernelPort is the port that the kernel may send a listener's connections to: its
+// own, once Envoy has the listener.
+func (a *agent) kernelPort(listener string) uint16 {
+	if !a.ports.live(listener) {
+		return 0
+	}
+	return a.ports.get(listener)
+}
+
+func (a *agent) savePorts() {
+	problem := ""
+	if err := a.ports.flush(); err != nil {
+		problem = err.Error()
+	}
+	a.say(aboutPorts, problem)
+}
+
+func (a *agent) writeKernel(ctx context.Context, changes []incr.Change) error {
+	a.savePorts()
+	changes = slices.DeleteFunc(slices.Clone(changes), func(c incr.Change) bool { return !slices.Contains(plan.KernelTables(), c.Table) })
+	if err := a.kernel.SetInbound(a.kernelPort(plan.InboundListener)); err != nil || len(changes) == 0 {
+		return err
+	}
+	return a.kernel.Apply(ctx, changes, a.kernelPort)
+}
+
+// syncKernel makes the kernel's maps equal to the plan, writing just the difference.
+func (a *agent) syncKernel(ctx context.Context) error {
+	a.savePorts()
+	if err := a.kernel.SetInbound(a.kernelPort(plan.InboundListener)); err != nil {
+		return err
+	}
+	return a.kernel.Sync(ctx, a.rows(plan.KernelTables()), a.kernelPort)
+}
+
+func (a *agent) kernelWritten(err error) {
+	problem := ""
+	if a.resync = err != nil; a.resync {
+		problem = "the kernel's maps are not as wanted: " + err.Error()
+	}
+	a.say(aboutKernel, problem)
+}
+
+// lookAfter brings on what is not done yet: an Envoy that has only now come, pushes
+// that were not acknowledged, a kernel that could not be written. Neither waits for
+// the other to be well.
+func (a *agent) lookAfter(ctx context.Context) {
+	a.savePorts()
+	if !a.begun || a.held || (a.ready() && len(a.retry) == 0 && !a.resync) {
+		return
+	}
+	acked := false
+	if !a.ready() {
+		acked = a.greet(ctx)
+	} else {
+		acked = a.push(ctx, nil)
+	}
+	if acked || a.resync {
+		a.kernelWritten(a.syncKernel(ctx))
+	}
+	if acked && !a.resync {
+		a.releasePorts()
+		a.publish(true)
+	}
+}
+
+// greet waits for nobody: it reports whether Envoy is there and has acknowledged
+// everything, and gives its listeners to the kernel.
+func (a *agent) greet(ctx context.Context) bool {
+	version, there := a.envoy(ctx)
+	if !there {
+		a.say(aboutEnvoy, errNoEnvoy.Error())
+		return false
+	}
+	limited, cancel := context.WithTimeout(ctx, ackLimit)
+	defer cancel()
+	out, err := a.feed.Sync(limited, a.res.all())
+	if err == nil && out.Clients == 0 {
+		err = errNoEnvoy
+	}
+	if err != nil {
+		a.say(aboutEnvoy, "Envoy has not acknowledged: "+err.Error())
+		return false
+	}
+	a.say(aboutEnvoy, "")
+	clear(a.retry)
+	for k := range a.res.want {
+		if k.typ == xds.ListenerType {
+			a.goLive(k.name, out.Rejected)
+		}
+	}
+	a.mu.Lock()
+	a.proxyOK = true
+	a.mu.Unlock()
+	a.log.Info("Envoy is ready", "version", version, "rejected", len(out.Rejected))
+	return a.afterRejections(ctx, out.Rejected)
+}
+
+// goLive gives a listener to the kernel, unless Envoy did not take it.
+func (a *agent) goLive(listener string, rejected []serve.Rejection) {
+	if !slices.ContainsFunc(rejected, func(r serve.Rejection) bool { return r.Type == xds.ListenerType && r.Name == listener }) {
+		a.ports.setLive(listener)
+	}
+}
+
+// releasePorts gives back the ports of listeners that Envoy no longer has, and to
+// which the kernel no longer sends anything.
+func (a *agent) releasePorts() {
+	for _, name := range a.ports.listeners() {
+		if _, ok := a.res.want[resourceKey{xds.ListenerType, name}]; !ok {
+			a.ports.release(name)
+		}
+	}
+}

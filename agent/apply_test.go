@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
+	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/xds"
+	"fairlead.io/fairlead/xds/render"
+	"fairlead.io/fairlead/xds/serve"
+)
+
+// rig is an agent whose kernel and Envoy are fakes that note what comes, in order.
+type rig struct {
+	*agent
+	t      *testing.T
+	seen   []string
+	there  bool // Envoy is
+	broken error
+	stuck  error // of pushes
+	reject func(serve.Change) string
+}
+
+func newRig(t *testing.T, files map[string]string) *rig {
+	t.Helper()
+	r := &rig{t: t, there: true}
+	o := Options{Node: "n1", Source: t.TempDir(), Log: slog.New(slog.DiscardHandler), Pipeline: pipeline.Options{Node: "n1"}}
+	pipe, err := pipeline.New(o.Pipeline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := openPorts(filepath.Join(t.TempDir(), "ports.json"), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.agent = newAgent(o, pipe, p)
+	r.kernel, r.feed = (*fakeKernel)(r), (*fakeFeed)(r)
+	r.envoy = func(context.Context) (string, bool) { return "fake", r.there }
+	r.serveFeed = func() { r.seen = append(r.seen, "feed served") }
+	for name, text := range files {
+		r.write(name, text)
+	}
+	return r
+}
+
+func (r *rig) write(name, text string) {
+	r.t.Helper()
+	if err := os.WriteFile(filepath.Join(r.opts.Source, name), []byte(text), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) remove(name string) {
+	r.t.Helper()
+	if err := os.Remove(filepath.Join(r.opts.Source, name)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// took returns what came since the last call and begins anew.
+func (r *rig) took(do func(context.Context)) string {
+	r.t.Helper()
+	r.seen = nil
+	do(r.t.Context())
+	return strings.Join(r.seen, "\n")
+}
+
+func (r *rig) isApplied() bool { return r.applied == r.revision && r.applied != "" }
+
+func (r *rig) says(about topic) string { return r.problems[about] }
+
+type fakeKernel rig
+
+func (k *fakeKernel) SetInbound(uint16) error { return k.broken }
+
+func (k *fakeKernel) Apply(_ context.Context, changes []incr.Change, ports func(string) uint16) error {
+	for _, c := range changes {
+		if p, ok := c.New.(*plan.Pod); ok {
+			k.seen = append(k.seen, fmt.Sprintf("kernel: pod %s to %d", p.Name, ports(p.Listener)))
+		}
+	}
+	k.seen = append(k.seen, "kernel")
+	return k.broken
+}
+
+func (k *fakeKernel) Sync(_ context.Context, rows []incr.Row, ports func(string) uint16) error {
+	for _, r := range rows {
+		if p, ok := r.Value.(*plan.Pod); ok {
+			k.seen = append(k.seen, fmt.Sprintf("kernel: pod %s to %d", p.Name, ports(p.Listener)))
+		}
+	}
+	k.seen = append(k.seen, "kernel")
+	return k.broken
+}
+
+type fakeFeed rig
+
+func (f *fakeFeed) Push(_ context.Context, changes []serve.Change) (serve.Outcome, error) {
+	out := serve.Outcome{}
+	if f.there {
+		out.Clients = 1
+	}
+	for _, c := range changes {
+		what := "set "
+		if c.Resource == nil {
+			what = "delete "
+		}
+		f.seen = append(f.seen, what+xds.Short(c.Type)+" "+c.Name)
+		if f.reject != nil && c.Resource != nil {
+			if why := f.reject(c); why != "" {
+				out.Rejected = append(out.Rejected, serve.Rejection{Type: c.Type, Name: c.Name, Detail: why})
+			}
+		}
+	}
+	return out, f.stuck
+}
+
+func (f *fakeFeed) Sync(ctx context.Context, all []xds.Resource) (serve.Outcome, error) {
+	var changes []serve.Change
+	for _, r := range all {
+		changes = append(changes, serve.Set(r))
+	}
+	return f.Push(ctx, changes)
+}
+
+const (
+	theNode = `
+apiVersion: v1
+kind: Node
+metadata: {name: n1, annotations: {fairlead.io/agent: "true"}}
+status: {addresses: [{type: InternalIP, address: 10.240.0.1}]}
+`
+	theApp = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio-injection: enabled}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 8080}]}]}
+status: {podIP: 10.244.1.2, podIPs: [{ip: 10.244.1.2}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.1, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+`
+	thePolicy = `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: shop}
+spec: {rules: [{to: [{operation: {paths: [/ok]}}]}]}
+`
+)
+
+func lines(s string) []string { return strings.Split(s, "\n") }
+
+// before fails unless a line that starts with first comes before every one that
+// starts with second, and both are there.
+func before(t *testing.T, log, first, second string) {
+	t.Helper()
+	at := func(what string) int {
+		return slices.IndexFunc(lines(log), func(l string) bool { return strings.HasPrefix(l, what) })
+	}
+	if i, j := at(first), at(second); i < 0 || j < 0 || i > j {
+		t.Errorf("%q should come before %q in\n%s", first, second, log)
+	}
+}
+
+func TestASourceWithoutTheNodeChangesNothing(t *testing.T) {
+	r := newRig(t, nil)
+	if log := r.took(r.reload); log != "" {
+		t.Errorf("an empty source changed\n%s", log)
+	}
+	if log := r.took(r.lookAfter); log != "" || r.isApplied() || !strings.Contains(r.says(aboutSource), "no Node n1") {
+		t.Errorf("applied %q, problem %q, did\n%s", r.applied, r.says(aboutSource), log)
+	}
+	r.write("node.yaml", theNode)
+	r.write("app.yaml", theApp)
+	if log := r.took(r.reload); !strings.Contains(log, "kernel: pod shop/web to 15101") || !r.isApplied() || r.says(aboutSource) != "" {
+		t.Errorf("applied %q of %q, problem %q, did\n%s", r.applied, r.revision, r.says(aboutSource), log)
+	}
+	r.remove("node.yaml")
+	r.remove("app.yaml")
+	if log := r.took(r.reload) + r.took(r.lookAfter); log != "" || r.isApplied() {
+		t.Errorf("a source that became empty changed\n%s", log)
+	}
+	r.write("node.yaml", theNode)
+	r.write("app.yaml", theApp)
+	r.write("policy.yaml", thePolicy)
+	if log := r.took(r.reload); !strings.Contains(log, "kernel: pod shop/web") || !strings.Contains(log, "set Cluster shop/web:80") || !r.isApplied() {
+		t.Errorf("what came back was not applied:\n%s", log)
+	}
+}
+
+func TestAFolderThatGoesLeavesAllAsItIs(t *testing.T) {
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp})
+	r.reload(t.Context())
+	if err := os.RemoveAll(r.opts.Source); err != nil {
+		t.Fatal(err)
+	}
+	if log := r.took(r.reload); strings.Contains(log, "set") || strings.Contains(log, "delete") || strings.Contains(log, "pod") {
+		t.Errorf("did\n%s", log)
+	}
+	if !strings.Contains(r.says(aboutSource), "stays in use") {
+		t.Errorf("problem = %q", r.says(aboutSource))
+	}
+}
+
+func TestEnvoyThenKernelThenWhatGoes(t *testing.T) {
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp, "policy.yaml": thePolicy})
+	log := r.took(r.reload)
+	before(t, log, "set Listener", "feed served")
+	before(t, log, "feed served", "kernel")
+	r.write("app.yaml", strings.ReplaceAll(theApp, "10.96.0.1", "10.96.0.2"))
+	log = r.took(r.reload)
+	before(t, log, "set ScopedRouteConfiguration 10.96.0.2:80", "kernel")
+	before(t, log, "kernel", "delete ScopedRouteConfiguration 10.96.0.1:80")
+	if log = r.took(r.reload) + r.took(r.lookAfter); strings.Contains(log, "set") || strings.Contains(log, "pod") {
+		t.Errorf("an idle reload did\n%s", log)
+	}
+}
+
+// Policy must not wait for an Envoy that never comes, nor for a kernel that failed
+// once; and nobody may believe that all is well.
+func TestKernelIsTriedAgainWithoutEnvoy(t *testing.T) {
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp})
+	r.there, r.broken = false, errors.New("map is full")
+	r.took(r.reload)
+	if r.isApplied() || r.says(aboutEnvoy) == "" || !strings.Contains(r.says(aboutKernel), "map is full") {
+		t.Errorf("applied %q, problems %v", r.applied, r.problems)
+	}
+	r.broken = nil
+	if log := r.took(r.lookAfter); !strings.Contains(log, "kernel: pod shop/web to 0") || r.says(aboutKernel) != "" {
+		t.Errorf("problems %v, did\n%s", r.problems, log)
+	}
+	if r.took(r.lookAfter); r.isApplied() {
+		t.Error("applied, without Envoy")
+	}
+	r.there = true
+	if log := r.took(r.lookAfter); !strings.Contains(log, "kernel: pod shop/web to 15101") || !r.isApplied() || len(r.problems) != 0 {
+		t.Errorf("applied %q of %q, problems %v, did\n%s", r.applied, r.revision, r.problems, log)
+	}
+}
+
+func TestWhatIsNotAcknowledgedIsPushedAgain(t *testing.T) {
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp})
+	r.reload(t.Context())
+	r.write("policy.yaml", thePolicy)
+	for name, set := range map[string]func(bool){
+		"stuck": func(on bool) {
+			if r.stuck = nil; on {
+				r.stuck = context.DeadlineExceeded
+			}
+		},
+		"gone": func(on bool) { r.there = !on },
+	} {
+		set(true)
+		r.write("policy.yaml", strings.ReplaceAll(thePolicy, "/ok", "/"+name))
+		before(t, r.took(r.reload), "set Cluster", "kernel") // it is written all the same
+		if r.took(r.lookAfter); r.isApplied() || r.says(aboutEnvoy) == "" {
+			t.Errorf("%s: applied, problems %v", name, r.problems)
+		}
+		set(false)
+		if log := r.took(r.lookAfter); !strings.Contains(log, "set Cluster shop/web:80") || !r.isApplied() || len(r.problems) != 0 {
+			t.Errorf("%s: applied %q of %q, problems %v, did\n%s", name, r.applied, r.revision, r.problems, log)
+		}
+	}
+}
+
+// Envoy keeps a cluster's last good version, with the policy of before. The kernel
+// of the destination must not believe that the new one was judged.
+func TestARejectedPolicyIsNotClaimedToBeJudged(t *testing.T) {
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp})
+	r.reload(t.Context())
+	bare, err := render.Cluster(&plan.Cluster{Name: "shop/web:80", App: "http"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.reject = func(c serve.Change) string {
+		if c.Type == xds.ClusterType && c.Resource.Version != bare.Version {
+			return "regex too large"
+		}
+		return ""
+	}
+	r.write("policy.yaml", thePolicy)
+	log := r.took(r.reload)
+	if n := strings.Count(log[:strings.Index(log, "kernel")], "set Cluster shop/web:80"); n != 2 {
+		t.Errorf("%d clusters before the kernel:\n%s", n, log)
+	}
+	k := resourceKey{xds.ClusterType, "shop/web:80"}
+	if r.res.want[k].Version != bare.Version || !strings.Contains(r.badCopy["Cluster shop/web:80"], "regex too large") {
+		t.Errorf("bad = %v", r.badCopy)
+	}
+	r.reject = func(c serve.Change) string { return "no" } // not for ever
+	r.write("policy.yaml", strings.ReplaceAll(thePolicy, "/ok", "/fine"))
+	r.reload(t.Context())
+	r.reject = nil
+	r.write("policy.yaml", strings.ReplaceAll(thePolicy, "/ok", "/good"))
+	r.reload(t.Context())
+	if r.res.want[k].Version == bare.Version || len(r.badCopy) != 0 {
+		t.Errorf("a good policy does not take its place: %v", r.badCopy)
+	}
+}
+
+func TestAPolicyThatCannotBeRenderedIsNotClaimedToBeJudged(t *testing.T) {
+	p, err := openPorts(filepath.Join(t.TempDir(), "ports.json"), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newResources(slog.New(slog.DiscardHandler), p)
+	take := func(c *plan.Cluster) []serve.Change {
+		return r.take([]incr.Change{{Table: plan.Clusters, Key: c.Name, New: c}})
+	}
+	take(&plan.Cluster{Name: "a", App: "http", Checked: true})
+	bare, err := render.Cluster(&plan.Cluster{Name: "a", App: "http"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := &plan.Policy{Allow: [][]model.AuthRule{{{To: []model.Operation{{Paths: []model.StringMatch{{Kind: model.Regex, Value: "("}}}}}}}}
+	got := take(&plan.Cluster{Name: "a", App: "http", Checked: true, Policy: bad})
+	if len(got) != 1 || got[0].Resource.Version != bare.Version || len(r.bad) != 1 {
+		t.Errorf("changes = %+v, bad = %v", got, r.bad)
+	}
+}
+
+func TestPortsOfAnEarlierAgentsListenersAreGivenBack(t *testing.T) {
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp})
+	if _, err := r.ports.allocate("out/http/old"); err != nil {
+		t.Fatal(err)
+	}
+	r.ports.setLive("out/http/old")
+	log := r.took(r.reload)
+	before(t, log, "set Listener", "kernel: pod shop/web to 15102")
+	if r.ports.get("out/http/old") != 0 || !r.isApplied() {
+		t.Errorf("listeners = %q", r.ports.listeners())
+	}
+	r.write("app.yaml", "")
+	before(t, r.took(r.reload), "kernel", "delete Listener")
+	if l := r.ports.listeners(); len(l) != 0 {
+		t.Errorf("the last pod has gone, but not the ports of %q", l)
+	}
+}

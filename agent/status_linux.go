@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"fairlead.io/fairlead/datapath"
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/proxy"
+	"fairlead.io/fairlead/xds"
+	"fairlead.io/fairlead/xds/serve"
+)
+
+var errNoEnvoy = errors.New("no Envoy is connected")
+
+func (a *agent) ready() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.proxyOK
+}
+
+// publish copies for status what the loop owns; applied says that what was read last
+// is in use.
+func (a *agent) publish(applied bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if applied {
+		a.applied = a.revision
+	}
+	a.portsCopy, a.badCopy = maps.Clone(a.ports.state.Used), map[string]string{}
+	for k, why := range a.res.bad {
+		a.badCopy[xds.Short(k.typ)+" "+k.name] = why
+	}
+}
+
+// topic is what a problem is about; each has one problem at most.
+type topic string
+
+const (
+	aboutSource topic = "source"
+	aboutEnvoy  topic = "envoy"
+	aboutKernel topic = "kernel"
+	aboutPorts  topic = "ports"
+)
+
+// say makes a problem known, once for as long as it lasts; "" ends it.
+func (a *agent) say(about topic, problem string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if problem == "" {
+		delete(a.problems, about)
+		return
+	}
+	if a.problems[about] != problem {
+		a.log.Warn("not as wanted", "about", about, "problem", problem)
+	}
+	a.problems[about] = problem
+}
+
+func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
+	s := Status{Node: a.opts.Node, Uptime: time.Since(a.started).Round(time.Second).String(), Source: a.opts.Source,
+		Pods: map[string]string{}, Feed: feed.Status(), Writes: kernel.Stats()}
+	var err error
+	if s.Kernel, err = kernel.Status(); err != nil {
+		s.KernelError = err.Error()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if p, err := proxy.ReadStatus(ctx, a.opts.RunDir); err == nil {
+		s.Proxy = &p
+	} else {
+		s.ProxyError = err.Error()
+	}
+	for _, p := range s.Kernel.Pods {
+		s.Pods[p.Name] = "ready"
+		if !p.Ready {
+			s.Pods[p.Name] = "pending: " + p.Reason
+		}
+	}
+	seen, lost := a.flows.Counts()
+	s.Flows = FlowCounts{Seen: seen, LostKernel: s.Kernel.Lost, LostAccessLog: a.alog.Lost(), LostObservers: lost}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.Objects, s.Revision, s.Applied = a.pipe.Objects(), a.revision, a.applied
+	var problems []string
+	for _, t := range slices.Sorted(maps.Keys(a.problems)) {
+		problems = append(problems, a.problems[t])
+	}
+	s.Problem = strings.Join(problems, "; ")
+	for _, d := range a.pipe.Diagnostics() {
+		if d.IsError() {
+			s.Errors++
+		} else if d.Effect != model.Cosmetic {
+			s.Warnings++
+		}
+	}
+	s.Ports, s.Unrenderable = a.portsCopy, a.badCopy
+	return s
+}
