@@ -224,12 +224,20 @@ func (d *decoder) object(doc *document, n *yaml.Node, depth int) {
 	}
 	d.order++
 	src.Kind, src.Namespace, src.Name = h.Kind, h.Namespace, h.Name
-	t, ok := d.registry.types[kind][version]
-	if !ok {
-		d.unread(src, kind, version)
+	versions := d.registry.versions(kind)
+	if len(versions) == 0 {
+		d.unread(src, kind)
 		return
 	}
-	o := d.decode(doc, n, t)
+	t, known := d.registry.types[kind][version]
+	if !known {
+		// As good as an invalid edit of the object: it must not open what the object guards.
+		src.Field = "apiVersion"
+		d.say(src, "unknown-version", model.Narrows, model.Refused, fmt.Sprintf("version %s of %s is not read", version, kind),
+			"use "+strings.Join(versions, " or ")+"; until then the object is not used, and its last valid version stands")
+		t = d.registry.types[kind][versions[0]]
+	}
+	o := d.decode(doc, n, t, known)
 	if o.Name == "" {
 		d.broken(src, doc.origin, "no-name", "metadata.name is missing", "")
 		return
@@ -238,23 +246,20 @@ func (d *decoder) object(doc *document, n *yaml.Node, depth int) {
 	d.batch.Objects = append(d.batch.Objects, o)
 }
 
-// unread reports a kind or version that nobody reads.
-func (d *decoder) unread(src model.Source, kind Kind, version string) {
+// unread reports a kind that nobody reads.
+func (d *decoder) unread(src model.Source, kind Kind) {
 	effect, harmless := unread(kind)
-	switch versions := d.registry.versions(kind); {
-	case len(versions) > 0:
-		src.Field = "apiVersion"
-		d.say(src, "unknown-version", effect, model.Refused, fmt.Sprintf("version %s of %s is not read", version, kind),
-			"use "+strings.Join(versions, " or "))
-	case harmless:
+	if harmless {
 		d.say(src, "ignored-kind", model.Cosmetic, model.Translated, fmt.Sprintf("%s says nothing about traffic", kind), "")
-	default:
-		src.Field = "kind"
-		d.say(src, "unknown-kind", effect, model.Refused, fmt.Sprintf("nothing reads %s", kind), "")
+		return
 	}
+	src.Field = "kind"
+	d.say(src, "unknown-kind", effect, model.Refused, fmt.Sprintf("nothing reads %s", kind), "")
 }
 
-func (d *decoder) decode(doc *document, n *yaml.Node, t Type) *Object {
+// decode makes an object of a node. If the type is that of another version than the
+// object's, the object is invalid whatever is in it.
+func (d *decoder) decode(doc *document, n *yaml.Node, t Type, known bool) *Object {
 	w := newWalker(doc)
 	v, _ := w.typed(n, reflect.TypeOf(t.New()), "")
 	o := &Object{Kind: t.Kind, Version: t.Version, Place: Place{File: doc.file, First: doc.at(n.Line)}}
@@ -262,7 +267,12 @@ func (d *decoder) decode(doc *document, n *yaml.Node, t Type) *Object {
 		o.Place.Lines = w.lines
 	}
 	body, _ := v.(map[string]any)
-	if err := o.fill(body, t); err != nil {
+	err := o.fill(body, t)
+	if !known {
+		o.Invalid = true
+		return o
+	}
+	if err != nil {
 		w.report(n, "", "wrong-type", "%v", err)
 	}
 	for _, p := range w.problems {

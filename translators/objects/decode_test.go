@@ -302,13 +302,16 @@ kind: VirtualService
 metadata: {name: v}
 `)
 	wantLines(t, b.Diagnostics, "1 ignored-kind", "5 unknown-kind kind", "9 unknown-kind kind", "13 unknown-version apiVersion")
-	for i, want := range []model.Effect{model.Cosmetic, model.Widens, model.Degrades, model.Degrades} {
+	for i, want := range []model.Effect{model.Cosmetic, model.Widens, model.Degrades, model.Narrows} {
 		if got := b.Diagnostics[i].Effect; got != want {
 			t.Errorf("%v: effect %s, want %s", b.Diagnostics[i], got, want)
 		}
 	}
 	if b.Diagnostics[0].IsError() || len(b.Broken) > 0 {
 		t.Error("kinds that say nothing about traffic are no error")
+	}
+	if len(b.Objects) != 1 || b.Objects[0].Name != "v" || !b.Objects[0].Invalid {
+		t.Errorf("an object of an unknown version has to be there, invalid: %v", b.Objects)
 	}
 }
 
@@ -358,5 +361,22 @@ func TestFiles(t *testing.T) {
 	want := []string{"a/x.json true", "a/z.yml true", "b.yaml true", "d.yaml true", "gone.yaml false", "stdin true"}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+func TestBrokenYAMLHasItsLine(t *testing.T) {
+	for text, want := range map[string]int{
+		"a: 1\nb: [x, {y: 1]\nc: 2\n":    2,
+		"a: 1\nb: 2\nc: [x\nd: 3\n":      3,
+		"- a\nb: 1\n":                    2,
+		"a: 1\n\tb: 2\n":                 2,
+		"a: 1\nb: 'x\n":                  2,
+		"kind: [broken\n":                1,
+		"---\nkind: X\nspec: {a: 1\n---": 3,
+	} {
+		b := Decode(testRegistry(), Input{Name: "a.yaml", Data: []byte(text)})
+		if len(b.Diagnostics) != 1 || b.Diagnostics[0].Code != "broken-yaml" || b.Diagnostics[0].Source.Line != want {
+			t.Errorf("%q: %v, want line %d", text, b.Diagnostics, want)
+		}
 	}
 }

@@ -109,6 +109,9 @@ func (d *document) parse() error {
 			msg = msg[len(m[0]):]
 			if m[1] != "" {
 				at, _ = strconv.Atoi(m[1]) // digits by the expression
+				if strings.HasPrefix(msg, "did not find expected") { // the library counts these from 0
+					at = min(at+1, bytes.Count(bytes.TrimRight(text, " \t\r\n"), []byte("\n"))+1)
+				}
 			}
 		}
 		return &syntaxError{at, msg}
