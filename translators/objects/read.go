@@ -4,6 +4,7 @@ package objects
 
 import (
 	"cmp"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -21,7 +22,7 @@ func Files(paths []string, stdin io.Reader) []Input {
 	seen := map[string]bool{}
 	for _, p := range paths {
 		if p == "-" {
-			data, err := io.ReadAll(stdin)
+			data, err := read(stdin)
 			out = append(out, Input{"stdin", data, err})
 			continue
 		}
@@ -57,7 +58,7 @@ func below(root string) []Input {
 		if e.IsDir() || (path != root && !regular(path)) {
 			return nil
 		}
-		data, err := os.ReadFile(path)
+		data, err := readFile(path)
 		out = append(out, Input{path, data, err})
 		return nil
 	})
@@ -66,6 +67,27 @@ func below(root string) []Input {
 	}
 	slices.SortStableFunc(out, func(a, b Input) int { return cmp.Compare(a.Name, b.Name) })
 	return out
+}
+
+// maxInput is far above any configuration, and far below what makes a device or a
+// log file that was named by mistake eat the machine's memory.
+const maxInput = 256 << 20
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return read(f)
+}
+
+func read(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxInput+1))
+	if err == nil && len(data) > maxInput {
+		return nil, fmt.Errorf("more than %d MiB: this is no configuration", maxInput>>20)
+	}
+	return data, err
 }
 
 // regular reports whether the path leads to a file, also through a link: mounted
