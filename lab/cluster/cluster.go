@@ -127,7 +127,14 @@ func Offline(inputs []objects.Input, nodes []string) []objects.Input {
 			docs = append(docs, Doc{len(docs) + 1, r})
 		}
 	}
-	for _, f := range Build(Latest(docs), Options{Nodes: nodes, Managed: true}, State{}).Files {
+	// Addresses are given out in the order of names: objects in another order are the
+	// same cluster. Seq says what is older, all the same.
+	docs = Latest(docs)
+	slices.SortStableFunc(docs, func(a, b Doc) int {
+		x, y := a.Ref(), b.Ref()
+		return cmp.Or(cmp.Compare(x.Kind.String(), y.Kind.String()), cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Name, y.Name))
+	})
+	for _, f := range Build(docs, Options{Nodes: nodes, Managed: true}, State{}).Files {
 		out = append(out, objects.Input{Name: f.Name, Data: f.Data})
 	}
 	return out
