@@ -31,6 +31,7 @@ with the same agent, proxy and kernel programs that a cluster's node runs. It ne
 root. It is no kubelet: an image that it does not know becomes an echo server on the
 container's ports, and it says so.`,
 	}
+	group(c)
 	name := c.PersistentFlags().String("name", lab.DefaultName, "name of the lab; several may be up at once")
 	c.AddCommand(labUp(name), labChange(name, "apply", "Take up manifests, as kubectl apply", lab.Apply),
 		labChange(name, "delete", "Take objects out, as kubectl delete", lab.Delete),
@@ -50,6 +51,7 @@ func labUp(name *string) *cobra.Command {
 	c.Flags().IntVar(&o.Nodes, "nodes", 2, "number of nodes")
 	c.Flags().StringVar(&o.EnvoyPath, "envoy", os.Getenv("ENVOY"), "Envoy binary (default: $ENVOY)")
 	c.Flags().BoolVar(&o.NoAgent, "no-agent", false, "leave out agent and proxy: a plain network")
+	out := outputFlag(c)
 	images := c.Flags().StringArray("image", nil, "NAME=COMMAND: run a program of this machine for an image; repeat for more")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		o.Name, o.Out, o.Stdin, o.Images = *name, c.ErrOrStderr(), c.InOrStdin(), map[string]string{}
@@ -67,7 +69,7 @@ func labUp(name *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printLab(c.OutOrStdout(), s)
+		return out.print(c.OutOrStdout(), s, func(w io.Writer) error { return printLab(w, s) })
 	}
 	return c
 }
@@ -75,6 +77,7 @@ func labUp(name *string) *cobra.Command {
 func labChange(name *string, verb, short string, do func(context.Context, lab.Change) (*lab.Status, error)) *cobra.Command {
 	c := &cobra.Command{Use: verb + " -f PATH...", Short: short, Args: noArgs}
 	var ch lab.Change
+	out := outputFlag(c)
 	c.Flags().StringArrayVarP(&ch.Files, "file", "f", nil, "file or folder of manifests, - for standard input; repeat for more")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if len(ch.Files) == 0 {
@@ -85,7 +88,7 @@ func labChange(name *string, verb, short string, do func(context.Context, lab.Ch
 		if err != nil {
 			return err
 		}
-		return printLab(c.OutOrStdout(), s)
+		return out.print(c.OutOrStdout(), s, func(w io.Writer) error { return printLab(w, s) })
 	}
 	return c
 }
@@ -227,15 +230,20 @@ func labDown(name *string) *cobra.Command {
 }
 
 func labList() *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "List the labs that are up", Args: noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			names, err := lab.List()
-			if err != nil {
-				return err
-			}
+	c := &cobra.Command{Use: "list", Short: "List the labs that are up", Args: noArgs}
+	out := outputFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		names, err := lab.List()
+		if err != nil {
+			return err
+		}
+		names = append([]string{}, names...) // an empty list, not null
+		return out.print(c.OutOrStdout(), names, func(w io.Writer) error {
 			for _, n := range names {
-				fmt.Fprintln(c.OutOrStdout(), n)
+				fmt.Fprintln(w, n)
 			}
 			return nil
-		}}
+		})
+	}
+	return c
 }

@@ -73,12 +73,29 @@ privileges, and says what becomes of every object.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	group(c)
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError("%v\nRun \"%s --help\" for its flags.", err, c.CommandPath())
 	})
 	c.AddCommand(offlineCommands()...)
 	c.AddCommand(nodeCommands()...)
 	return c
+}
+
+// group makes a command that has only commands below it say what it does not know.
+func group(c *cobra.Command) {
+	c.Args = cobra.ArbitraryArgs
+	c.DisableFlagsInUseLine = true
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		hint := ""
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = fmt.Sprintf(" Did you mean %q?", near[0])
+		}
+		return usageError("%s has no command %q.%s\nRun \"%s --help\" for what there is.", c.CommandPath(), args[0], hint, c.CommandPath())
+	}
 }
 
 // noArgs refuses arguments with a hint.

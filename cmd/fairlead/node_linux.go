@@ -307,6 +307,9 @@ func observe(ctx context.Context, w io.Writer, runs []string, last int, follow b
 }
 
 func printFlow(w io.Writer, f hubble.Flow, out format) error {
+	if out == "yaml" { // documents of one stream
+		fmt.Fprintln(w, "---")
+	}
 	if out != "table" {
 		return out.print(w, f, nil)
 	}

@@ -4,8 +4,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 
@@ -43,8 +45,9 @@ func inputFlags(c *cobra.Command) *input {
 	return in
 }
 
-// load reads the files into a fresh pipeline for a node.
-func (in *input) load(c *cobra.Command, node string) (*pipeline.Pipeline, *objects.Batch, error) {
+// read gives the inputs and an empty pipeline for a node. A path that is named and
+// not there is an error at once: it is no manifest that something could become of.
+func (in *input) read(c *cobra.Command, node string) (*pipeline.Pipeline, []objects.Input, error) {
 	if len(in.files) == 0 {
 		return nil, nil, usageError("nothing to read: name files or folders with -f, or - for standard input")
 	}
@@ -52,7 +55,12 @@ func (in *input) load(c *cobra.Command, node string) (*pipeline.Pipeline, *objec
 	if err != nil {
 		return nil, nil, usageError("%v", err)
 	}
-	return p, objects.Decode(p.Registry(), objects.Files(in.files, c.InOrStdin())...), nil
+	for _, f := range in.files {
+		if _, err := os.Stat(f); err != nil && f != "-" {
+			return nil, nil, fmt.Errorf("read manifests: %w", err)
+		}
+	}
+	return p, objects.Files(in.files, c.InOrStdin()), nil
 }
 
 // report is what translate prints.
@@ -74,13 +82,14 @@ Exit status: 0 clean, 1 if something was refused or would widen access, 2 wrong 
 	}
 	in, out := inputFlags(c), outputFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		p, batch, err := in.load(c, "")
+		p, inputs, err := in.read(c, "")
 		if err != nil {
 			return err
 		}
-		p.Replace(batch)
-		var r report
-		r.Objects, r.Diagnostics = p.Fates()
+		p.Load(inputs...)
+		r := report{Objects: []pipeline.Fate{}}
+		fates, rest := p.Fates()
+		r.Objects, r.Diagnostics = append(r.Objects, fates...), rest
 		if err := out.print(c.OutOrStdout(), r, r.table); err != nil {
 			return err
 		}
@@ -135,12 +144,13 @@ func printDiagnostic(w io.Writer, d model.Diagnostic) {
 	} else if d.Effect != model.Cosmetic {
 		level = "warning"
 	}
-	place := "-"
-	if d.Source.File != "" {
-		place = fmt.Sprintf("%s:%d", d.Source.File, d.Source.Line)
+	place := orDash(d.Source.File)
+	if d.Source.Line > 0 {
+		place = fmt.Sprintf("%s:%d", place, d.Source.Line)
 	}
 	fmt.Fprintf(w, "%s: %s: %s\n", place, level, d.Message)
-	fmt.Fprintf(w, "    %s %s [%s, %s, %s]\n", d.Source.Object(), d.Source.Field, d.Code, d.Outcome, d.Effect)
+	what := strings.TrimSpace(d.Source.Object() + " " + d.Source.Field)
+	fmt.Fprintf(w, "    %s\n", strings.TrimSpace(fmt.Sprintf("%s [%s, %s, %s]", what, d.Code, d.Outcome, d.Effect)))
 	if d.Advice != "" {
 		fmt.Fprintf(w, "    %s\n", d.Advice)
 	}
@@ -190,11 +200,7 @@ placed on the nodes that they name, or on two, the way that "fairlead lab" does.
 }
 
 func nodeFlag(c *cobra.Command) *string {
-	node := c.Flags().String("node", "", "name of the node")
-	if err := c.MarkFlagRequired("node"); err != nil {
-		panic(err)
-	}
-	return node
+	return c.Flags().String("node", "", "name of the node")
 }
 
 func planTable(w io.Writer, p *pipeline.Pipeline) error {
@@ -222,14 +228,13 @@ func reportErrors(c *cobra.Command, p *pipeline.Pipeline) error {
 // loadPlaced is load with workloads placed on nodes where the manifests leave that
 // to a scheduler.
 func (in *input) loadPlaced(c *cobra.Command, node string) (*pipeline.Pipeline, error) {
-	if len(in.files) == 0 {
-		return nil, usageError("nothing to read: name files or folders with -f, or - for standard input")
+	if node == "" {
+		return nil, usageError("%s needs --node: the name of a node in the manifests, or, where they have none, node-1 or node-2", c.CommandPath())
 	}
-	p, err := pipeline.New(pipeline.Options{Node: node, IstioVersion: in.istioVersion, TrustDomain: in.trustDomain})
+	p, inputs, err := in.read(c, node)
 	if err != nil {
-		return nil, usageError("%v", err)
+		return nil, err
 	}
-	inputs := objects.Files(in.files, c.InOrStdin())
 	batch := objects.Decode(p.Registry(), inputs...)
 	if needsPlacing(batch) {
 		nodes := []string{"node-1", "node-2"}
@@ -277,7 +282,9 @@ func renderCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "render -f PATH... --node NODE",
 		Short: "Print the exact Envoy resources and map entries of one node",
-		Args:  noArgs,
+		Long: `Render prints what a node's Envoy and kernel get, byte for byte: -o json has the
+resources in full. Manifests without pods are placed as by "fairlead plan".`,
+		Args: noArgs,
 	}
 	in, out := inputFlags(c), outputFlag(c)
 	node := nodeFlag(c)
@@ -286,29 +293,29 @@ func renderCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		r, err := renderNode(p, *node)
-		if err != nil {
-			return err
-		}
+		r, failed := renderNode(p, *node)
 		if err := out.print(c.OutOrStdout(), r, r.table); err != nil {
 			return err
 		}
-		return reportErrors(c, p)
+		if err := reportErrors(c, p); err != nil && failed == nil {
+			return err
+		}
+		return failed
 	}
 	return c
 }
 
+// renderNode gives everything that can be rendered, with an error about the rest.
 func renderNode(p *pipeline.Pipeline, node string) (*nodeRender, error) {
-	r := &nodeRender{Node: node, Envoy: []envoyResource{}, Ports: map[string]uint16{}}
+	r := &nodeRender{Node: node, Envoy: []envoyResource{}}
 	resources, ports, err := agent.Render(p)
-	if err != nil {
-		return nil, err
-	}
+	errs := []error{err}
 	r.Ports = ports
 	for _, res := range resources {
 		text, err := res.JSON()
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
+			continue
 		}
 		r.Envoy = append(r.Envoy, envoyResource{xds.Short(res.Type), res.Name, res.Version, text})
 	}
@@ -317,7 +324,7 @@ func renderNode(p *pipeline.Pipeline, node string) (*nodeRender, error) {
 		rows = append(rows, p.Rows(t)...)
 	}
 	r.Kernel, err = datapath.Entries(rows, func(l string) uint16 { return ports[l] })
-	return r, err
+	return r, errors.Join(append(errs, err)...)
 }
 
 func (r *nodeRender) table(w io.Writer) error {
