@@ -186,8 +186,8 @@ func TestFromPodSpoofed(t *testing.T) {
 		droppedFromPod("a v4-mapped source in IPv6 is dropped", "v4", spoofed, func(f family) packet.Packet {
 			return packet.TCP(at(mapped(f.client), 40000), at(netip.MustParseAddr("fd00::9"), 80), packet.SYN)
 		}),
-		droppedFromPod("a v4-mapped destination in IPv6 is dropped", "v4", spoofed, func(f family) packet.Packet {
-			return packet.TCP(at(mapped(f.client), 40000), at(mapped(f.server), 80), packet.SYN)
+		droppedFromPod("a v4-mapped destination in IPv6 is dropped", "v6", spoofed, func(f family) packet.Packet {
+			return dial(f).To(mapped(netip.MustParseAddr("10.1.0.2")))
 		}),
 		// A node would take such a packet out and believe the source of what is inside.
 		droppedFromPod("IP in IP to a node is dropped", "", spoofed, tunnel(packet.IPIP)),
@@ -245,6 +245,11 @@ func TestFromPodReservedPorts(t *testing.T) {
 		{
 			name: "an attempt that the pod did not admit is no connection", frame: from(checkedPort, packet.ACK),
 			world: func(w *world) { w.conn(at(w.f.server, 80), at(w.f.client, checkedPort), tcp, direct, 0, 0) },
+			want:  drop, counts: []NetFlReason{reserved}, said: said1(reserved), kept: true,
+		},
+		{
+			name: "an entry of its own does not make it one that the pod serves", frame: from(checkedPort, packet.ACK),
+			world: func(w *world) { w.conn(at(w.f.client, checkedPort), at(w.f.server, 80), tcp, direct, 0, 0) },
 			want:  drop, counts: []NetFlReason{reserved}, said: said1(reserved), kept: true,
 		},
 		{

@@ -30,8 +30,9 @@
 
 /*
  * Marks, in the nibble 0xf00. Packets that the host is to take for its own carry
- * FL_MARK_TO_PROXY. The proxy's upstream sockets carry FL_MARK_FROM_PROXY, which
- * needs a privilege that processes beside it lack.
+ * FL_MARK_TO_PROXY. The proxy's upstream sockets carry FL_MARK_FROM_PROXY. Setting one
+ * takes CAP_NET_ADMIN or CAP_NET_RAW over the node's network, and whoever has that could
+ * as well write frames to a pod's device.
  */
 #define FL_MARK_MASK	   0xf00
 #define FL_MARK_TO_PROXY   0x200

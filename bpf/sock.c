@@ -20,7 +20,11 @@ FL_MAP(fl_affinity_v1, BPF_MAP_TYPE_LRU_HASH, struct fl_aff_key, struct fl_aff, 
 /* Only so that it is described to Go. */
 const struct fl_event *unused_event __attribute__((unused));
 
-/* By the socket's type: an MPTCP socket's protocol is not TCP's. */
+/*
+ * By the socket's type: an MPTCP socket's protocol is not TCP's. It connects by another
+ * socket of the kernel's, so what it dialled is not found by its cookie, and its
+ * getpeername() shows the backend.
+ */
 static __always_inline __u8 transport(struct bpf_sock_addr *ctx)
 {
 	return ctx->type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP;

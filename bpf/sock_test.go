@@ -158,6 +158,16 @@ func here(t testing.TB, a netip.Addr) {
 	if err := addAddress(lo, prefix); err != nil {
 		t.Fatal(err)
 	}
+	// The kernel routes to a new IPv6 address a moment later.
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		r, err := netlink.RouteGet(a.AsSlice())
+		if err == nil && len(r) > 0 && r[0].Type == unix.RTN_LOCAL {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no route to %s: %v, %v", a, r, err)
+		}
+	}
 	t.Cleanup(func() {
 		d, err := netlink.ParseAddr(prefix)
 		if err == nil {
@@ -249,13 +259,16 @@ func TestSockets(t *testing.T) {
 			w.counted(okBalanced, 1)
 			w.said(okBalanced, 80, tcp, w.backend(0))
 		}},
-		{"an MPTCP socket too", func(t *testing.T, w *sockWorld) {
+		{"an MPTCP socket too, but it shows the backend", func(t *testing.T, w *sockWorld) {
 			w.service(80, tcp, SockFlSvc{Id: 1}, w.backend(0))
 			got := w.child.ask(t, "mptcp", w.dialled(80), 1)
 			if e := unix.Errno(got[0].Errno); e == unix.EPROTONOSUPPORT || e == unix.ENOPROTOOPT {
 				need.Missing(t, "needs a kernel with MPTCP")
 			}
 			all(t, got, 1, "a")
+			if shown := at(got[0].Peer.Addr().Unmap(), got[0].Peer.Port()); shown != w.backend(0) {
+				t.Errorf("getpeername says %s, want %s", shown, w.backend(0))
+			}
 			w.counted(okBalanced, 1)
 		}},
 		{"a connected datagram socket goes to the backend and shows the service", func(t *testing.T, w *sockWorld) {
