@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package conformance holds what must be true of the whole.
+package conformance
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "fairlead.io/fairlead/"
+
+// rules say what packages may not depend on, directly or by way of others. Packages
+// are named without the module's path; one name stands for those below it too.
+var rules = []struct {
+	of    string
+	never []string
+}{
+	{of: "bpf", never: append(without("bpf"), kubernetes...)},
+	{of: "datapath", never: append(without("bpf", "datapath", "model"), kubernetes...)},
+	{of: "xds", never: append(without("xds", "model"), kubernetes...)},
+	{of: "proxy", never: append(without("proxy", "xds", "model"), kubernetes...)},
+	{of: "hubble", never: append(without("hubble", "model"), kubernetes...)},
+	{of: "translators", never: without("translators", "model")},
+	{of: "agent", never: []string{"lab", "cmd", "conformance"}},
+	{of: "lab", never: []string{"cmd", "conformance"}},
+	// What several planes need lies beside them; they do not know each other.
+	{of: "translators/istio", never: []string{"translators/smi", "translators/kubernetes", "translators/host", smiAPI}},
+	{of: "translators/smi", never: []string{"translators/istio", "translators/kubernetes", "translators/host", istioAPI}},
+	{of: "translators/kubernetes", never: []string{"translators/istio", "translators/smi", "translators/host", istioAPI, smiAPI}},
+	{of: "translators/objects", never: []string{"translators/istio", "translators/smi", "translators/kubernetes", "translators/host", istioAPI, smiAPI}},
+}
+
+const (
+	istioAPI = "istio.io"
+	smiAPI   = "github.com/servicemeshinterface"
+)
+
+// kubernetes are the modules of Kubernetes and of the planes' types.
+var kubernetes = []string{"k8s.io", "sigs.k8s.io", istioAPI, smiAPI}
+
+// parts of the project, each a folder of packages.
+var parts = []string{"agent", "bpf", "cmd", "conformance", "datapath", "hubble", "lab", "model", "proxy", "translators", "xds"}
+
+func without(names ...string) []string {
+	return slices.DeleteFunc(slices.Clone(parts), func(p string) bool { return slices.Contains(names, p) })
+}
+
+type goPackage struct {
+	ImportPath string
+	Standard   bool
+	Deps       []string
+}
+
+func packages(t *testing.T) map[string]goPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Deps", module+"...")
+	cmd.Env = append(cmd.Environ(), "GOOS=linux")
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Fatalf("list packages: %v: %s", err, exit.Stderr)
+		}
+		t.Fatalf("list packages: %v", err)
+	}
+	all := map[string]goPackage{}
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all[p.ImportPath] = p
+	}
+}
+
+// within reports whether a package is that of a name or below it.
+func within(pkg, name string) bool { return pkg == name || strings.HasPrefix(pkg, name+"/") }
+
+func TestImportsGoOneWay(t *testing.T) {
+	all := packages(t)
+	used := map[string]bool{}
+	for path, p := range all {
+		name, ours := strings.CutPrefix(path, module)
+		if !ours {
+			continue
+		}
+		if within(name, "model") {
+			for _, dep := range p.Deps {
+				if !all[dep].Standard && !strings.HasPrefix(dep, module+"model") {
+					t.Errorf("%s depends on %s: model has the standard library alone", name, dep)
+				}
+			}
+			used["model"] = true
+		}
+		for _, r := range rules {
+			if !within(name, r.of) || strings.HasSuffix(name, "test") {
+				continue
+			}
+			used[r.of] = true
+			for _, dep := range p.Deps {
+				short := strings.TrimPrefix(dep, module)
+				if i := slices.IndexFunc(r.never, func(n string) bool { return within(short, n) }); i >= 0 {
+					t.Errorf("%s depends on %s", name, short)
+				}
+			}
+		}
+	}
+	for _, r := range rules {
+		if !used[r.of] {
+			t.Errorf("no package is within %s: the rule is about nothing", r.of)
+		}
+	}
+}
