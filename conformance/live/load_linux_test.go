@@ -138,6 +138,18 @@ func (w *world) written(t *testing.T) map[string]written {
 	return out
 }
 
+// sameWritten compares what the nodes have written with before.
+func (w *world) sameWritten(t *testing.T, what string, before map[string]written) {
+	t.Helper()
+	for node, a := range w.written(t) {
+		if b := before[node]; !maps.Equal(a.kernel, b.kernel) {
+			t.Errorf("%s: %s wrote to the kernel: %v before, %v after", what, node, b.kernel, a.kernel)
+		} else if a.envoy != b.envoy {
+			t.Errorf("%s: %s wrote to Envoy: %+v before, %+v after", what, node, b.envoy, a.envoy)
+		}
+	}
+}
+
 // shop are the manifests of the demonstration.
 func shop(t *testing.T, name string) txtar.File {
 	t.Helper()
@@ -187,15 +199,7 @@ func TestSwapUnderLoad(t *testing.T) {
 	} {
 		step.do()
 		time.Sleep(pause)
-		after := w.written(t)
-		for node, b := range before {
-			if a := after[node]; !maps.Equal(a.kernel, b.kernel) {
-				t.Errorf("%s: %s wrote to the kernel: %v before, %v after", step.what, node, b.kernel, a.kernel)
-			} else if a.envoy != b.envoy {
-				t.Errorf("%s: %s wrote to Envoy: %+v before, %+v after", step.what, node, b.envoy, a.envoy)
-			}
-		}
-		before = after
+		w.sameWritten(t, step.what, before)
 	}
 	s.end(t)
 }
