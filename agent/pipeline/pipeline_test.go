@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pipeline_test
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"fairlead.io/fairlead/agent"
+	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/lab/cluster"
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/translators/objects"
+)
+
+const node = "node-1"
+
+// more is what the demo has no use for: faults of users, and planes that disagree.
+const more = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: other, labels: {istio-injection: enabled}, annotations: {fairlead.io/default-deny: smi}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: host, namespace: shop, labels: {app: reviews, version: v1}}
+spec: {nodeName: node-1, hostNetwork: true, containers: [{name: c, ports: [{containerPort: 9000}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: other, labels: {app: db}}
+spec: {nodeName: node-1, containers: [{name: c, ports: [{containerPort: 5432}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: other}
+spec: {selector: {app: db}, ports: [{name: tcp, port: 5432}, {name: http-admin, port: 80, targetPort: 8081}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ranges, namespace: other}
+spec:
+  action: DENY
+  rules: [{from: [{source: {notIpBlocks: [10.244.1.0/24, "fd44::/16"]}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: lost, namespace: other}
+spec: {hosts: [db], http: [{match: [{sourceLabels: {app: frontend}}], route: [{destination: {host: nobody}}]}, {route: [{destination: {host: db}}], mirror: {host: reviews.shop.svc.cluster.local}}]}
+---
+apiVersion: example.com/v1
+kind: Unheard
+metadata: {name: of, namespace: other}
+`
+
+// world is every object as a file of its own, its pods placed on two nodes.
+func world(t *testing.T) []objects.Input {
+	t.Helper()
+	in := objects.Files([]string{"../../conformance/demo"}, nil)
+	in = append(in, objects.Input{Name: "more.yaml", Data: []byte(more)})
+	files := cluster.Offline(in, []string{node, "node-2"})
+	if len(files) < 30 {
+		t.Fatalf("just %d files", len(files))
+	}
+	return files
+}
+
+func start(t *testing.T) *pipeline.Pipeline {
+	t.Helper()
+	p, err := pipeline.New(pipeline.Options{Node: node})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// dump prints the plan, what it becomes for Envoy, and what is said about it.
+func dump(t *testing.T, p *pipeline.Pipeline) []string {
+	t.Helper()
+	var out []string
+	for _, table := range append(plan.Tables(), plan.Origins, plan.Governance) {
+		for _, r := range p.Rows(table) {
+			out = append(out, fmt.Sprintf("%s %s %s", table, r.Key, model.Bytes(r.Value)))
+		}
+	}
+	resources, _, err := agent.Render(p)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, r := range resources {
+		out = append(out, fmt.Sprintf("%s %s %s %x", r.Type, r.Name, r.Version, r.Body))
+	}
+	for _, d := range p.Diagnostics() {
+		out = append(out, fmt.Sprintf("%+v", d))
+	}
+	return out
+}
+
+// edits change a text into another that is as valid.
+var edits = [][2]string{
+	{"weight: 75", "weight: 60"}, {"version: v1", "version: v2"}, {"version: v2", "version: v1"}, {"/api/", "/other/"}, {"GET", "POST"},
+	{"10.244.1.0/24", "10.244.2.0/24"}, {"sa/frontend", "sa/batch"}, {`status: "True"`, `status: "False"`}, {"name: http", "name: tcp"},
+	{"fairlead.io/default-deny: smi", "fairlead.io/control-plane: smi"}, {"istio-injection: enabled", "istio-injection: disabled"},
+	{"10.244.1.11\n", "10.244.1.99\n"}, {"app: frontend", "app: batch"}, {"port: 80\n", "port: 81\n"},
+}
+
+// Whatever is done to the files, one after the other, the plan is the one that these
+// files give to a pipeline that knew none of the others.
+func TestEditsEqualScratch(t *testing.T) {
+	all := world(t)
+	rng := rand.New(rand.NewPCG(3, 4))
+	now := map[string]objects.Input{}
+	p := start(t)
+	load := func(p *pipeline.Pipeline) {
+		// In the order of names, as a folder is read: it says which object is older.
+		names := slices.Sorted(maps.Keys(now))
+		in := make([]objects.Input, len(names))
+		for i, n := range names {
+			in[i] = now[n]
+		}
+		p.Load(in...)
+	}
+	for step := range 120 {
+		for range 1 + rng.IntN(4) {
+			f := all[rng.IntN(len(all))]
+			switch had, ok := now[f.Name]; {
+			case !ok || rng.IntN(4) == 0:
+				now[f.Name] = f
+			case rng.IntN(3) == 0:
+				delete(now, f.Name)
+			default:
+				for _, e := range edits {
+					if rng.IntN(3) == 0 {
+						had.Data = bytes.ReplaceAll(had.Data, []byte(e[0]), []byte(e[1]))
+					}
+				}
+				now[f.Name] = had
+			}
+		}
+		if step == 60 { // everything at once
+			for _, f := range all {
+				now[f.Name] = f
+			}
+		}
+		load(p)
+		scratch := start(t)
+		load(scratch)
+		if d := cmp.Diff(dump(t, scratch), dump(t, p)); d != "" {
+			t.Fatalf("after %d steps (-scratch +edited):\n%.4000s", step, d)
+		}
+	}
+}
+
+func TestAddThenDeleteLeavesNothing(t *testing.T) {
+	p := start(t)
+	p.Load(world(t)...)
+	if n := len(dump(t, p)); n < 100 {
+		t.Fatalf("just %d rows", n)
+	}
+	p.Load()
+	if left := dump(t, p); len(left) > 0 || p.Objects() != 0 {
+		t.Errorf("%d objects and\n%s", p.Objects(), strings.Join(left, "\n"))
+	}
+}
+
+func TestIdleReloadComputesNothing(t *testing.T) {
+	p := start(t)
+	p.Load(world(t)...)
+	before := p.Computed()
+	if changes := p.Load(world(t)...); len(changes) != 0 {
+		t.Errorf("%d changes, the first %+v", len(changes), changes[0])
+	}
+	if d := cmp.Diff(before, p.Computed()); d != "" {
+		t.Errorf("computed:\n%s", d)
+	}
+}
+
+func TestShuffledFilesGiveTheSamePlan(t *testing.T) {
+	files := world(t)
+	p := start(t)
+	p.Load(files...)
+	want := dump(t, p)
+	rng := rand.New(rand.NewPCG(5, 6))
+	for range 5 {
+		rng.Shuffle(len(files), func(i, j int) { files[i], files[j] = files[j], files[i] })
+		p := start(t)
+		p.Load(files...)
+		if d := cmp.Diff(want, dump(t, p)); d != "" {
+			t.Fatalf("in another order:\n%.4000s", d)
+		}
+	}
+}
