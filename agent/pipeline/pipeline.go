@@ -123,8 +123,10 @@ func (p *Pipeline) Computed() map[string]int { return p.store.Computed() }
 // Diagnostics lists everything that was found, sorted.
 func (p *Pipeline) Diagnostics() []model.Diagnostic {
 	out := p.host.Diagnostics()
-	for _, r := range p.store.Rows(merge.Diagnostics) {
-		out = append(out, r.Value.([]model.Diagnostic)...)
+	for _, t := range []incr.Table{merge.Diagnostics, plan.Diagnostics} {
+		for _, r := range p.store.Rows(t) {
+			out = append(out, r.Value.([]model.Diagnostic)...)
+		}
 	}
 	slices.SortStableFunc(out, model.CompareDiagnostics)
 	return slices.Compact(out)

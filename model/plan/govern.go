@@ -38,12 +38,27 @@ func (b *builder) governStage() incr.Stage {
 		Keys: map[incr.Table]func(string, any) []string{workloads: self("")},
 		Compute: func(r *incr.Reader, key string) []incr.Row {
 			w, _ := r.Get(workloads, key).(*model.Workload)
-			if w == nil || w.HostNetwork {
+			if w == nil {
 				return nil
 			}
 			g, origins := b.govern(r, w)
+			if w.HostNetwork {
+				return unguarded(w, g)
+			}
 			return append(origins, incr.Row{Table: Governance, Key: key, Value: g})
 		}}
+}
+
+// unguarded reports that policies select a pod that nothing can guard: what comes to
+// it is for the node, and its address is that of others.
+func unguarded(w *model.Workload, g *Governed) []incr.Row {
+	if g.ID == 0 {
+		return nil
+	}
+	d := model.Diagnostic{Source: w.Src, Code: "host-network-unguarded", Effect: model.Degrades, Outcome: model.Approximated,
+		Message: "policies select this pod, but it is in the node's network: nothing judges what comes to it, as in a mesh of sidecars",
+		Advice:  "take it off the node's network, or guard it by the node's own firewall"}
+	return []incr.Row{{Table: Diagnostics, Key: w.Key(), Value: []model.Diagnostic{d}}}
 }
 
 func (b *builder) govern(r *incr.Reader, w *model.Workload) (*Governed, []incr.Row) {

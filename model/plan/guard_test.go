@@ -104,3 +104,18 @@ func TestUnknownOwnerIsSaidOfNamespacesWithoutRoutes(t *testing.T) {
 		t.Errorf("diagnostics = %+v", d)
 	}
 }
+
+func TestPoliciesOfHostNetworkPodsAreSaidToBeVoid(t *testing.T) {
+	p := pod("web-1", "n1", "10.240.0.1", "web", map[string]string{"app": "web"})
+	p.value.(*model.Workload).HostNetwork = true
+	s := store(append(world(), p, allow("p", web, from("client")))...)
+	if d, _ := s.Get(plan.Diagnostics, "shop/web-1").([]model.Diagnostic); len(d) != 1 || d[0].Code != "host-network-unguarded" {
+		t.Errorf("diagnostics = %+v", d)
+	}
+	if s.Get(plan.Governance, "shop/web-1") != nil || s.Get(plan.Pods, "10.240.0.1") != nil {
+		t.Error("the node's address is guarded as the pod's")
+	}
+	if n := store(append(world(), p)...).Len(plan.Diagnostics); n != 0 {
+		t.Errorf("%d diagnostics without policies", n)
+	}
+}

@@ -25,6 +25,9 @@ const (
 // each of them, here or on another node.
 const Governance incr.Table = "plan/governed"
 
+// Diagnostics is what the plan cannot do as the configuration says.
+const Diagnostics incr.Table = "diagnostic/plan" // []model.Diagnostic, key of the workload
+
 // Tables between the stages.
 const (
 	cidrs      incr.Table = "plan/cidr"      // netip.Prefix that some policy names
