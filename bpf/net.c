@@ -7,9 +7,11 @@
  *	from_pod  ingress of the host's end of a pod's veth: what a pod sends
  *	from_net  ingress of an uplink: what comes for the node's pods
  *	to_pod	  egress of the host's end of a pod's veth: everything a pod receives
+ *	from_node ingress of loopback: what to_pod turns back
  *
  * Only the ingress programs redirect to the proxy, so the proxy's own packets
- * meet none: no loop, no exemption. Policy is judged in to_pod, on every packet
+ * meet none: no loop, no exemption. What a process of the node sends meets none
+ * either. Where the proxy has to have it, to_pod turns it back through loopback. Policy is judged in to_pod, on every packet
  * and whatever its source, by the policy of now.
  *
  * Whoever opens a connection decides its path with the SYN; a SYN rewrites what
@@ -37,6 +39,9 @@
 #define FL_MARK_MASK	   0xf00
 #define FL_MARK_TO_PROXY   0x200
 #define FL_MARK_FROM_PROXY 0x300
+#define FL_MARK_TURNED	   0x400 /* by to_pod, for from_node */
+
+#define LOOPBACK_IFINDEX 1
 
 /* A datagram is an answer for this long after the pod's last one to the same place. */
 #define FL_DATAGRAM_NS (120 * 1000000000ULL)
@@ -640,17 +645,16 @@ static __always_inline bool is_probe(const struct fl_pod *pod, const struct fl_p
 
 /* 0 if the packet may go in, else the reason why not. *ok says why it may. */
 static __always_inline __u8 admit(struct __sk_buff *skb, const struct fl_packet *p, const struct fl_pod *pod,
-				  struct verdict *v, __u8 *ok)
+				  struct verdict *v, __u8 *ok, __u32 *flags)
 {
 	bool local = !skb->ingress_ifindex;
-	__u32 flags;
 
-	v->class = classify(&p->t.saddr, &flags);
+	v->class = classify(&p->t.saddr, flags);
 	v->set = pod->set;
 	*ok = FL_OK_ALLOWED;
 	if (!pod->set)
 		return 0;
-	if (local && (flags & FL_ADDR_NODE) && is_probe(pod, p)) {
+	if (local && (*flags & FL_ADDR_NODE) && is_probe(pod, p)) {
 		*ok = FL_OK_PROBE;
 		return 0;
 	}
@@ -660,7 +664,7 @@ static __always_inline __u8 admit(struct __sk_buff *skb, const struct fl_packet 
 	case FL_CHECK:
 		*ok = FL_OK_CHECKED;
 		if (is_checked(p) &&
-		    (local ? (skb->mark & FL_MARK_MASK) == FL_MARK_FROM_PROXY : (flags & FL_ADDR_MANAGED) != 0))
+		    (local ? (skb->mark & FL_MARK_MASK) == FL_MARK_FROM_PROXY : (*flags & FL_ADDR_MANAGED) != 0))
 			return 0;
 		return FL_DROP_UNCHECKED;
 	}
@@ -706,6 +710,75 @@ static __always_inline bool is_new(const struct fl_packet *p)
 	return true;
 }
 
+/* Whether a socket of the node, which took the place of the pod's, has this connection. */
+static __always_inline bool has_socket(struct __sk_buff *skb, const struct fl_packet *p)
+{
+	struct bpf_sock *sk = lookup(skb, p->v6, &p->t, false, 0);
+	bool live;
+
+	if (!sk)
+		return false;
+	live = sk->state != TCP_LISTEN;
+	bpf_sk_release(sk);
+	return live;
+}
+
+/*
+ * Whether what a process of the node sends is for the proxy. Either the proxy has
+ * the other end in the pod's name: it dialled a server of the node itself, or was
+ * given the connection. Or the packet opens a connection that the proxy has to see.
+ * reason says why it may not go in as it is, 0 if it may.
+ */
+static __always_inline bool is_for_proxy(struct __sk_buff *skb, const struct fl_packet *p, const struct fl_pod *pod,
+					 __u32 flags, __u8 reason)
+{
+	struct verdict v = {};
+
+	if (skb->ingress_ifindex || p->t.proto != IPPROTO_TCP)
+		return false;
+	if (is_open(p))
+		return reason && wants_inbound(p, pod, false, &v);
+	return (reason || (flags & FL_ADDR_NODE)) && has_socket(skb, p);
+}
+
+/* Sends the packet into the node by loopback, whose link-layer address is zero. */
+static __always_inline int turn_back(struct __sk_buff *skb)
+{
+	const __u8 zero[6] = {};
+
+	if (bpf_skb_store_bytes(skb, 0, zero, sizeof(zero), 0))
+		return TCX_DROP;
+	skb->mark = (skb->mark & ~FL_MARK_MASK) | FL_MARK_TURNED;
+	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
+}
+
+/*
+ * What to_pod turned back. Its source is the node's own: the host takes that in by
+ * loopback alone, and if accept_local is set there.
+ */
+SEC("tcx/ingress")
+int fl_from_node(struct __sk_buff *skb)
+{
+	struct fl_packet p = {};
+	struct verdict v = {};
+	struct fl_pod *pod;
+	int ret;
+
+	if ((skb->mark & FL_MARK_MASK) != FL_MARK_TURNED)
+		return TCX_NEXT;
+	parse(skb, &p);
+	if (p.kind != FL_IP || p.fragment || p.t.proto != IPPROTO_TCP)
+		return TCX_NEXT;
+	pod = bpf_map_lookup_elem(&fl_pods_v1, &p.t.daddr);
+	if (!pod)
+		return TCX_NEXT;
+	if (to_socket(skb, &p, FL_TO_POD, &ret))
+		return ret;
+	if (is_open(&p) && wants_inbound(&p, pod, false, &v))
+		return open_to_proxy(skb, &p, FL_OK_INBOUND, FL_TO_POD, &v);
+	return drop(skb, &p, FL_DROP_UNCHECKED, FL_TO_POD, &v);
+}
+
 SEC("tcx/egress")
 int fl_to_pod(struct __sk_buff *skb)
 {
@@ -714,6 +787,7 @@ int fl_to_pod(struct __sk_buff *skb)
 	struct fl_addr self;
 	struct fl_pod *pod;
 	__u8 reason, ok;
+	__u32 flags;
 
 	parse(skb, &p);
 	if (p.kind == FL_OTHER || p.kind == FL_NEIGHBOUR)
@@ -736,7 +810,9 @@ int fl_to_pod(struct __sk_buff *skb)
 	if (is_reply(&p)) {
 		count(FL_OK_REPLY);
 	} else {
-		reason = admit(skb, &p, pod, &v, &ok);
+		reason = admit(skb, &p, pod, &v, &ok, &flags);
+		if (is_for_proxy(skb, &p, pod, flags, reason))
+			return turn_back(skb);
 		if (reason)
 			return refuse(skb, &p, reason, &v);
 		count(ok);

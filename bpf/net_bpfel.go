@@ -176,6 +176,7 @@ const (
 	NetMapFlServicesV1    = "fl_services_v1"
 	NetMapFlSettingsV1    = "fl_settings_v1"
 	NetProgFlFromNet      = "fl_from_net"
+	NetProgFlFromNode     = "fl_from_node"
 	NetProgFlFromPod      = "fl_from_pod"
 	NetProgFlToPod        = "fl_to_pod"
 	NetVarUnusedAction    = "unused_action"
@@ -227,9 +228,10 @@ type NetSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetProgramSpecs struct {
-	FlFromNet *ebpf.ProgramSpec `ebpf:"fl_from_net"`
-	FlFromPod *ebpf.ProgramSpec `ebpf:"fl_from_pod"`
-	FlToPod   *ebpf.ProgramSpec `ebpf:"fl_to_pod"`
+	FlFromNet  *ebpf.ProgramSpec `ebpf:"fl_from_net"`
+	FlFromNode *ebpf.ProgramSpec `ebpf:"fl_from_node"`
+	FlFromPod  *ebpf.ProgramSpec `ebpf:"fl_from_pod"`
+	FlToPod    *ebpf.ProgramSpec `ebpf:"fl_to_pod"`
 }
 
 // NetMapSpecs contains maps before they are loaded into the kernel.
@@ -321,14 +323,16 @@ type NetVariables struct {
 //
 // It can be passed to LoadNetObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetPrograms struct {
-	FlFromNet *ebpf.Program `ebpf:"fl_from_net"`
-	FlFromPod *ebpf.Program `ebpf:"fl_from_pod"`
-	FlToPod   *ebpf.Program `ebpf:"fl_to_pod"`
+	FlFromNet  *ebpf.Program `ebpf:"fl_from_net"`
+	FlFromNode *ebpf.Program `ebpf:"fl_from_node"`
+	FlFromPod  *ebpf.Program `ebpf:"fl_from_pod"`
+	FlToPod    *ebpf.Program `ebpf:"fl_to_pod"`
 }
 
 func (p *NetPrograms) Close() error {
 	return _NetClose(
 		p.FlFromNet,
+		p.FlFromNode,
 		p.FlFromPod,
 		p.FlToPod,
 	)

@@ -51,6 +51,8 @@ const (
 const (
 	toProxy   = 0x200
 	fromProxy = 0x300
+	turned    = 0x400
+	markMask  = 0xf00
 )
 
 // Protocols.

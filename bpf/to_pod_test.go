@@ -218,6 +218,11 @@ func TestToPodChecked(t *testing.T) {
 	checks := func(class uint64) func(w *world) { return under(entry(class, 80, tcp, check)) }
 	refuses := func(class uint64) func(w *world) { return under(entry(class, 80, tcp, refuse)) }
 	marked := func(v vector, mark uint32) vector { v.mark = mark; return v }
+	segment := func(f family) packet.Packet { return requestFrom(node, 40000)(f).Flags(packet.ACK).Seq(5, 7) }
+	// What a process of the node opens goes back, for the proxy to see it.
+	back := func(name string, world func(w *world), frame func(f family) packet.Packet) vector {
+		return vector{name: name, at: toServerHere, world: world, frame: frame, want: redirect, back: true}
+	}
 	runVectors(t, []vector{
 		admitted("a managed node's proxy checked it", toServer, checks(classRemote), requestFrom(remote, checkedPort), okChecked, classRemote, rule),
 		admitted("the last checked port counts", toServer, checks(classRemote), requestFrom(remote, uncheckedPort-1), okChecked, classRemote, rule),
@@ -229,12 +234,19 @@ func TestToPodChecked(t *testing.T) {
 		marked(rejected("a mark does not count from elsewhere", toServer, checks(0), requestFrom(stranger, checkedPort), unchecked, 0, rule), fromProxy),
 		marked(admitted("the node's own proxy checked it", toServerHere, checks(classClient), requestFrom(client, checkedPort), okChecked, classClient, rule), fromProxy),
 		marked(admitted("the mark is one nibble", toServerHere, checks(classNode), requestFrom(node, checkedPort), okChecked, classNode, rule), 0xa000_0000|fromProxy|0xff),
-		marked(rejected("the proxy's mark with an unchecked port does not count", toServerHere, checks(classNode), requestFrom(node, uncheckedPort), unchecked, classNode, rule), fromProxy),
-		marked(rejected("another mark does not count", toServerHere, checks(classNode), requestFrom(node, checkedPort), unchecked, classNode, rule), toProxy),
-		rejected("a process of the node without mark is not believed", toServerHere, checks(classNode), requestFrom(node, checkedPort), unchecked, classNode, rule),
-		rejected("a managed address of a process of the node is not believed", toServerHere, checks(classRemote), requestFrom(remote, checkedPort), unchecked, classRemote, rule),
+		marked(back("the proxy's mark with an unchecked port does not count", checks(classNode), requestFrom(node, uncheckedPort)), fromProxy),
+		marked(back("another mark does not count", checks(classNode), requestFrom(node, checkedPort)), 0xa000_0000|toProxy|0xff),
+		back("a process of the node without mark is not believed", checks(classNode), requestFrom(node, checkedPort)),
+		back("a managed address of a process of the node is not believed", checks(classRemote), requestFrom(remote, checkedPort)),
 		rejected("what is refused is not for a managed node's proxy either", toServer, refuses(classRemote), requestFrom(remote, checkedPort), badPolicy, classRemote, rule),
-		marked(rejected("what is refused is not for the node's proxy either", toServerHere, refuses(classClient), requestFrom(client, checkedPort), badPolicy, classClient, rule), fromProxy),
+		marked(back("what is refused is not for the node's proxy either", refuses(classClient), requestFrom(client, checkedPort)), fromProxy),
+		back("what is refused to a process of the node is answered by the proxy", refuses(classNode), requestFrom(node, 40000)),
+		rejected("what the kernel denies a process of the node is denied at once", toServerHere, under(entry(classNode, 80, tcp, deny)), requestFrom(node, 40000), badPolicy, classNode, rule),
+		{
+			name: "a segment of a process of the node that no socket has is rejected", at: toServerHere, world: checks(classNode), frame: segment,
+			want: redirect, counts: []NetFlReason{unchecked}, said: []said{{unchecked, classNode, governed, rule, 0}},
+			out: func(f family) packet.Packet { return segment(f).Back().Flags(packet.RST).Seq(7, 0) },
+		},
 		{
 			name: "a segment of a checked connection passes", at: toServer, world: checks(classRemote),
 			frame: func(f family) packet.Packet { return requestFrom(remote, checkedPort)(f).Flags(packet.ACK) },
@@ -461,5 +473,33 @@ func TestToPodHairpin(t *testing.T) {
 			frame: func(f family) packet.Packet { return packet.Echo(f.server, f.server, 7) },
 			flows: func(f family) []flow { return []flow{{packet.Echo(f.server, f.server, 7), direct, 0, sideServed}} },
 		},
+	})
+}
+
+func TestFromNode(t *testing.T) {
+	mine := func(f family) packet.Packet { return requestFrom(node, 40000)(f) }
+	passes := func(name string, mark uint32, world func(w *world), frame func(f family) packet.Packet) vector {
+		return vector{name: name, at: onLoopback, mark: mark, world: world, frame: frame, want: next}
+	}
+	lost := func(name string, world func(w *world), frame func(f family) packet.Packet) vector {
+		return vector{
+			name: name, at: onLoopback, mark: turned, world: world, frame: frame, want: drop, counts: []NetFlReason{unchecked},
+			said: []said{{unchecked, 0, 0, 0, 0}},
+		}
+	}
+	opens := func(name string, action NetFlAction) vector {
+		return vector{
+			name: name, at: onLoopback, mark: turned, world: needs(classNode, action), frame: mine, want: drop,
+			counts: []NetFlReason{noProxy}, said: []said{{noProxy, classNode, governed, rule, 15100}}, flows: one(proxied, 15100, mine),
+		}
+	}
+	runVectors(t, []vector{
+		passes("what was not turned back is not ours", 0, needs(classNode, check), mine),
+		passes("what was not turned back is not ours, whatever its mark", toProxy, needs(classNode, check), mine),
+		passes("what is not for a pod passes", turned, nil, func(f family) packet.Packet { return mine(f).To(f.loopback) }),
+		passes("a datagram passes", turned, nil, func(f family) packet.Packet { return packet.UDP(at(f.node, 1), at(f.server, 80)) }),
+		opens("what needs the request is opened to the proxy", check),
+		opens("what is refused is opened to the proxy", refuse),
+		lost("a segment that no socket has is dropped", needs(classNode, check), func(f family) packet.Packet { return mine(f).Flags(packet.ACK) }),
 	})
 }

@@ -55,16 +55,18 @@ const (
 	fromUplink               // fl_from_net
 	toServer                 // fl_to_pod on the server's device, forwarded from the uplink
 	toServerHere             // the same, sent by the node itself
+	onLoopback               // fl_from_node
 )
 
 func (h hook) direction() NetFlDirection {
 	return []NetFlDirection{
 		NetFlDirectionFL_FROM_POD, NetFlDirectionFL_FROM_NET, NetFlDirectionFL_TO_POD, NetFlDirectionFL_TO_POD,
+		NetFlDirectionFL_TO_POD,
 	}[h]
 }
 
 func (h hook) program(w *world) *ebpf.Program {
-	return []*ebpf.Program{w.FlFromPod, w.FlFromNet, w.FlToPod, w.FlToPod}[h]
+	return []*ebpf.Program{w.FlFromPod, w.FlFromNet, w.FlToPod, w.FlToPod, w.FlFromNode}[h]
 }
 
 func (h hook) context(l *lab) skb {
@@ -75,6 +77,8 @@ func (h hook) context(l *lab) skb {
 		return skb{Ifindex: uint32(l.uplink), IngressIfindex: uint32(l.uplink)}
 	case toServer:
 		return skb{Ifindex: uint32(l.server), IngressIfindex: uint32(l.uplink)}
+	case onLoopback:
+		return skb{Ifindex: 1, IngressIfindex: 1}
 	default:
 		return skb{Ifindex: uint32(l.server)}
 	}
@@ -111,6 +115,7 @@ type vector struct {
 	out    func(f family) packet.Packet // nil: as it came
 	flows  func(f family) []flow        // nil: none
 	kept   bool                         // flows are those that world wrote
+	back   bool                         // turned back to loopback
 }
 
 func runVectors(t *testing.T, vectors []vector) {
@@ -156,8 +161,12 @@ func (v vector) check(t *testing.T, w *world) {
 	if got.verdict != v.want {
 		t.Errorf("verdict %d, want %d", int32(got.verdict), int32(v.want))
 	}
-	if got.ctx.Mark != v.mark {
-		t.Errorf("mark %#x, want %#x", got.ctx.Mark, v.mark)
+	mark := v.mark
+	if v.back {
+		mark = mark&^markMask | turned
+	}
+	if got.ctx.Mark != mark {
+		t.Errorf("mark %#x, want %#x", got.ctx.Mark, mark)
 	}
 	want := map[NetFlReason]uint64{}
 	for _, r := range v.counts {
@@ -171,7 +180,11 @@ func (v vector) check(t *testing.T, w *world) {
 	if v.out != nil {
 		out = v.out(w.f)
 	}
-	sameFrame(t, got.frame, out.Bytes())
+	frame := out.Bytes()
+	if v.back {
+		clear(frame[:6])
+	}
+	sameFrame(t, got.frame, frame)
 	v.checkFlows(t, w, before)
 }
 

@@ -122,6 +122,9 @@ func (d *Datapath) start() (*watcher, error) {
 			return nil, err
 		}
 	}
+	if err := d.links.interfaceProgram(progFromNode, loopback, loopbackName); err != nil {
+		return nil, err
+	}
 	for _, name := range d.opt.Uplinks {
 		if _, err := d.attachUplink(name); err != nil {
 			return nil, err

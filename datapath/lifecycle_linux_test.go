@@ -64,7 +64,7 @@ func (h *Helper) Host(cgroup string, out *Host) error {
 		out.Tables = append(out.Tables, t.Name)
 	}
 	for _, name := range []string{
-		"net/ipv4/ip_forward", "net/ipv4/ip_local_port_range", "net/ipv6/conf/all/forwarding", "net/ipv6/conf/eth0/accept_ra",
+		"net/ipv4/ip_forward", "net/ipv4/ip_local_port_range", "net/ipv4/conf/lo/accept_local", "net/ipv6/conf/all/forwarding", "net/ipv6/conf/eth0/accept_ra",
 	} {
 		v, err := readSysctl(name)
 		if err != nil {
@@ -185,13 +185,16 @@ func testTakeOver(t *testing.T, w *world) {
 		t.Errorf("a connection of before: %+v", got)
 	}
 	st := call[Status](w.proc["a"], "Status", None{})
-	if len(st.Cgroup.Programs) != len(cgroupPrograms()) || len(st.Interfaces) != 3 {
+	if len(st.Cgroup.Programs) != len(cgroupPrograms()) || len(st.Interfaces) != 4 {
 		t.Errorf("attached: %+v, %+v", st.Cgroup, st.Interfaces)
 	}
 	for _, i := range st.Interfaces {
 		want := []string{progFromPod, progToPod}
-		if i.Name == "eth0" {
+		switch i.Name {
+		case "eth0":
 			want = []string{progFromNet}
+		case "lo":
+			want = []string{progFromNode}
 		}
 		if !slices.Equal(i.Programs, want) {
 			t.Errorf("%s has %v, want %v", i.Name, i.Programs, want)
@@ -211,7 +214,7 @@ func testPodsComeAndGo(t *testing.T, w *world) {
 	a, a1 := w.hosts["a"], w.hosts["a1"]
 	w.unplug(a, a1)
 	w.wait("a", func(st Status) string {
-		if st.Pods[0].Ready || st.Pods[0].Reason == "" || len(st.Interfaces) != 2 {
+		if st.Pods[0].Ready || st.Pods[0].Reason == "" || len(st.Interfaces) != 3 {
 			return fmt.Sprintf("its interface is gone: %+v, %+v", st.Pods[0], st.Interfaces)
 		}
 		return ""

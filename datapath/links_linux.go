@@ -27,6 +27,14 @@ const (
 	progFromPod = "fl_from_pod"
 	progFromNet = "fl_from_net"
 	progToPod   = "fl_to_pod"
+	// progFromNode is on the loopback interface of the node.
+	progFromNode = "fl_from_node"
+)
+
+// The loopback interface of every network namespace.
+const (
+	loopback     = 1
+	loopbackName = "lo"
 )
 
 // cgroupPrograms in the order in which they are attached: what shows a service in

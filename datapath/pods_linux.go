@@ -284,6 +284,7 @@ func (s *pods) prune() {
 		}
 	}
 	w := s.wanted()
+	w.links[pinName(progFromNode, loopback)] = true
 	for i := range s.uplinks() {
 		w.links[pinName(progFromNet, i)] = true
 	}

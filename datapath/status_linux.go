@@ -41,7 +41,7 @@ func (d *Datapath) Status() (Status, error) {
 }
 
 func (d *Datapath) interfaces() []Attached {
-	names := map[string]Attached{}
+	names := map[string]Attached{loopbackName: {Name: loopbackName, Ifindex: loopback, Programs: d.links.on(loopback)}}
 	for _, name := range d.opt.Uplinks {
 		a := Attached{Name: name, Programs: []string{}, Reason: d.missing[name]}
 		for i := range d.uplinksByName(name) {
