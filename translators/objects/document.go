@@ -108,7 +108,7 @@ func (d *document) parse() error {
 		if m := yamlLine.FindStringSubmatch(msg); m != nil {
 			msg = msg[len(m[0]):]
 			if m[1] != "" {
-				at, _ = strconv.Atoi(m[1]) // digits by the expression
+				at, _ = strconv.Atoi(m[1])                           // digits by the expression
 				if strings.HasPrefix(msg, "did not find expected") { // the library counts these from 0
 					at = min(at+1, bytes.Count(bytes.TrimRight(text, " \t\r\n"), []byte("\n"))+1)
 				}
