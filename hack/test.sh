@@ -10,3 +10,4 @@ hack/lint.sh
 # Packages that make nodes in network namespaces share the machine's two cores
 # badly: one package at a time.
 go test -count=1 -timeout 20m -p 1 ./...
+hack/fuzz.sh 3s
