@@ -125,7 +125,7 @@ func TestNoWayAround(t *testing.T) {
 		t.Fatal(err)
 	}
 	manifests := txtar.File{Name: "bypass.yaml", Data: b}
-	t.Cleanup(func() { w.delete(t, manifests) })
+	t.Cleanup(func() { w.delete(t, manifests); w.nothingLeft(t) })
 	w.apply(t, manifests)
 	for _, b := range bypasses {
 		t.Run(b.way, func(t *testing.T) { w.runText(t, "bypass", b.requests) })

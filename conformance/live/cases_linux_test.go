@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 
 	"fairlead.io/fairlead/hubble"
@@ -47,7 +48,7 @@ func (w *world) runCase(t *testing.T, c *Case) {
 	first := slices.Concat([]txtar.File{home}, c.Common, c.Variants[0].Files)
 	t.Cleanup(func() {
 		w.delete(t, append(first[1:], home)...) // the namespace takes along what is not there any more
-		w.nothingLeft(t, c.Name)
+		w.nothingLeft(t)
 	})
 	w.apply(t, first...)
 	for i, v := range c.Variants {
@@ -230,21 +231,42 @@ func (w *world) flows() []hubble.Flow {
 	return out
 }
 
-// nothingLeft looks for traces of a case that was taken away.
-func (w *world) nothingLeft(t *testing.T, namespace string) {
-	t.Helper()
+// left is what a node has in Envoy and in those maps of its kernel that it writes.
+type left struct{ Envoy, Kernel map[string]int }
+
+func (w *world) left() (map[string]left, error) {
+	out := map[string]left{}
 	for _, node := range w.nodes() {
 		s, err := w.agents[node].Status(context.Background())
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
-		for p := range s.Pods {
-			if strings.HasPrefix(p, namespace+"/") {
-				t.Errorf("%s still has pod %s", node, p)
+		if len(s.Unrenderable) > 0 || s.KernelError != "" || len(s.Feed.Rejected) > 0 {
+			return nil, fmt.Errorf("%s: not renderable: %v; kernel: %s; rejected by Envoy: %v", node, s.Unrenderable, s.KernelError, s.Feed.Rejected)
+		}
+		l := left{map[string]int{}, map[string]int{}}
+		for kind, n := range s.Feed.Resources {
+			if n > 0 {
+				l.Envoy[kind] = n
 			}
 		}
-		if len(s.Unrenderable) > 0 || s.KernelError != "" || s.Feed.Counters.Nacks > 0 {
-			t.Errorf("%s: not renderable: %v; kernel: %s; rejected by Envoy: %v", node, s.Unrenderable, s.KernelError, s.Feed.Rejected)
+		for _, m := range s.Kernel.Maps {
+			if _, ours := s.Writes[m.Name]; ours {
+				l.Kernel[m.Name] = m.Entries
+			}
 		}
+		out[node] = l
+	}
+	return out, nil
+}
+
+// nothingLeft looks for traces of what was taken away.
+func (w *world) nothingLeft(t *testing.T) {
+	t.Helper()
+	got, err := w.left()
+	if err != nil {
+		t.Error(err)
+	} else if d := cmp.Diff(w.empty, got); d != "" {
+		t.Errorf("something is left (+):\n%s", d)
 	}
 }

@@ -18,7 +18,7 @@ import (
 func TestMistakesUnderTraffic(t *testing.T) {
 	w := lives(t)
 	app, istio := shop(t, "app.yaml"), shop(t, "istio.yaml")
-	t.Cleanup(func() { w.delete(t, istio, app) })
+	t.Cleanup(func() { w.delete(t, istio, app); w.nothingLeft(t) })
 	w.apply(t, app, istio)
 	s := w.storm(t)
 	time.Sleep(time.Second)

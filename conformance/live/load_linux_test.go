@@ -179,7 +179,7 @@ func length() time.Duration {
 func TestSwapUnderLoad(t *testing.T) {
 	w := lives(t)
 	app, istio, smi := shop(t, "app.yaml"), shop(t, "istio.yaml"), shop(t, "smi.yaml")
-	t.Cleanup(func() { w.delete(t, istio, smi, app) })
+	t.Cleanup(func() { w.delete(t, istio, smi, app); w.nothingLeft(t) })
 	w.apply(t, app, istio)
 	s := w.storm(t)
 	pause := length() / 8
@@ -217,6 +217,7 @@ spec: {selector: {app: reviews}, ports: [{name: http, port: 8000, targetPort: ht
 	t.Cleanup(func() {
 		w.startAgents(t) // as long as one is dead, nothing can be taken away
 		w.delete(t, istio, fresh, app)
+		w.nothingLeft(t)
 	})
 	w.apply(t, app, istio, fresh)
 	s := w.storm(t)

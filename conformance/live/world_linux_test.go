@@ -57,6 +57,7 @@ type world struct {
 	dir    string // of what was built
 	run    string // of the lab
 	agents map[string]*agent.Client
+	empty  map[string]left // what the nodes have when nothing is in the lab
 	mu     sync.Mutex
 	status *lab.Status
 }
@@ -171,7 +172,11 @@ func up(envoy string) error {
 	for _, n := range w.status.Nodes {
 		w.agents[n.Name] = agent.NewClient(filepath.Join(w.run, n.Name, agent.Socket))
 	}
-	return w.applied(ctx)
+	if err := w.applied(ctx); err != nil {
+		return err
+	}
+	w.empty, err = w.left()
+	return err
 }
 
 // apply takes manifests up and waits until every agent has put them to work.
