@@ -189,6 +189,7 @@ var helpers = map[asm.BuiltinFunc]string{
 	asm.FnSkcLookupTcp:      "5.2",
 	asm.FnGetNetnsCookie:    "5.7",
 	asm.FnSkAssign:          "5.7, with listeners that share a port 6.6",
+	asm.FnSetRetval:         "5.18, in cgroup/sock_addr 6.1",
 	asm.FnRingbufReserve:    "5.8",
 	asm.FnRingbufSubmit:     "5.8",
 }

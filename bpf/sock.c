@@ -13,6 +13,8 @@
 
 #define SOCK_STREAM 1
 
+#define ECONNREFUSED 111
+
 FL_MAP(fl_slots_v1, BPF_MAP_TYPE_HASH, struct fl_slot_key, struct fl_backend, 262144, BPF_F_NO_PREALLOC);
 FL_MAP(fl_reverse_v1, BPF_MAP_TYPE_LRU_HASH, struct fl_rev_key, struct fl_rev, 131072, 0);
 FL_MAP(fl_affinity_v1, BPF_MAP_TYPE_LRU_HASH, struct fl_aff_key, struct fl_aff, 65536, 0);
@@ -96,8 +98,17 @@ static __always_inline bool remembered(struct fl_aff_key *key, const struct fl_s
 	return true;
 }
 
+/* Refuses as a machine does on which nobody listens: clients know what to make of that. */
+static __always_inline int nobody(struct fl_svc_key *key)
+{
+	count(FL_DROP_NO_BACKEND);
+	report(key, NULL, FL_DROP_NO_BACKEND);
+	bpf_set_retval(-ECONNREFUSED);
+	return 0;
+}
+
 /*
- * Returns 1 to go on, 0 to refuse with EPERM. A datagram socket that is not
+ * Returns 1 to go on, 0 to refuse. A datagram socket that is not
  * connected keeps its backend: the slot comes from the socket's cookie.
  */
 static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool connect)
@@ -121,11 +132,8 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 	client = bpf_get_netns_cookie(ctx);
 	if ((svc->flags & FL_SVC_PROXY_HTTP) && bpf_map_lookup_elem(&fl_captured_v1, &client))
 		return 1;
-	if (!svc->slots) {
-		count(FL_DROP_NO_BACKEND);
-		report(&key, NULL, FL_DROP_NO_BACKEND);
-		return 0;
-	}
+	if (!svc->slots)
+		return nobody(&key);
 	cookie = bpf_get_socket_cookie(ctx);
 	aff.client = client;
 	aff.svc = key;
@@ -142,11 +150,8 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 				b = bpf_map_lookup_elem(&fl_slots_v1, &slot);
 			}
 		}
-		if (!b || !svc) {
-			count(FL_DROP_NO_BACKEND);
-			report(&key, NULL, FL_DROP_NO_BACKEND);
-			return 0;
-		}
+		if (!b || !svc)
+			return nobody(&key);
 		chosen = *b;
 		if (svc->affinity) {
 			struct fl_aff v = { .backend = chosen, .id = svc->id, .seen = bpf_ktime_get_ns() };
@@ -154,11 +159,8 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 			bpf_map_update_elem(&fl_affinity_v1, &aff, &v, BPF_ANY);
 		}
 	}
-	if (!v6 && !is_v4(&chosen.addr)) { /* has no room for it */
-		count(FL_DROP_NO_BACKEND);
-		report(&key, NULL, FL_DROP_NO_BACKEND);
-		return 0;
-	}
+	if (!v6 && !is_v4(&chosen.addr)) /* has no room for it */
+		return nobody(&key);
 	rk.cookie = cookie;
 	rk.addr = chosen.addr;
 	rk.port = chosen.port;

@@ -408,12 +408,12 @@ const (
 	noBackend  = NetFlReasonFL_DROP_NO_BACKEND
 )
 
-// refused has the child fail with EPERM; so many have been refused by then.
+// refused has the child fail as if nobody listened; so many have been refused by then.
 func (w *sockWorld) refused(socket string, port uint16, so int) {
 	w.t.Helper()
 	got := w.child.ask(w.t, socket, w.dialled(port), 1)
-	if e := unix.Errno(got[0].Errno); e != unix.EPERM {
-		w.t.Errorf("%s: %v, want %v", socket, e, unix.EPERM)
+	if e := unix.Errno(got[0].Errno); e != unix.ECONNREFUSED {
+		w.t.Errorf("%s: %v, want %v", socket, e, unix.ECONNREFUSED)
 	}
 	w.counted(noBackend, uint64(so))
 }

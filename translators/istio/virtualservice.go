@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	networking "istio.io/api/networking/v1alpha3"
+	corev1 "k8s.io/api/core/v1"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
@@ -93,6 +94,10 @@ func (t *Translator) judgeHosts(r translators.Reader, n *notes, vs *networking.V
 				fmt.Sprintf("%s names no service: requests to it are not steered", host), hostAdvice(t, host))
 		}
 		for _, svc := range services {
+			if o := r.Get(objects.ServiceKind, svc.Namespace, svc.Name); o != nil && o.Value.(*corev1.Service).Spec.ClusterIP == corev1.ClusterIPNone {
+				n.approximated(field, "headless-service", model.Degrades,
+					fmt.Sprintf("service %s is headless: clients that dial an address of its pods are not steered", svc.Key()), "give the service an address")
+			}
 			for _, p := range svc.Ports {
 				switch {
 				case p.Protocol != model.TCP:
