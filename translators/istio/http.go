@@ -171,6 +171,9 @@ func (h *httpTranslation) mirrors(field string, in *networking.HTTPRoute, client
 			return // nobody waits for the copies' answers
 		}
 		b.Weight = 1
+		// Envoy opens connections for copies by itself: it knows no client for them.
+		h.n.approximated(field, "copies-without-identity", model.Narrows,
+			"copies come from the node's address, not from the client's: where policy wants an identity they are denied", "")
 		out = append(out, model.Mirror{Backend: b, PerMillion: share})
 	}
 	if d := in.GetMirror(); d != nil {
