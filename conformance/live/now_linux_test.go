@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package live
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/tools/txtar"
+)
+
+// TestPolicyOfNow takes all permissions away under load, and gives them back: also on
+// connections that are open already the policy of now holds, within a second.
+func TestPolicyOfNow(t *testing.T) {
+	w := lives(t)
+	app, istio := shop(t, "app.yaml"), shop(t, "istio.yaml")
+	closed := txtar.File{Name: "closed.yaml", Data: []byte(`apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: closed, namespace: shop}
+spec: {action: DENY, rules: [{from: [{source: {namespaces: [shop]}}]}]}
+`)}
+	t.Cleanup(func() { w.delete(t, istio, app); w.nothingLeft(t) })
+	w.apply(t, app, istio)
+	start := func(extra ...string) []*generator {
+		var out []*generator
+		for _, p := range []string{"shop/frontend-1", "shop/frontend-2"} {
+			args := append([]string{"--url", "http://reviews/api/x", "--rate", "100", "--connections", "8", "-4", "-6"}, extra...)
+			out = append(out, generate(t, p, args...))
+		}
+		return out
+	}
+	before := start()
+	time.Sleep(time.Second)
+	w.apply(t, closed)
+	time.Sleep(time.Second)
+	denied := start("--forbid")
+	time.Sleep(2 * time.Second)
+	for _, g := range denied {
+		if sum := g.end(t); sum.Violations > 0 || sum.OK == 0 || sum.Failed > 0 {
+			t.Errorf("%s: while all is denied: %+v", g.what, sum)
+		}
+	}
+	// Those that were there before got answers for at most a second after it was closed.
+	for _, g := range before {
+		if sum := g.end(t); sum.Failures["status 403"] < 250 || sum.Failed != sum.Failures["status 403"] {
+			t.Errorf("%s: over connections that were open: %+v", g.what, sum)
+		}
+	}
+	w.delete(t, closed)
+	w.runText(t, "shop", `
+		frontend-1 GET http://reviews/api/x *10 keepalive -> 200
+		frontend-2 GET http://reviews/api/x *10 v6 -> 200`)
+}
+
+// TestRollout replaces all pods of the service under load: none of the requests fails.
+func TestRollout(t *testing.T) {
+	w := lives(t)
+	app, istio := shop(t, "app.yaml"), shop(t, "istio.yaml")
+	t.Cleanup(func() { w.delete(t, istio, app); w.nothingLeft(t) })
+	w.apply(t, app, istio)
+	s := w.storm(t)
+	time.Sleep(time.Second)
+	for _, colour := range []string{"green", "blue"} {
+		const image = "        image: fairlead/echo\n"
+		text := strings.ReplaceAll(string(app.Data), image, image+"        env: [{name: COLOUR, value: "+colour+"}]\n")
+		w.apply(t, txtar.File{Name: app.Name, Data: []byte(text)})
+		time.Sleep(time.Second)
+	}
+	s.end(t)
+}
