@@ -132,6 +132,10 @@ func (p *Pipeline) Diagnostics() []model.Diagnostic {
 	return slices.Compact(out)
 }
 
+// InPart is the outcome of an object of which some fields were refused while the
+// rest is in use. An object that is not used at all is model.Refused.
+const InPart model.Outcome = "in part"
+
 // Fate is what became of one object.
 type Fate struct {
 	Kind        string             `json:"kind"`
@@ -139,7 +143,7 @@ type Fate struct {
 	Name        string             `json:"name"`
 	File        string             `json:"file,omitempty"`
 	Line        int                `json:"line,omitempty"`
-	Outcome     model.Outcome      `json:"outcome"` // the worst of its diagnostics
+	Outcome     model.Outcome      `json:"outcome"` // the worst of its fields, or InPart
 	Diagnostics []model.Diagnostic `json:"diagnostics,omitempty"`
 }
 
@@ -175,13 +179,17 @@ func (p *Pipeline) Fates() (fates []Fate, rest []model.Diagnostic) {
 			continue
 		}
 		fates[i].Diagnostics = append(fates[i].Diagnostics, d)
-		fates[i].Outcome = worse(fates[i].Outcome, d.Outcome)
+		o := d.Outcome
+		if o == model.Refused {
+			o = InPart
+		}
+		fates[i].Outcome = worse(fates[i].Outcome, o)
 	}
 	return fates, rest
 }
 
 func worse(a, b model.Outcome) model.Outcome {
-	rank := map[model.Outcome]int{model.Translated: 0, model.Approximated: 1, model.Refused: 2}
+	rank := map[model.Outcome]int{model.Translated: 0, model.Approximated: 1, InPart: 2, model.Refused: 3}
 	if rank[b] > rank[a] {
 		return b
 	}

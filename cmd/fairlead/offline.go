@@ -130,8 +130,8 @@ func (r report) table(w io.Writer) error {
 		}
 		printDiagnostic(w, d)
 	}
-	_, err := fmt.Fprintf(w, "\n%d objects: %d translated, %d approximated, %d refused\n", len(r.Objects),
-		counts[model.Translated], counts[model.Approximated], counts[model.Refused])
+	_, err := fmt.Fprintf(w, "\n%d objects: %d translated, %d approximated, %d in part, %d refused\n", len(r.Objects),
+		counts[model.Translated], counts[model.Approximated], counts[pipeline.InPart], counts[model.Refused])
 	return err
 }
 
