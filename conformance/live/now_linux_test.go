@@ -3,11 +3,15 @@
 package live
 
 import (
+	"context"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/tools/txtar"
+
+	"fairlead.io/fairlead/lab"
 )
 
 // TestPolicyOfNow takes all permissions away under load, and gives them back: also on
@@ -68,4 +72,53 @@ func TestRollout(t *testing.T) {
 		time.Sleep(time.Second)
 	}
 	s.end(t)
+}
+
+// TestProxyKilled kills the proxies, which costs nothing, and then their Envoys: what
+// needs them fails until they are back, and nothing forbidden gets through meanwhile.
+func TestProxyKilled(t *testing.T) {
+	w := lives(t)
+	app, istio := shop(t, "app.yaml"), shop(t, "istio.yaml")
+	t.Cleanup(func() { w.delete(t, istio, app); w.nothingLeft(t) })
+	w.apply(t, app, istio)
+	s := w.storm(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for _, node := range w.nodes() {
+		if err := lab.Stop(ctx, labName, node, "proxy", syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if err := lab.Start(ctx, labName, node, "proxy"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(time.Second)
+	s.end(t)
+
+	var forbidden []*generator
+	for _, p := range []string{"shop/frontend-1", "shop/frontend-2", "shop/batch"} {
+		forbidden = append(forbidden, generate(t, p, "--url", "http://reviews/api/x", "--method", "POST", "--forbid",
+			"--rate", "50", "--connections", "4", "--fresh", "0.5", "--timeout", "1s", "-4", "-6"))
+	}
+	for _, node := range w.nodes() {
+		st, err := w.agents[node].Status(ctx)
+		if err != nil || st.Proxy == nil || st.Proxy.Envoy.PID == 0 {
+			t.Fatalf("%s: %v, %+v", node, err, st.Proxy)
+		}
+		if err := syscall.Kill(st.Proxy.Envoy.PID, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin := time.Now()
+	w.runText(t, "shop", `
+		frontend-1 GET http://reviews/api/x timeout=500ms *4 eventually -> 200
+		frontend-2 GET http://reviews/api/x timeout=500ms *4 eventually -> 200
+		batch GET http://reviews/api/x *4 -> 403`)
+	t.Logf("Envoys are back after %v", time.Since(begin).Round(100*time.Millisecond))
+	for _, g := range forbidden {
+		if sum := g.end(t); sum.Violations > 0 || sum.OK == 0 {
+			t.Errorf("%s: %+v", g.what, sum)
+		}
+	}
 }
