@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Policy: the class of whoever sent a packet, what the policy of the pod says of it,
+ * and the counters and events that tell of the verdict.
+ *
+ * Some verdicts hold only for what comes from a proxy. Its packets are known by their
+ * marks and source ports, which are here for that reason.
+ */
+#ifndef FL_POLICY_H
+#define FL_POLICY_H
+
+#include "fl_packet.h"
+
+#define TCX_NEXT -1
+#define TCX_DROP 2
+
+/*
+ * Marks, in the nibble 0xf00. Packets that the host is to take for its own carry
+ * FL_MARK_TO_PROXY. The proxy's upstream sockets carry FL_MARK_FROM_PROXY. Setting one
+ * takes CAP_NET_ADMIN or CAP_NET_RAW over the node's network, and whoever has that could
+ * as well write frames to a pod's device.
+ */
+#define FL_MARK_MASK	   0xf00
+#define FL_MARK_TO_PROXY   0x200
+#define FL_MARK_FROM_PROXY 0x300
+#define FL_MARK_TURNED	   0x400 /* by to_pod, for from_node */
+
+/* Source ports that pods may not open connections from, in host order. */
+#define FL_PORT_CHECKED	  61000 /* the proxy judged the destination's policy */
+#define FL_PORT_UNCHECKED 63264 /* it did not */
+
+FL_MAP(fl_addresses_v1, BPF_MAP_TYPE_HASH, struct fl_addr, struct fl_address, 131072, BPF_F_NO_PREALLOC);
+FL_MAP(fl_prefixes_v1, BPF_MAP_TYPE_LPM_TRIE, struct fl_prefix_key, __u64, 16384, BPF_F_NO_PREALLOC);
+FL_MAP(fl_policy_v1, BPF_MAP_TYPE_HASH, struct fl_policy_key, struct fl_policy, 262144, BPF_F_NO_PREALLOC);
+FL_MAP(fl_pods_v1, BPF_MAP_TYPE_HASH, struct fl_addr, struct fl_pod, 4096, BPF_F_NO_PREALLOC);
+
+struct verdict {
+	__u64 class;
+	__u64 set;
+	__u64 rule;
+	__u16 port;
+};
+
+static __always_inline void report(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 direction,
+				   const struct verdict *v)
+{
+	struct fl_event *e = bpf_ringbuf_reserve(&fl_events_v1, sizeof(*e), 0);
+
+	if (!e) {
+		count(FL_EVENT_LOST);
+		return;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->time = bpf_ktime_get_ns();
+	e->tuple = p->t;
+	e->ifindex = skb->ifindex;
+	e->reason = reason;
+	e->direction = direction;
+	if (v) {
+		e->class = v->class;
+		e->set = v->set;
+		e->rule = v->rule;
+		e->port = v->port;
+	}
+	bpf_ringbuf_submit(e, 0);
+}
+
+static __always_inline int drop(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 direction,
+				const struct verdict *v)
+{
+	count(reason);
+	report(skb, p, reason, direction, v);
+	return TCX_DROP;
+}
+
+/* The class of an address and what else is known of it. */
+static __always_inline __u64 classify(const struct fl_addr *addr, __u32 *flags)
+{
+	struct fl_address *a = bpf_map_lookup_elem(&fl_addresses_v1, addr);
+	struct fl_prefix_key key = { .bits = 128, .addr = *addr };
+	__u64 *class;
+
+	if (a) {
+		*flags = a->flags;
+		return a->class;
+	}
+	*flags = 0;
+	class = bpf_map_lookup_elem(&fl_prefixes_v1, &key);
+	return class ? *class : 0;
+}
+
+/* What the set says of a class at a port. Nothing there: denied. */
+static __always_inline __u32 judge(struct verdict *v, __be16 port, __u8 proto)
+{
+	struct fl_policy_key key = { .set = v->set, .class = v->class, .port = port, .proto = proto };
+	struct fl_policy *p;
+
+	p = bpf_map_lookup_elem(&fl_policy_v1, &key);
+	if (!p) {
+		key.class = FL_ANY_CLASS;
+		p = bpf_map_lookup_elem(&fl_policy_v1, &key);
+	}
+	if (!p) {
+		key.class = v->class;
+		key.port = 0;
+		key.proto = 0;
+		p = bpf_map_lookup_elem(&fl_policy_v1, &key);
+	}
+	if (!p) {
+		key.class = FL_ANY_CLASS;
+		p = bpf_map_lookup_elem(&fl_policy_v1, &key);
+	}
+	if (!p)
+		return FL_DENY;
+	v->rule = p->rule;
+	return p->action;
+}
+
+/* ICMP has no port that policy knows: it is judged as any other port. */
+static __always_inline __u32 judge_packet(struct verdict *v, const struct fl_packet *p)
+{
+	if (p->t.proto == IPPROTO_TCP || p->t.proto == IPPROTO_UDP)
+		return judge(v, p->t.dport, p->t.proto);
+	return judge(v, 0, 0);
+}
+
+static __always_inline bool is_checked(const struct fl_packet *p)
+{
+	__u16 port = bpf_ntohs(p->t.sport);
+
+	return p->t.proto == IPPROTO_TCP && port >= FL_PORT_CHECKED && port < FL_PORT_UNCHECKED;
+}
+
+static __always_inline bool is_probe(const struct fl_pod *pod, const struct fl_packet *p)
+{
+	int i;
+
+	if (p->t.proto != IPPROTO_TCP)
+		return false;
+	for (i = 0; i < FL_PROBE_PORTS; i++) {
+		if (!pod->probes[i])
+			return false;
+		if (pod->probes[i] == p->t.dport)
+			return true;
+	}
+	return false;
+}
+
+/* 0 if the packet may go in, else the reason why not. *ok says why it may. */
+static __always_inline __u8 admit(struct __sk_buff *skb, const struct fl_packet *p, const struct fl_pod *pod,
+				  struct verdict *v, __u8 *ok, __u32 *flags)
+{
+	bool local = !skb->ingress_ifindex;
+
+	v->class = classify(&p->t.saddr, flags);
+	v->set = pod->set;
+	*ok = FL_OK_ALLOWED;
+	if (!pod->set)
+		return 0;
+	if (local && (*flags & FL_ADDR_NODE) && is_probe(pod, p)) {
+		*ok = FL_OK_PROBE;
+		return 0;
+	}
+	switch (judge_packet(v, p)) {
+	case FL_ALLOW:
+		return 0;
+	case FL_CHECK:
+		*ok = FL_OK_CHECKED;
+		if (is_checked(p) &&
+		    (local ? (skb->mark & FL_MARK_MASK) == FL_MARK_FROM_PROXY : (*flags & FL_ADDR_MANAGED) != 0))
+			return 0;
+		return FL_DROP_UNCHECKED;
+	}
+	return FL_DROP_POLICY;
+}
+
+#endif

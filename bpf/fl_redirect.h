@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Redirection: the sockets of the proxy and of the node, which packets are for them,
+ * and how they get there.
+ */
+#ifndef FL_REDIRECT_H
+#define FL_REDIRECT_H
+
+#include "fl_flow.h"
+#include "fl_packet.h"
+#include "fl_policy.h"
+
+#define TCP_TIME_WAIT 6
+#define TCP_LISTEN    10
+
+#define LOOPBACK_IFINDEX 1
+
+FL_MAP(fl_settings_v1, BPF_MAP_TYPE_ARRAY, __u32, struct fl_settings, 1, 0);
+
+/*
+ * Hands a connection to a socket. The reference is released here. TIME_WAIT
+ * sockets are assigned like others, also for a SYN: they know whether it may
+ * open the tuple anew.
+ */
+static __always_inline int assign(struct __sk_buff *skb, const struct fl_packet *p, struct bpf_sock *sk, __u8 direction)
+{
+	long err = bpf_sk_assign(skb, sk, 0);
+
+	bpf_sk_release(sk);
+	if (err)
+		return drop(skb, p, FL_DROP_ASSIGN, direction, NULL);
+	skb->mark = (skb->mark & ~FL_MARK_MASK) | FL_MARK_TO_PROXY;
+	return TCX_NEXT;
+}
+
+/* The socket that a packet of the tuple is for, or whoever listens on a port of loopback. */
+static __always_inline struct bpf_sock *lookup(struct __sk_buff *skb, bool v6, const struct fl_tuple *of, bool listener,
+					       __u16 port)
+{
+	struct bpf_sock_tuple t = {};
+
+	if (v6) {
+		__builtin_memcpy(t.ipv6.saddr, &of->saddr, 16);
+		t.ipv6.sport = of->sport;
+		if (listener) {
+			t.ipv6.daddr[3] = bpf_htonl(1);
+			t.ipv6.dport = bpf_htons(port);
+		} else {
+			__builtin_memcpy(t.ipv6.daddr, &of->daddr, 16);
+			t.ipv6.dport = of->dport;
+		}
+		return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	t.ipv4.saddr = of->saddr.w[3];
+	t.ipv4.sport = of->sport;
+	t.ipv4.daddr = listener ? bpf_htonl(INADDR_LOOPBACK) : of->daddr.w[3];
+	t.ipv4.dport = listener ? bpf_htons(port) : of->dport;
+	return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+}
+
+/*
+ * Whether a SYN must not go to the socket in TIME_WAIT that has its tuple. Such a
+ * socket passes it on to whoever listens at its address, also a process of the node
+ * at any address; for what is redirected that is nobody's to take.
+ */
+static __always_inline bool would_stray(struct __sk_buff *skb, const struct fl_packet *p)
+{
+	struct fl_conn *c = recall(&p->t);
+	struct fl_tuple t = p->t;
+	struct bpf_sock *sk;
+	bool found;
+
+	if (!c || c->path != FL_PROXIED)
+		return false;
+	t.sport = 0; /* of no connection */
+	sk = lookup(skb, p->v6, &t, false, 0);
+	if (!sk)
+		return false;
+	found = sk->state == TCP_LISTEN;
+	bpf_sk_release(sk);
+	return found;
+}
+
+/* Hands the packet to the socket of the proxy, or of the node, that has this connection. */
+static __always_inline bool to_socket(struct __sk_buff *skb, const struct fl_packet *p, __u8 direction, int *ret)
+{
+	struct bpf_sock *sk = lookup(skb, p->v6, &p->t, false, 0);
+
+	if (!sk)
+		return false;
+	if (sk->state == TCP_LISTEN) {
+		bpf_sk_release(sk);
+		return false;
+	}
+	if (sk->state == TCP_TIME_WAIT && is_open(p) && would_stray(skb, p)) {
+		bpf_sk_release(sk);
+		*ret = drop(skb, p, FL_DROP_ASSIGN, direction, NULL);
+		return true;
+	}
+	count(FL_OK_SOCKET);
+	*ret = assign(skb, p, sk, direction);
+	return true;
+}
+
+/* Hands the packet to whoever listens on the proxy port, or on its standby. Nobody: dropped. */
+static __always_inline int to_proxy(struct __sk_buff *skb, const struct fl_packet *p, __u16 port, __u8 direction,
+				    const struct verdict *v)
+{
+	__u32 zero = 0;
+	struct fl_settings *s = bpf_map_lookup_elem(&fl_settings_v1, &zero);
+	struct bpf_sock *sk = NULL;
+
+	if (port)
+		sk = lookup(skb, p->v6, &p->t, true, port);
+	if (!sk && port && s && s->standby)
+		sk = lookup(skb, p->v6, &p->t, true, port + s->standby);
+	if (!sk)
+		return drop(skb, p, FL_DROP_NO_PROXY, direction, v);
+	if (sk->state != TCP_LISTEN) {
+		bpf_sk_release(sk);
+		return drop(skb, p, FL_DROP_NO_PROXY, direction, v);
+	}
+	return assign(skb, p, sk, direction);
+}
+
+/* Redirects a new connection. */
+static __always_inline int open_to_proxy(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 direction,
+					 const struct verdict *v)
+{
+	int ret;
+
+	remember(&p->t, FL_PROXIED, v->port);
+	ret = to_proxy(skb, p, v->port, direction, v);
+	if (ret == TCX_NEXT) {
+		count(reason);
+		report(skb, p, reason, direction, v);
+	}
+	return ret;
+}
+
+/*
+ * The inbound port, if a new connection to a pod of this node must pass it: its
+ * policy needs the request, and no proxy that we believe has seen it. believed
+ * says whether a checked source port may be.
+ */
+static __always_inline bool wants_inbound(const struct fl_packet *p, const struct fl_pod *to, bool believed,
+					  struct verdict *v)
+{
+	__u32 zero = 0, flags, action;
+	struct fl_settings *s;
+
+	if (!to->set)
+		return false;
+	v->class = classify(&p->t.saddr, &flags);
+	v->set = to->set;
+	action = judge(v, p->t.dport, IPPROTO_TCP);
+	if (action != FL_CHECK && action != FL_REFUSE)
+		return false;
+	if (action == FL_CHECK && believed && (flags & FL_ADDR_MANAGED) && is_checked(p))
+		return false;
+	s = bpf_map_lookup_elem(&fl_settings_v1, &zero);
+	v->port = s ? s->inbound_port : 0;
+	return true;
+}
+
+/* The port that a captured pod's request to this service goes to, 0 if to none. */
+static __always_inline __u16 outbound_port(const struct fl_packet *p, const struct fl_pod *from)
+{
+	struct fl_svc_key key = { .addr = p->t.daddr, .port = p->t.dport, .proto = IPPROTO_TCP };
+	struct fl_svc *svc;
+
+	if (!from->http_port)
+		return 0;
+	svc = bpf_map_lookup_elem(&fl_services_v1, &key);
+	return svc && (svc->flags & FL_SVC_PROXY_HTTP) ? from->http_port : 0;
+}
+
+/*
+ * An ICMP error about what the proxy sent in a pod's name is the proxy's: without it
+ * the proxy would not learn the path's MTU.
+ */
+static __always_inline int error_from_net(struct __sk_buff *skb, const struct fl_packet *p)
+{
+	struct fl_tuple back;
+	struct bpf_sock *sk;
+	bool live;
+
+	if (p->quoted.proto != IPPROTO_TCP || !same_addr(&p->quoted.saddr, &p->t.daddr))
+		return TCX_NEXT;
+	reverse(&p->quoted, &back);
+	sk = lookup(skb, p->v6, &back, false, 0);
+	if (!sk)
+		return TCX_NEXT;
+	live = sk->state != TCP_LISTEN;
+	bpf_sk_release(sk);
+	if (live) {
+		count(FL_OK_SOCKET);
+		skb->mark = (skb->mark & ~FL_MARK_MASK) | FL_MARK_TO_PROXY;
+	}
+	return TCX_NEXT;
+}
+
+/* Whether a socket of the node, which took the place of the pod's, has this connection. */
+static __always_inline bool has_socket(struct __sk_buff *skb, const struct fl_packet *p)
+{
+	struct bpf_sock *sk = lookup(skb, p->v6, &p->t, false, 0);
+	bool live;
+
+	if (!sk)
+		return false;
+	live = sk->state != TCP_LISTEN;
+	bpf_sk_release(sk);
+	return live;
+}
+
+/*
+ * Whether what a process of the node sends is for the proxy. Either the proxy has
+ * the other end in the pod's name: it dialled a server of the node itself, or was
+ * given the connection. Or the packet opens a connection that the proxy has to see.
+ * reason says why it may not go in as it is, 0 if it may.
+ */
+static __always_inline bool is_for_proxy(struct __sk_buff *skb, const struct fl_packet *p, const struct fl_pod *pod,
+					 __u32 flags, __u8 reason)
+{
+	struct verdict v = {};
+
+	if (skb->ingress_ifindex || p->t.proto != IPPROTO_TCP)
+		return false;
+	if (is_open(p))
+		return reason && wants_inbound(p, pod, false, &v);
+	return (reason || (flags & FL_ADDR_NODE)) && has_socket(skb, p);
+}
+
+/* Sends the packet into the node by loopback, whose link-layer address is zero. */
+static __always_inline int turn_back(struct __sk_buff *skb)
+{
+	const __u8 zero[6] = {};
+
+	if (bpf_skb_store_bytes(skb, 0, zero, sizeof(zero), 0))
+		return TCX_DROP;
+	skb->mark = (skb->mark & ~FL_MARK_MASK) | FL_MARK_TURNED;
+	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
+}
+
+#endif
