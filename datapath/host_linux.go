@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Packets that the host is to take for its own carry a mark (see bpf/net.c). A
+// Packets that the host is to take for its own carry a mark (see bpf/fl_policy.h). A
 // rule leads them to a table whose only route says that every address is local.
 const (
 	toProxyMark  = 0x200
