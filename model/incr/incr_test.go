@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // sumStage adds up, per first letter, the values of the rows of a table.
@@ -75,10 +73,10 @@ func TestOnlyReadersAreComputed(t *testing.T) {
 		for _, ch := range changes {
 			got = append(got, string(ch.Table)+" "+ch.Key)
 		}
-		if d := cmp.Diff(c.counts, counts); d != "" {
+		if d := diff(c.counts, counts); d != "" {
 			t.Errorf("%s: computed (-want +got):\n%s", c.name, d)
 		}
-		if d := cmp.Diff(c.changes, got); d != "" {
+		if d := diff(c.changes, got); d != "" {
 			t.Errorf("%s: changed (-want +got):\n%s", c.name, d)
 		}
 	}
@@ -258,7 +256,7 @@ func check(t *testing.T, seed uint64, edits []byte) {
 			}
 		}
 		scratch.Run()
-		if d := cmp.Diff(dump(scratch), dump(live)); d != "" {
+		if d := diff(dump(scratch), dump(live)); d != "" {
 			t.Fatalf("seed %d, edits %v: differs from scratch (-scratch +live):\n%s", seed, edits, d)
 		}
 		after := map[string]any{}
@@ -275,7 +273,7 @@ func check(t *testing.T, seed uint64, edits []byte) {
 				before[k] = c.New
 			}
 		}
-		if d := cmp.Diff(after, before); d != "" {
+		if d := diff(after, before); d != "" {
 			t.Fatalf("seed %d, edits %v: changes do not add up:\n%s", seed, edits, d)
 		}
 		computed := live.Computed()

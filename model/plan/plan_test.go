@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/model/merge"
@@ -119,7 +117,7 @@ func actions(s *incr.Store) []string {
 
 func check(t *testing.T, got []string, want ...string) {
 	t.Helper()
-	if d := cmp.Diff(want, got); d != "" {
+	if d := diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 }
@@ -314,7 +312,7 @@ func TestEditsEqualScratch(t *testing.T) {
 		for _, r := range now {
 			rows = append(rows, r)
 		}
-		if d := cmp.Diff(dump(store(rows...)), dump(s)); d != "" {
+		if d := diff(dump(store(rows...)), dump(s)); d != "" {
 			t.Fatalf("after %d edits (-scratch +edited):\n%s", i, d)
 		}
 		if c := s.Run(); len(c) != 0 {
