@@ -234,7 +234,8 @@ type RouteMatch struct {
 }
 
 // Backend is a share of the traffic. A backend whose service, port or subset does
-// not exist keeps its share and answers 503.
+// not exist keeps its share of requests and answers 503; connections of an opaque
+// port go to the backends that are there.
 type Backend struct {
 	Namespace string `json:"namespace"`
 	Service   string `json:"service"`
