@@ -47,7 +47,7 @@ func serveAPI(ctx context.Context, socket string, status func() Status, flows *h
 
 func streamFlows(ctx context.Context, w http.ResponseWriter, r *http.Request, ring *hubble.Ring) {
 	last, err := strconv.Atoi(r.URL.Query().Get("last"))
-	if err != nil {
+	if err != nil || last < 0 {
 		last = 20
 	}
 	recent, flows, stop := ring.Follow(last)

@@ -62,6 +62,9 @@ func TestFlowsOfThePastAndAsTheyCome(t *testing.T) {
 	if err := c.Flows(t.Context(), 1, false, func(f hubble.Flow) error { got = append(got, f.Node); return nil }); err != nil || len(got) != 3 || got[2] != "new" {
 		t.Errorf("got %q, %v", got, err)
 	}
+	if err := c.Flows(t.Context(), -1, false, func(hubble.Flow) error { return nil }); err != nil {
+		t.Errorf("fewer than none: %v", err)
+	}
 }
 
 // An observer that nobody stops must not keep the agent from ending.

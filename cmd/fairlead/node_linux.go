@@ -128,6 +128,9 @@ func targetFlags(c *cobra.Command) *target {
 // runs lists the run folders that are meant.
 func (t *target) runs() ([]string, error) {
 	if t.lab == "" {
+		if t.node != "" {
+			return nil, usageError("--node %s needs --lab: the lab that has this node", t.node)
+		}
 		return []string{t.run}, nil
 	}
 	all, err := lab.RunDirs(t.lab)
@@ -253,6 +256,12 @@ func observeCommand() *cobra.Command {
 	c.Flags().StringVar(&filter.pod, "pod", "", "only flows from or to pods whose ns/name contains this")
 	c.Flags().StringVar(&filter.verdict, "verdict", "", "only forwarded, redirected, dropped or denied")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *last < 0 {
+			return usageError("--last %d: want 0 or more", *last)
+		}
+		if verdicts := []string{"", "forwarded", "redirected", "dropped", "denied"}; !slices.Contains(verdicts, filter.verdict) {
+			return usageError("--verdict %s: want forwarded, redirected, dropped or denied", filter.verdict)
+		}
 		runs, err := t.runs()
 		if err != nil {
 			return err
@@ -271,7 +280,8 @@ func (f flowFilter) wants(flow hubble.Flow) bool {
 	return f.pod == "" || strings.Contains(flow.Source.Pod, f.pod) || strings.Contains(flow.Destination.Pod, f.pod)
 }
 
-// observe prints the flows of several nodes in one stream.
+// observe prints the flows of several nodes in one stream: those of the past in the
+// order of their time, if it ends with them, and as they come if it follows.
 func observe(ctx context.Context, w io.Writer, runs []string, last int, follow bool, filter flowFilter, out format) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -290,10 +300,15 @@ func observe(ctx context.Context, w io.Writer, runs []string, last int, follow b
 		}()
 	}
 	var failed []error
+	var past []hubble.Flow
 	for running := len(runs); running > 0; {
 		select {
 		case f := <-flows:
-			if filter.wants(f) {
+			switch {
+			case !filter.wants(f):
+			case !follow:
+				past = append(past, f)
+			default:
 				if err := printFlow(w, f, out); err != nil {
 					return err
 				}
@@ -301,6 +316,12 @@ func observe(ctx context.Context, w io.Writer, runs []string, last int, follow b
 		case err := <-errs:
 			running--
 			failed = append(failed, err)
+		}
+	}
+	slices.SortStableFunc(past, func(a, b hubble.Flow) int { return a.Time.Compare(b.Time) })
+	for _, f := range past {
+		if err := printFlow(w, f, out); err != nil {
+			return err
 		}
 	}
 	return errors.Join(failed...)
