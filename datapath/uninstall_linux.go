@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/cilium/ebpf/link"
 )
@@ -47,7 +48,8 @@ func unpin(dir string) error {
 		return os.Remove(file)
 	}))
 	for _, d := range []string{links, dir} {
-		if err := os.Remove(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// A folder that is a mount point is not ours.
+		if err := os.Remove(d); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EBUSY) {
 			errs = append(errs, fmt.Errorf("remove folder for pins: %w", err))
 		}
 	}
