@@ -62,6 +62,9 @@ func labUp(name *string) *cobra.Command {
 			}
 			o.Images[image] = command
 		}
+		if len(o.Files) == 0 {
+			return usageError("a lab needs manifests: name files or folders with -f")
+		}
 		if o.EnvoyPath == "" && !o.NoAgent {
 			return usageError("a lab needs --envoy or $ENVOY: the path of an Envoy binary (hack/envoy.sh prints one)")
 		}

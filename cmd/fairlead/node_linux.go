@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -72,6 +73,9 @@ func nodeFlags(c *cobra.Command, o *agent.Options) {
 	c.Flags().StringVar(&o.Cgroup, "cgroup", "/sys/fs/cgroup", "cgroup2 folder of the node's processes")
 }
 
+// uninstallLimit bounds the wait for an agent that is about to end.
+const uninstallLimit = 10 * time.Second
+
 func uninstallCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "uninstall",
@@ -81,10 +85,16 @@ func uninstallCommand() *cobra.Command {
 	var o agent.Options
 	nodeFlags(c, &o)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if err := datapath.Uninstall(c.Context(), datapath.Options{PinDir: o.Bpffs, StateDir: o.RunDir, Cgroup: o.Cgroup, Log: logger(c)}); err != nil {
+		ctx, cancel := context.WithTimeout(c.Context(), uninstallLimit)
+		defer cancel()
+		err := datapath.Uninstall(ctx, datapath.Options{PinDir: o.Bpffs, StateDir: o.RunDir, Cgroup: o.Cgroup, Log: logger(c)})
+		if errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("%w; an agent still runs on this node: stop it first", err)
+		}
+		if err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(c.OutOrStdout(), "nothing of Fairlead is left in the kernel of this node")
+		_, err = fmt.Fprintln(c.OutOrStdout(), "nothing of Fairlead is left in the kernel of this node")
 		return err
 	}
 	return c

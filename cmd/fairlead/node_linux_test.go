@@ -14,6 +14,7 @@ func TestWrongUsageOnANode(t *testing.T) {
 		"observe --last -1":    "want 0 or more",
 		"observe --verdict no": "want forwarded, redirected, dropped or denied",
 		"lab up --image a":     "want NAME=COMMAND",
+		"lab up":               "needs manifests",
 		"lab exec pod":         "needs a pod and a command",
 	} {
 		r := fairlead(t, "", strings.Fields(args)...)
