@@ -121,7 +121,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	server := serve.New(serve.Options{Log: o.Log, StandIn: standIn}, nil)
+	server := serve.New(serve.Options{Log: o.Log, StandIn: proxy.StandIn}, nil)
 	a := newAgent(o, pipe, p)
 	a.kernel, a.feed, a.envoy = kernel, server, a.findEnvoy
 	return a.run(ctx, kernel, server)

@@ -159,19 +159,3 @@ func (r *resources) all() []xds.Resource {
 		return compareKeys(resourceKey{a.Type, a.Name}, resourceKey{b.Type, b.Name})
 	})
 }
-
-// standIn is what Envoy gets for a name that nobody set, or whose first version it
-// rejected.
-func standIn(typ, name string) (xds.Resource, bool) {
-	var res xds.Resource
-	var err error
-	switch typ {
-	case xds.RouteType:
-		res, err = render.RouteTable500(name)
-	case xds.EndpointType:
-		res, err = render.NoEndpoints(name)
-	default:
-		return xds.Resource{}, false
-	}
-	return res, err == nil
-}
