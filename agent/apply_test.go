@@ -91,7 +91,7 @@ func (k *fakeKernel) SetInbound(uint16) error { return k.broken }
 func (k *fakeKernel) Apply(_ context.Context, changes []incr.Change, ports func(string) uint16) error {
 	for _, c := range changes {
 		if p, ok := c.New.(*plan.Pod); ok {
-			k.seen = append(k.seen, fmt.Sprintf("kernel: pod %s to %d", p.Name, ports(p.Listener)))
+			k.seen = append(k.seen, fmt.Sprintf("kernel: pod %s to %d", p.Name, ports(p.Listeners[plan.HTTP])))
 		}
 	}
 	k.seen = append(k.seen, "kernel")
@@ -101,7 +101,7 @@ func (k *fakeKernel) Apply(_ context.Context, changes []incr.Change, ports func(
 func (k *fakeKernel) Sync(_ context.Context, rows []incr.Row, ports func(string) uint16) error {
 	for _, r := range rows {
 		if p, ok := r.Value.(*plan.Pod); ok {
-			k.seen = append(k.seen, fmt.Sprintf("kernel: pod %s to %d", p.Name, ports(p.Listener)))
+			k.seen = append(k.seen, fmt.Sprintf("kernel: pod %s to %d", p.Name, ports(p.Listeners[plan.HTTP])))
 		}
 	}
 	k.seen = append(k.seen, "kernel")

@@ -58,7 +58,7 @@ func (p *pod) port() (port uint16) {
 // waits says that the pod's listener has no port yet.
 func (p *pod) waits() bool {
 	for _, r := range p.rows {
-		if r.row.Listener != "" && r.port == 0 {
+		if r.row.Listeners[plan.HTTP] != "" && r.port == 0 {
 			return true
 		}
 	}

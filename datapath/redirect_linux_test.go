@@ -20,7 +20,7 @@ import (
 func (p *Planned) capture(pod string) {
 	for _, row := range p.Pods {
 		if row.Name == "ns/"+pod {
-			row.Listener = outbound
+			row.Listeners = map[plan.Mode]string{plan.HTTP: outbound}
 		}
 	}
 }

@@ -130,8 +130,8 @@ func (r *rows) put(t incr.Table, value any, ports func(string) uint16) (string, 
 		return e.key, r.prefixes.put(e)
 	case *plan.Pod:
 		var port uint16
-		if v.Listener != "" {
-			port = ports(v.Listener)
+		if l := v.Listeners[plan.HTTP]; l != "" {
+			port = ports(l)
 		}
 		r.pods.put(v, port)
 		return "", nil

@@ -26,6 +26,9 @@ const (
 	AppGRPC       App = "grpc"
 	AppTCP        App = "tcp" // opaque
 	AppTLS        App = "tls" // opaque, TLS by the application
+	// AppDetect: nobody said, and its plane has the first bytes looked at: HTTP takes
+	// a frontend's Routes, anything else its Connections.
+	AppDetect App = "detect"
 )
 
 // IsHTTP reports whether requests of the port can be seen by a proxy.
@@ -40,7 +43,44 @@ type Namespace struct {
 	// DefaultDeny lists planes whose configured default for the namespace is to
 	// deny what no policy of theirs allows; sorted.
 	DefaultDeny []string `json:"defaultDeny,omitempty"`
-	Src         Source   `json:"-"`
+	// Mesh is the plane whose mark the namespace carries, "" if none: its defaults
+	// hold for frontends that no plane routes.
+	Mesh string `json:"mesh,omitempty"`
+	// Choice overrides what the plane says for the namespace's frontends.
+	Choice Choice `json:"choice,omitzero"`
+	Src    Source `json:"-"`
+}
+
+// Basis says by what a request to a frontend is routed.
+type Basis string
+
+const (
+	ByDestination Basis = "destination" // the address that it goes to, whatever host it names
+	// ByAuthority: a request that names another host than the frontend's own goes to
+	// the frontend of that name and port, if there is one.
+	ByAuthority Basis = "authority"
+)
+
+// Unknown says what becomes of a request that is routed by authority and names a
+// host that nobody knows.
+type Unknown string
+
+const (
+	UnknownPass   Unknown = "pass"   // on to the address that it goes to
+	UnknownRefuse Unknown = "refuse" // answered with 502
+)
+
+// Choice is how a frontend treats hosts that are not its own; empty fields are open.
+type Choice struct {
+	Basis   Basis   `json:"basis,omitempty"`
+	Unknown Unknown `json:"unknown,omitempty"` // ByAuthority only
+}
+
+// Defaults are what a plane does with services that it says nothing about. Table
+// "defaults", key: the plane.
+type Defaults struct {
+	Choice
+	Src []Source `json:"-"`
 }
 
 // Node is a machine that runs workloads. Table "node", key: name.
@@ -60,10 +100,13 @@ type Node struct {
 
 // Service is a name with virtual addresses and ports. Table "service", key: ns/name.
 type Service struct {
-	Namespace string        `json:"namespace"`
-	Name      string        `json:"name"`
-	VIPs      []netip.Addr  `json:"vips,omitempty"` // empty: headless
-	Ports     []ServicePort `json:"ports,omitempty"`
+	Namespace string       `json:"namespace"`
+	Name      string       `json:"name"`
+	VIPs      []netip.Addr `json:"vips,omitempty"` // empty: headless
+	// Hosts are the names that requests may call it by: lower case, without port or
+	// trailing dot, the full name first; a leading "*." stands for one or more labels.
+	Hosts []string      `json:"hosts,omitempty"`
+	Ports []ServicePort `json:"ports,omitempty"`
 	// Affinity keeps a client on one backend for this long; 0 = off.
 	Affinity time.Duration `json:"affinity,omitempty"`
 	Src      Source        `json:"-"`
@@ -180,8 +223,12 @@ type NamedMatch struct {
 // after merge, "frontend"; key: FrontendKey.
 type Frontend struct {
 	Namespace string `json:"namespace"`
-	Service   string `json:"service"`
-	Port      uint16 `json:"port"`
+	Service   string `json:"service,omitempty"`
+	// Host is set instead of Service for a host that has no service: lower case,
+	// exact or "*.suffix". Its addresses are not known: any that is nobody else's, with
+	// the port, may be it. Such a frontend is HTTP and routed by authority.
+	Host string `json:"host,omitempty"`
+	Port uint16 `json:"port"`
 	// App is the protocol as its plane sees it; AppUndeclared leaves the service's.
 	App App `json:"app,omitempty"`
 	// Routes are tried in order; a request that none matches gets 404. Used if the
@@ -190,6 +237,15 @@ type Frontend struct {
 	// Backends share the connections of a port that is not HTTP. Empty: the
 	// service's own endpoints.
 	Backends []Backend `json:"backends,omitempty"`
+	// Connections are tried in order instead of Backends, for connections that are
+	// not HTTP; one that none matches is closed. Only AppTLS, AppTCP and AppDetect.
+	Connections []ConnectionRoute `json:"connections,omitempty"`
+	// DetectTimeout is how long the first bytes are waited for (AppDetect) before the
+	// connection is taken as opaque; 0: for ever.
+	DetectTimeout time.Duration `json:"detectTimeout,omitempty"`
+	// Choice says how other hosts than its own are treated; open fields are as the
+	// namespace and the plane say.
+	Choice Choice `json:"choice,omitzero"`
 	// Invalid makes the frontend answer 500 to everything: its plane could not
 	// translate it and no earlier version exists.
 	Invalid bool     `json:"invalid,omitempty"`
@@ -201,8 +257,30 @@ func FrontendKey(namespace, service string, port uint16) string {
 	return namespace + "/" + service + ":" + strconv.Itoa(int(port))
 }
 
+// HostKey is the key of a host without service in the frontend tables.
+func HostKey(namespace, host string, port uint16) string {
+	return namespace + "/host/" + host + ":" + strconv.Itoa(int(port))
+}
+
 // Key of the frontend in its table.
-func (f *Frontend) Key() string { return FrontendKey(f.Namespace, f.Service, f.Port) }
+func (f *Frontend) Key() string {
+	if f.Host != "" {
+		return HostKey(f.Namespace, f.Host, f.Port)
+	}
+	return FrontendKey(f.Namespace, f.Service, f.Port)
+}
+
+// ConnectionRoute shares connections among backends. The zero match takes all.
+type ConnectionRoute struct {
+	// ServerNames are what the client may say in its TLS handshake (SNI): lower case,
+	// exact or "*.suffix"; empty: any, also none, also without TLS.
+	ServerNames     []string          `json:"serverNames,omitempty"`
+	SourceNamespace string            `json:"sourceNamespace,omitempty"`
+	SourceLabels    map[string]string `json:"sourceLabels,omitempty"`
+	// Backends by weight; the share of one without endpoints is closed. Empty: closed.
+	Backends []Backend `json:"backends,omitempty"`
+	Src      []Source  `json:"-"`
+}
 
 // Route is one match and what happens to requests that it matches.
 type Route struct {

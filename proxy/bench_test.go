@@ -29,7 +29,7 @@ func BenchmarkChangedRoute(b *testing.B) {
 		r := to(name)
 		r.ID = "v0"
 		all = append(all, &plan.RouteTable{Name: name, Routes: []plan.Route{r}},
-			&plan.Scope{Destination: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}), 80), RouteTable: name})
+			&plan.Scope{Key: plan.DestinationKey(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}), 80)), RouteTable: name})
 	}
 	initial := resources(b, append(all, listeners()...)...)
 	r := newRig(b, initial...)

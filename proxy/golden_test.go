@@ -52,7 +52,7 @@ func TestGoldensLoad(t *testing.T) {
 			case *plan.Cluster: // with endpoints, or Envoy waits for them
 				all = append(all, &plan.ClusterEndpoints{Cluster: row.Name})
 			case *plan.RouteTable: // Envoy looks at routes that a scope leads to
-				all = append(all, &plan.Scope{Destination: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 96, 9, byte(i)}), 80), RouteTable: row.Name})
+				all = append(all, &plan.Scope{Key: plan.DestinationKey(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 96, 9, byte(i)}), 80)), RouteTable: row.Name})
 			}
 			all = append(all, row)
 		}

@@ -241,7 +241,7 @@ func TestRuleParts(t *testing.T) {
 			Match: model.RouteMatch{Headers: []model.NamedMatch{{Name: "x-case", Match: exact(name)}}},
 		})
 	}
-	all = append(all, inbound, &plan.Scope{Destination: netip.MustParseAddrPort(podC), RouteTable: "in"})
+	all = append(all, inbound, &plan.Scope{Key: plan.InboundKey(netip.MustParseAddrPort(podC)), RouteTable: "in"})
 	r.push(all...)
 
 	for i, c := range cases {
@@ -287,8 +287,8 @@ func TestInbound(t *testing.T) {
 	http2 := plan.Route{ID: "in2", Original: true, App: model.AppGRPC, Match: pathMatch(model.Exact, "/http2")}
 	r.push(append(listeners(),
 		&plan.RouteTable{Name: "in", Routes: []plan.Route{http2, {ID: "in", Original: true, App: model.AppHTTP, Policy: policy}}},
-		&plan.Scope{Destination: netip.MustParseAddrPort(podC), RouteTable: "in"},
-		&plan.Scope{Destination: netip.MustParseAddrPort(podC6), RouteTable: "in"})...)
+		&plan.Scope{Key: plan.InboundKey(netip.MustParseAddrPort(podC)), RouteTable: "in"},
+		&plan.Scope{Key: plan.InboundKey(netip.MustParseAddrPort(podC6)), RouteTable: "in"})...)
 	for _, c := range []struct {
 		from, method, path string
 		want               int

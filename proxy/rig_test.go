@@ -291,8 +291,8 @@ func service(n int, routes ...plan.Route) []any {
 	name := fmt.Sprintf("svc-%d", n)
 	return []any{
 		&plan.RouteTable{Name: name, Routes: routes},
-		&plan.Scope{Destination: netip.MustParseAddrPort(vip(n)), RouteTable: name},
-		&plan.Scope{Destination: netip.MustParseAddrPort(vip6(n)), RouteTable: name},
+		&plan.Scope{Key: plan.DestinationKey(netip.MustParseAddrPort(vip(n))), RouteTable: name},
+		&plan.Scope{Key: plan.DestinationKey(netip.MustParseAddrPort(vip6(n))), RouteTable: name},
 	}
 }
 

@@ -71,17 +71,17 @@ func TestUnreadyPodsAreJudgedAsBefore(t *testing.T) {
 // brought them there is gone.
 func TestInboundScopesOutliveThePolicy(t *testing.T) {
 	s := store(world()...)
-	sc, _ := s.Get(plan.Scopes, "10.244.1.2:8080").(*plan.Scope)
+	sc, _ := s.Get(plan.Scopes, "in|10.244.1.2:8080").(*plan.Scope)
 	if sc == nil || s.Get(plan.Listeners, plan.InboundListener) == nil {
 		t.Fatal("an unguarded HTTP port has no inbound scope")
 	}
 	if r := s.Get(plan.RouteTables, sc.RouteTable).(*plan.RouteTable).Routes[0]; r.Policy != nil || !r.Original {
 		t.Errorf("route = %+v", r)
 	}
-	if s.Get(plan.Scopes, "10.244.2.2:8080") != nil {
+	if s.Get(plan.Scopes, "in|10.244.2.2:8080") != nil {
 		t.Error("a remote pod has an inbound scope")
 	}
-	if s := store(node("n1", "10.240.0.1"), pod("client", "n1", "10.244.1.1", "client", nil)); s.Get(plan.Listeners, plan.InboundListener) != nil {
+	if s := store(node("n1", "10.240.0.1"), pod("client", "n1", "in|10.244.1.1", "client", nil)); s.Get(plan.Listeners, plan.InboundListener) != nil {
 		t.Error("a node without HTTP ports has an inbound listener")
 	}
 }

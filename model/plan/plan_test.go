@@ -128,7 +128,7 @@ func TestUngovernedPodsHaveNoSet(t *testing.T) {
 		t.Errorf("%d verdicts", n)
 	}
 	p := s.Get(plan.Pods, "10.244.1.2").(*plan.Pod)
-	if p.Set != 0 || p.Listener == "" {
+	if p.Set != 0 || p.Listeners[plan.HTTP] == "" {
 		t.Errorf("pod = %+v", p)
 	}
 	if s.Get(plan.Pods, "10.244.2.2") != nil {

@@ -40,14 +40,14 @@ func (b *builder) podStage() incr.Stage {
 				return nil
 			}
 			var out []incr.Row
-			listener := ""
+			var listeners map[Mode]string
 			if w.Capture {
 				l := outboundListener(r, w)
-				listener = l.Name
+				listeners = map[Mode]string{l.Mode: l.Name}
 				out = append(out, incr.Row{Table: Listeners, Key: l.Name, Value: l})
 			}
 			for _, a := range w.Addresses {
-				out = append(out, incr.Row{Table: Pods, Key: a.String(), Value: &Pod{Addr: a, Name: key, Set: g.ID, Listener: listener, ProbePorts: w.ProbePorts}})
+				out = append(out, incr.Row{Table: Pods, Key: a.String(), Value: &Pod{Addr: a, Name: key, Set: g.ID, Listeners: listeners, ProbePorts: w.ProbePorts}})
 			}
 			ports := g.Ports
 			if g.ID != 0 {
@@ -62,7 +62,7 @@ func (b *builder) podStage() incr.Stage {
 // outboundListener is the proxy port of a captured pod: its identity and the
 // predicates over labels that it satisfies.
 func outboundListener(r *incr.Reader, w *model.Workload) *Listener {
-	l := &Listener{Identity: w.Identity}
+	l := &Listener{Mode: HTTP, Identity: w.Identity}
 	for _, row := range r.All(predicates) {
 		if hasLabels(w.Labels, row.Value.(map[string]string)) {
 			l.Selects = append(l.Selects, row.Key)
@@ -79,7 +79,7 @@ func inboundScopes(w *model.Workload, g *Governed, ports []GovernedPort) []incr.
 	if g.ID == 0 && !slices.ContainsFunc(ports, func(p GovernedPort) bool { return p.App.IsHTTP() }) {
 		return nil
 	}
-	out := []incr.Row{{Table: Listeners, Key: InboundListener, Value: &Listener{Name: InboundListener, Inbound: true}}}
+	out := []incr.Row{{Table: Listeners, Key: InboundListener, Value: &Listener{Name: InboundListener, Mode: HTTP, Inbound: true}}}
 	for _, p := range ports {
 		if !p.App.IsHTTP() {
 			continue
@@ -89,7 +89,8 @@ func inboundScopes(w *model.Workload, g *Governed, ports []GovernedPort) []incr.
 		out = append(out, incr.Row{Table: inbounds, Key: name, Value: in})
 		for _, a := range w.Addresses {
 			dst := netip.AddrPortFrom(a, p.Port)
-			out = append(out, incr.Row{Table: Scopes, Key: dst.String(), Value: &Scope{Destination: dst, RouteTable: name}})
+			key := InboundKey(dst)
+			out = append(out, incr.Row{Table: Scopes, Key: key, Value: &Scope{Key: key, RouteTable: name}})
 		}
 	}
 	return out

@@ -22,7 +22,7 @@ const (
 	Clusters    incr.Table = "plan/cluster"    // *Cluster, key Name
 	Endpoints   incr.Table = "plan/endpoints"  // *ClusterEndpoints, key Cluster
 	RouteTables incr.Table = "plan/routetable" // *RouteTable, key Name
-	Scopes      incr.Table = "plan/scope"      // *Scope, key Destination
+	Scopes      incr.Table = "plan/scope"      // *Scope, key Key
 	Listeners   incr.Table = "plan/listener"   // *Listener, key Name
 )
 
@@ -40,12 +40,16 @@ const (
 const Origins incr.Table = "plan/origin" // *Origin, key ID
 
 // Listener is a proxy port: clients of one identity that satisfy the same
-// predicates share it. Its content hardly ever changes, because a changed
-// listener drains its connections.
+// predicates share it, one for each mode. Its content hardly ever changes, because a
+// changed listener drains its connections.
 type Listener struct {
-	Name string `json:"name"` // "out/http/<hash>" or "in/http"
+	Name string `json:"name"` // "out/<mode>/<hash>" or "in/http"
+	// Mode says how its connections are read: HTTP, Any, Detect, TLS or Opaque.
+	Mode Mode `json:"mode"`
+	// DetectTimeout is how long a Detect listener waits for the first bytes; 0: for ever.
+	DetectTimeout time.Duration `json:"detectTimeout,omitempty"`
 	// Inbound listeners take connections for local pods from anywhere; they know
-	// the source by its address alone.
+	// the source by its address alone. HTTP only.
 	Inbound  bool     `json:"inbound,omitempty"`
 	Identity string   `json:"identity,omitempty"` // SPIFFE id of the clients
 	Selects  []string `json:"selects,omitempty"`  // sorted ids of predicates that they satisfy
@@ -53,14 +57,69 @@ type Listener struct {
 
 // Scope leads requests for a destination to a route table.
 type Scope struct {
-	Destination netip.AddrPort `json:"destination"`
-	RouteTable  string         `json:"routeTable"`
+	// Key is what a listener writes for a request; see DestinationKey and its like.
+	Key        string `json:"key"`
+	RouteTable string `json:"routeTable"`
 }
+
+// Keys of scopes.
+
+// DestinationKey is the key of HTTP requests that a captured pod sends to an address.
+func DestinationKey(a netip.AddrPort) string { return a.String() }
+
+// InboundKey is the key of requests that come in for a local pod's port.
+func InboundKey(a netip.AddrPort) string { return "in|" + a.String() }
+
+// ConnectionKey is the key of connections, as opposed to requests, to an address.
+func ConnectionKey(a netip.AddrPort) string { return "tcp|" + a.String() }
+
+// HostScopeKey is the key of a host without address; requests get there by their
+// authority alone. v6 says of which family the client is.
+func HostScopeKey(host string, port uint16, v6 bool) string {
+	k := fmt.Sprintf("host|%s:%d", host, port)
+	if v6 {
+		k += "@6"
+	}
+	return k
+}
+
+// AnyKey is the key of requests to an address that nobody is known to have, by port.
+func AnyKey(port uint16) string { return fmt.Sprintf("any|%d", port) }
+
+// PassKey is the key of requests that go on to where they were going. Its route table
+// is part of every proxy, not a row.
+const PassKey = "pass"
 
 // RouteTable is the routes of one frontend, or of one local pod's port.
 type RouteTable struct {
-	Name   string  `json:"name"`
-	Routes []Route `json:"routes"` // in order; no match: 404
+	Name string `json:"name"`
+	// Hosts are the names that the routes are for: in any case, with any port or none,
+	// with or without a trailing dot. Exact, or "*.suffix". Empty: whatever is asked.
+	Hosts []string `json:"hosts,omitempty"`
+	// Elsewhere says what becomes of requests for other hosts; nil if Hosts is empty.
+	Elsewhere *Elsewhere `json:"elsewhere,omitempty"`
+	// Routes in order; no match: 404. Of connections in Connections tables.
+	Routes []Route `json:"routes,omitempty"`
+	// Connections in order, of tables that ConnectionKey leads to; no match: closed.
+	Connections []Connection `json:"connections,omitempty"`
+}
+
+// Elsewhere is how requests for hosts that are not a frontend's own find theirs: the
+// frontend of that name at the same port, of the client's family; "name" alone is
+// the service of the client's namespace.
+type Elsewhere struct {
+	Port    uint16        `json:"port"`
+	Unknown model.Unknown `json:"unknown"` // of a host that nobody knows
+}
+
+// Connection is one way for connections that are not read as requests.
+type Connection struct {
+	ID string `json:"id"` // content hash; the route's name in Envoy, key of its Origin
+	// ServerNames by SNI, exact or "*.suffix"; empty: any or none.
+	ServerNames     []string          `json:"serverNames,omitempty"`
+	SourceNamespace string            `json:"sourceNamespace,omitempty"` // against the listener's Identity
+	SourceSelects   string            `json:"sourceSelects,omitempty"`   // predicate in the listener's Selects
+	Clusters        []WeightedCluster `json:"clusters,omitempty"`        // weights > 0, no header edits; empty: closed
 }
 
 // Route is one route with everything resolved to clusters. A route with neither
@@ -214,21 +273,37 @@ type Pod struct {
 	Name string     `json:"name"` // ns/name
 	// Set is its policy set; 0 = nobody governs it, everything may come in.
 	Set uint64 `json:"set,omitempty"`
-	// Listener is the outbound listener that takes its requests; "" = not captured.
-	Listener   string   `json:"listener,omitempty"`
-	ProbePorts []uint16 `json:"probePorts,omitempty"`
+	// Listeners take what it sends, by mode; nil = not captured. A mode that no service
+	// of the node's plan has is not there.
+	Listeners  map[Mode]string `json:"listeners,omitempty"`
+	ProbePorts []uint16        `json:"probePorts,omitempty"`
 }
 
-// Mode says who balances a service.
+// Mode says who balances a service: the kernel, per connection at connect, or the
+// proxy, which captured pods get to with the address that they dialled.
 type Mode string
 
 const (
-	Kernel Mode = "kernel" // per connection, at connect
-	HTTP   Mode = "http"   // captured pods keep the address and go through the proxy
+	Kernel Mode = "kernel"
+	HTTP   Mode = "http"   // requests
+	TLS    Mode = "tls"    // connections, routed by SNI
+	Opaque Mode = "opaque" // connections, no byte of which is looked at
+	Any    Mode = "any"    // requests to addresses that nobody is known to have
+	// Detect and its like read the first bytes. They differ in how long they wait for
+	// them: a node has at most three such times; the shortest is Detect.
+	Detect  Mode = "detect"
+	Detect2 Mode = "detect2"
+	Detect3 Mode = "detect3"
 )
+
+// Modes are all modes of listeners, in the order in which the kernel numbers them
+// from 1; Kernel is 0.
+func Modes() []Mode { return []Mode{HTTP, TLS, Opaque, Any, Detect, Detect2, Detect3} }
 
 // Service is one address and port that the kernel knows.
 type Service struct {
+	// Addr is unspecified (0.0.0.0 or ::) in mode Any: whatever address is no pod's,
+	// no node's and no service's.
 	Addr     netip.Addr      `json:"addr"`
 	Port     uint16          `json:"port"`
 	Protocol model.Protocol  `json:"protocol"`
@@ -236,6 +311,9 @@ type Service struct {
 	Mode     Mode            `json:"mode"`
 	Affinity time.Duration   `json:"affinity,omitempty"`
 	Backends []KernelBackend `json:"backends,omitempty"` // sorted by Addr; for clients that are not proxied
+	// Direct: the address is a pod's own (of a headless service): clients that are not
+	// proxied go to it, and it has no Backends.
+	Direct bool `json:"direct,omitempty"`
 }
 
 // Key of the service in its table.

@@ -77,8 +77,8 @@ func (c *compiler) port(s *model.Service, p model.ServicePort) {
 		if http {
 			t := c.routeTable(c.named(key), s, p.Port, app, f)
 			c.put(RouteTables, t.Name, t)
-			dst := netip.AddrPortFrom(vip, p.Port)
-			c.put(Scopes, dst.String(), &Scope{Destination: dst, RouteTable: t.Name})
+			sk := DestinationKey(netip.AddrPortFrom(vip, p.Port))
+			c.put(Scopes, sk, &Scope{Key: sk, RouteTable: t.Name})
 		}
 	}
 }

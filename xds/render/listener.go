@@ -90,7 +90,7 @@ func Listener(l *plan.Listener, port uint16) (xds.Resource, error) {
 		FilterChains: []*listener.FilterChain{{
 			Filters: []*listener.Filter{{
 				Name:       "envoy.filters.network.http_connection_manager",
-				ConfigType: &listener.Filter_TypedConfig{TypedConfig: pack(connectionManager(l.Name))},
+				ConfigType: &listener.Filter_TypedConfig{TypedConfig: pack(connectionManager(l))},
 			}},
 		}},
 	}
@@ -132,12 +132,12 @@ func clientState(l *plan.Listener) *listener.ListenerFilter {
 // connectionManager is the one profile that serves all planes. It trusts nothing
 // that a client says about itself: addresses come from the connection, and
 // x-envoy-* headers control nothing.
-func connectionManager(stat string) *hcm.HttpConnectionManager {
+func connectionManager(l *plan.Listener) *hcm.HttpConnectionManager {
 	return &hcm.HttpConnectionManager{
 		CodecType:                     hcm.HttpConnectionManager_AUTO,
-		StatPrefix:                    stat,
+		StatPrefix:                    l.Name,
 		RouteSpecifier:                scopedRoutes(),
-		EarlyHeaderMutationExtensions: []*core.TypedExtensionConfig{destinationHeader()},
+		EarlyHeaderMutationExtensions: []*core.TypedExtensionConfig{destinationHeader(l)},
 		HttpFilters:                   httpFilters(),
 		AccessLog:                     []*accesslog.AccessLog{accessLog()},
 
@@ -171,12 +171,16 @@ func connectionManager(stat string) *hcm.HttpConnectionManager {
 }
 
 // destinationHeader overwrites what a client may have sent, before the scope is chosen.
-func destinationHeader() *core.TypedExtensionConfig {
+func destinationHeader(l *plan.Listener) *core.TypedExtensionConfig {
+	key := "%DOWNSTREAM_LOCAL_ADDRESS%"
+	if l.Inbound {
+		key = "in|" + key
+	}
 	return &core.TypedExtensionConfig{
 		Name: "fl.destination",
 		TypedConfig: pack(&earlymutation.HeaderMutation{Mutations: []*mutation.HeaderMutation{{
 			Action: &mutation.HeaderMutation_Append{Append: &core.HeaderValueOption{
-				Header:       &core.HeaderValue{Key: DestinationHeader, Value: "%DOWNSTREAM_LOCAL_ADDRESS%"},
+				Header:       &core.HeaderValue{Key: DestinationHeader, Value: key},
 				AppendAction: core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 			}},
 		}}}),

@@ -97,7 +97,7 @@ func TestBadRows(t *testing.T) {
 	_, err = render.Endpoints(&plan.ClusterEndpoints{Cluster: "c1", Backends: []plan.Backend{{Addrs: []netip.AddrPort{{}}}}})
 	check(t, err, "c1", "no address")
 	_, err = render.Scope(&plan.Scope{RouteTable: "r"})
-	check(t, err, "scope", "no destination")
+	check(t, err, "scope of r", "no key")
 	_, err = render.Listener(&plan.Listener{Name: "l1"}, 0)
 	check(t, err, "l1", "no port")
 	_, err = render.Listener(&plan.Listener{Name: "l1", Identity: "a", Selects: []string{"x|y"}}, 1)
@@ -222,7 +222,7 @@ func BenchmarkRender5000Services(b *testing.B) {
 			r.Routes = append(r.Routes, plan.Route{ID: fmt.Sprint(j), Match: model.RouteMatch{Path: ptr(match(model.Prefix, fmt.Sprint("/", j)))},
 				Clusters: []plan.WeightedCluster{{Name: name, Weight: 1}}})
 		}
-		s := &plan.Scope{Destination: netip.AddrPortFrom(addr, 80), RouteTable: name}
+		s := &plan.Scope{Key: plan.DestinationKey(netip.AddrPortFrom(addr, 80)), RouteTable: name}
 		rows = append(rows,
 			func() (xds.Resource, error) { return render.Cluster(c) }, func() (xds.Resource, error) { return render.Endpoints(e) },
 			func() (xds.Resource, error) { return render.RouteTable(r) }, func() (xds.Resource, error) { return render.Scope(s) })

@@ -24,9 +24,9 @@ import (
 
 // Scope renders the way from a destination to its routes. Its name is its key.
 func Scope(s *plan.Scope) (xds.Resource, error) {
-	key := destination(s.Destination)
-	if !s.Destination.IsValid() || s.Destination.Addr().Zone() != "" {
-		return xds.Resource{}, fmt.Errorf("render scope %s: no destination", key)
+	key := s.Key
+	if key == "" {
+		return xds.Resource{}, fmt.Errorf("render scope of %s: no key", s.RouteTable)
 	}
 	return finish("scope", key, &route.ScopedRouteConfiguration{
 		Name:                   key,
