@@ -81,7 +81,7 @@ func TestInboundScopesOutliveThePolicy(t *testing.T) {
 	if s.Get(plan.Scopes, "in|10.244.2.2:8080") != nil {
 		t.Error("a remote pod has an inbound scope")
 	}
-	if s := store(node("n1", "10.240.0.1"), pod("client", "n1", "in|10.244.1.1", "client", nil)); s.Get(plan.Listeners, plan.InboundListener) != nil {
+	if s := store(node("n1", "10.240.0.1"), pod("client", "n1", "10.244.1.1", "client", nil)); s.Get(plan.Listeners, plan.InboundListener) != nil {
 		t.Error("a node without HTTP ports has an inbound listener")
 	}
 }
