@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -129,8 +130,11 @@ table inet t {
 }
 
 // vip is the address of the i-th service whose connections go to port 15100+n.
-func vip(n, i, port int) string  { return fmt.Sprintf("10.96.%d.%d:%d", n, i, port) }
-func vip6(n, i, port int) string { return fmt.Sprintf("[fd96:%d::%x]:%d", n, i, port) }
+func vip(n, i, port int) string { return fmt.Sprintf("10.96.%d.%d:%d", n, i, port) }
+func vip6(n, i, port int) string {
+	a := netip.MustParseAddr(fmt.Sprintf("fd96:%d::%x", n, i))
+	return netip.AddrPortFrom(a, uint16(port)).String() // as Envoy writes it
+}
 
 var setUp = sync.OnceValue(func() error {
 	cmd := exec.Command("sh")
@@ -141,6 +145,17 @@ var setUp = sync.OnceValue(func() error {
 	}
 	return nil
 })
+
+// needNetwork needs the tests' network.
+func needNetwork(t testing.TB) {
+	t.Helper()
+	need.Root(t)
+	need.Command(t, "ip")
+	need.Command(t, "nft")
+	if err := setUp(); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // unprivileged is the user that Envoy runs as; it owns nothing but its folder.
 const unprivileged = 15099
@@ -170,13 +185,8 @@ func start(t testing.TB, bootstrap string, initial ...xds.Resource) *proxy {
 // startWith is start with a server and flags of the test's own.
 func startWith(t testing.TB, bootstrap string, feed *serve.Server, flags ...string) *proxy {
 	t.Helper()
-	need.Root(t)
-	need.Command(t, "ip")
-	need.Command(t, "nft")
+	needNetwork(t)
 	binary := need.Envoy(t)
-	if err := setUp(); err != nil {
-		t.Fatal(err)
-	}
 	dir, err := os.MkdirTemp("", "fl")
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +201,8 @@ func startWith(t testing.TB, bootstrap string, feed *serve.Server, flags ...stri
 	if err := os.WriteFile(config, p.bootstrap(bootstrap), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p.run(binary, append([]string{"--config-path", config, "--disable-hot-restart", "--log-level", "warning"}, flags...))
+	p.run(binary, append([]string{"--config-path", config, "--disable-hot-restart", "--log-level", "warning",
+		"--file-flush-interval-msec", "20"}, flags...))
 	sock := filepath.Join(dir, "admin.sock")
 	p.admin = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -482,6 +493,7 @@ func dialErr(ctx context.Context, from, to string) (*net.TCPConn, error) {
 // those that run. Connections are closed when handle returns.
 func listen(t testing.TB, addr string, handle func(c *net.TCPConn)) {
 	t.Helper()
+	needNetwork(t)
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -540,6 +552,7 @@ func greet(name string) func(*net.TCPConn) {
 // is and the request as it came.
 func httpEcho(t testing.TB, name, addr string) {
 	t.Helper()
+	needNetwork(t)
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
