@@ -25,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -168,13 +169,16 @@ type proxy struct {
 	admin *http.Client
 	cmd   *exec.Cmd
 	ended chan struct{}
+
+	mu    sync.Mutex
+	names map[string][]string // by type: what Envoy subscribed to
 }
 
 // start runs an Envoy, as an unprivileged user with the one capability that
 // transparent sockets need, until the test ends, and returns when it is live.
 //
 // bootstrap is YAML of envoy.config.bootstrap.v3.Bootstrap; %d in it stands for the
-// folder that Envoy may write to. Node, admin, and the cluster "xds", a delta ADS
+// folder that Envoy may write to, and "E/" for the types of extensions. Node, admin, and the cluster "xds", a delta ADS
 // stream that is fed by serve with what is in initial, are added. Listeners and
 // clusters come from there, too.
 func start(t testing.TB, bootstrap string, initial ...xds.Resource) *proxy {
@@ -195,7 +199,7 @@ func startWith(t testing.TB, bootstrap string, feed *serve.Server, flags ...stri
 	if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, unprivileged, unprivileged)); err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{t: t, dir: dir, feed: feed, ended: make(chan struct{})}
+	p := &proxy{t: t, dir: dir, feed: feed, ended: make(chan struct{}), names: map[string][]string{}}
 	p.serveFeed()
 	config := filepath.Join(dir, "envoy.json")
 	if err := os.WriteFile(config, p.bootstrap(bootstrap), 0o644); err != nil {
@@ -236,11 +240,41 @@ func (p *proxy) serveFeed() {
 	if err := os.Chmod(sock, 0o666); err != nil {
 		p.t.Fatal(err)
 	}
-	g := grpc.NewServer(serve.GRPCOptions()...)
+	g := grpc.NewServer(append(serve.GRPCOptions(), grpc.StreamInterceptor(p.note))...)
 	p.feed.Register(g)
 	var done sync.WaitGroup
 	done.Go(func() { g.Serve(l) })
 	p.t.Cleanup(func() { g.Stop(); done.Wait() })
+}
+
+// note writes down what Envoy subscribes to.
+func (p *proxy) note(srv any, st grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	return handle(srv, notedStream{st, p})
+}
+
+type notedStream struct {
+	grpc.ServerStream
+	p *proxy
+}
+
+func (s notedStream) RecvMsg(m any) error {
+	err := s.ServerStream.RecvMsg(m)
+	if q, ok := m.(*discovery.DeltaDiscoveryRequest); ok && err == nil {
+		s.p.mu.Lock()
+		defer s.p.mu.Unlock()
+		s.p.names[q.GetTypeUrl()] = append(s.p.names[q.GetTypeUrl()], q.GetResourceNamesSubscribe()...)
+	}
+	return err
+}
+
+// asked returns the names of a type that Envoy subscribed to since the last call,
+// in its order.
+func (p *proxy) asked(typeURL string) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	names := p.names[typeURL]
+	delete(p.names, typeURL)
+	return names
 }
 
 // common is merged into every bootstrap.
@@ -264,7 +298,7 @@ static_resources:
       endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: "%d/xds.sock"}}}}]}]
     typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        "@type": E/upstreams.http.v3.HttpProtocolOptions
         explicit_http_config: {http2_protocol_options: {}}
 `
 
@@ -273,7 +307,7 @@ func (p *proxy) bootstrap(own string) []byte {
 	merged := map[string]any{}
 	for _, text := range []string{common, own} {
 		var m map[string]any
-		if err := yaml.Unmarshal([]byte(strings.ReplaceAll(text, "%d", p.dir)), &m); err != nil {
+		if err := yaml.Unmarshal([]byte(spellOut(strings.ReplaceAll(text, "%d", p.dir))), &m); err != nil {
 			p.t.Fatalf("%v in bootstrap:\n%s", err, text)
 		}
 		merge(merged, m)
@@ -286,6 +320,10 @@ func (p *proxy) bootstrap(own string) []byte {
 		p.t.Fatal(err)
 	}
 	return b
+}
+
+func spellOut(text string) string {
+	return strings.ReplaceAll(text, `"@type": E/`, `"@type": type.googleapis.com/envoy.extensions.`)
 }
 
 // merge adds src to dst as protobuf merges messages: lists are joined.
@@ -369,6 +407,19 @@ func (p *proxy) get(path string) string {
 	return string(b)
 }
 
+// logged is the first line of an access log in Envoy's folder, once it is written.
+func (p *proxy) logged(file string) string {
+	p.t.Helper()
+	var line string
+	p.waitFor("access log "+file, func() bool {
+		b, err := os.ReadFile(filepath.Join(p.dir, file))
+		var whole bool
+		line, _, whole = strings.Cut(string(b), "\n")
+		return err == nil && whole
+	})
+	return line
+}
+
 // push sets resources and waits until Envoy has accepted all of them.
 func (p *proxy) push(rs ...xds.Resource) {
 	p.t.Helper()
@@ -415,7 +466,7 @@ func resource(t testing.TB, typeURL, text string) xds.Resource {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := yaml.YAMLToJSON([]byte(text))
+	b, err := yaml.YAMLToJSON([]byte(spellOut(text)))
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, text)
 	}
@@ -456,6 +507,22 @@ upstream_bind_config: {socket_options: [{level: 0, name: 51, int_value: 42949627
 	}
 	return []xds.Resource{resource(t, xds.ClusterType, c), resource(t, xds.EndpointType, e)}
 }
+
+// loopback is the address of a listener that nobody but the kernel's redirect
+// reaches, and the filter that restores the address that the client had dialled.
+// What follows is in listener_filters.
+func loopback(port int) string {
+	return fmt.Sprintf(`
+    address: {socket_address: {address: 127.0.0.1, port_value: %d}}
+    additional_addresses: [{address: {socket_address: {address: "::1", port_value: %d}}}]
+    transparent: true
+    listener_filters:
+    - {name: envoy.filters.listener.original_dst, typed_config: {"@type": E/filters.listener.original_dst.v3.OriginalDst}}`, port, port)
+}
+
+// keepSource makes upstream connections come from the client's address.
+const keepSource = `
+    - {name: envoy.filters.listener.original_src, typed_config: {"@type": E/filters.listener.original_src.v3.OriginalSrc}}`
 
 // dial connects from an address, with source ports that pods may use, and closes
 // the connection when the test ends.
