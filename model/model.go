@@ -31,8 +31,12 @@ const (
 	AppDetect App = "detect"
 )
 
-// IsHTTP reports whether requests of the port can be seen by a proxy.
+// IsHTTP reports whether the port speaks HTTP and nothing else.
 func (a App) IsHTTP() bool { return a == AppHTTP || a == AppHTTP2 || a == AppGRPC }
+
+// HasRequests reports whether a proxy can see requests of the port: it is HTTP, or
+// found to be so connection by connection.
+func (a App) HasRequests() bool { return a.IsHTTP() || a == AppDetect }
 
 // Namespace carries what the plan needs to know about a namespace.
 // Table "namespace", key: name.
@@ -285,9 +289,11 @@ type ConnectionRoute struct {
 // Route is one match and what happens to requests that it matches.
 type Route struct {
 	Match RouteMatch `json:"match"`
-	// Backends share the requests by weight. Empty, with no Redirect or Direct: 503.
+	// Backends share the requests by weight. Empty, with neither Direct nor Original: 503.
 	Backends []Backend `json:"backends,omitempty"`
 	Direct   *Direct   `json:"direct,omitempty"`
+	// Original sends on to the address that the client has dialled.
+	Original bool `json:"original,omitempty"`
 
 	RequestHeaders  HeaderEdit    `json:"requestHeaders,omitzero"`
 	ResponseHeaders HeaderEdit    `json:"responseHeaders,omitzero"`

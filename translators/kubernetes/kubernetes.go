@@ -32,21 +32,29 @@ const (
 	DefaultDenyKey = "fairlead.io/default-deny"
 	AgentKey       = "fairlead.io/agent"
 	GenerationKey  = "fairlead.io/generation"
+	RouteByKey     = "fairlead.io/route-by"
+	UnknownHostKey = "fairlead.io/unknown-hosts"
 )
 
 // DefaultTrustDomain is that of Istio's and Kubernetes' defaults.
 const DefaultTrustDomain = "cluster.local"
 
+// DefaultDomain is that of the cluster's DNS names by Kubernetes' defaults.
+const DefaultDomain = "cluster.local"
+
 // Translator turns Kubernetes' own objects into rows.
-type Translator struct{ trustDomain string }
+type Translator struct{ trustDomain, domain string }
 
 // Options of the translator.
 type Options struct {
 	TrustDomain string // of the workloads' identities; "" = DefaultTrustDomain
+	Domain      string // of the services' DNS names; "" = DefaultDomain
 }
 
 // New returns a translator.
-func New(o Options) *Translator { return &Translator{cmp.Or(o.TrustDomain, DefaultTrustDomain)} }
+func New(o Options) *Translator {
+	return &Translator{cmp.Or(o.TrustDomain, DefaultTrustDomain), cmp.Or(o.Domain, DefaultDomain)}
+}
 
 // Types lists the kinds that are decoded. Deployments and their like are decoded
 // for the lab, which expands them; here their pods count.
@@ -77,7 +85,7 @@ func (t *Translator) Register(s *incr.Store) {
 	s.Index(translators.Objects(objects.EndpointSliceKind), slicesByService, sliceService)
 	t.add(s, "namespace", objects.NamespaceKind, namespace)
 	t.add(s, "node", objects.NodeKind, node)
-	t.add(s, "service", objects.ServiceKind, service)
+	t.add(s, "service", objects.ServiceKind, t.service)
 	t.add(s, "endpoints", objects.ServiceKind, endpoints)
 	t.add(s, "workload", objects.PodKind, t.workload)
 }

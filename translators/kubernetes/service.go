@@ -17,7 +17,7 @@ import (
 	"fairlead.io/fairlead/translators/objects"
 )
 
-func service(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
+func (t *Translator) service(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	v := o.Value.(*corev1.Service)
 	if v.Spec.Type == corev1.ServiceTypeExternalName {
 		rep.refused("spec.type", "external-name", "services of type ExternalName are names in DNS alone: nothing is routed for them",
@@ -26,6 +26,7 @@ func service(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	}
 	s := &model.Service{Namespace: o.Namespace, Name: o.Name, Src: o.Source(Plane, "")}
 	s.VIPs = vips(v, rep)
+	s.Hosts = t.hosts(o, len(s.VIPs) == 0)
 	for i, p := range v.Spec.Ports {
 		field := fmt.Sprintf("spec.ports[%d]", i)
 		if p.Port < 1 || p.Port > math.MaxUint16 {
@@ -48,6 +49,20 @@ func service(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	}
 	outside(v, rep)
 	return []incr.Row{{Table: translators.Services, Key: o.Key(), Value: s}}
+}
+
+// hosts are the names of a service in the cluster's DNS, the full one first, and of
+// a headless one also those of its pods below it.
+func (t *Translator) hosts(o *objects.Object, headless bool) []string {
+	name := strings.ToLower(o.Name)
+	short := name + "." + strings.ToLower(o.Namespace)
+	out := []string{short + ".svc." + strings.ToLower(t.domain), short + ".svc", short, name}
+	if headless {
+		for _, h := range out[:3] {
+			out = append(out, "*."+h)
+		}
+	}
+	return out
 }
 
 func vips(v *corev1.Service, rep *report) []netip.Addr {
