@@ -32,6 +32,9 @@ func Routes(plane string) incr.Table { return incr.Table("route/" + plane) }
 // Authz is the table of *model.Authorization of one plane.
 func Authz(plane string) incr.Table { return incr.Table("authz/" + plane) }
 
+// Defaults is the table of *model.Defaults, keyed by plane.
+const Defaults incr.Table = "defaults"
+
 // Diagnostics is the table of []model.Diagnostic, keyed by plane and translator key.
 const Diagnostics incr.Table = "diagnostic"
 
@@ -84,6 +87,9 @@ type Translator interface {
 	// Keys are the units that exist because this object does. Called for its own
 	// kinds and for services (objects.Service).
 	Keys(o *objects.Object) []Key
+	// Defaults says what the plane does with services that none of its objects is
+	// about. The Reader records what it rests on, as for Translate. Never nil.
+	Defaults(r Reader) *model.Defaults
 	// Translate computes one unit. It must not fail: what is wrong is a
 	// diagnostic, and the unit is as good as it can be without widening.
 	Translate(r Reader, k Key) Result

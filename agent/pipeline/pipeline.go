@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/incr"
@@ -28,17 +29,23 @@ import (
 type Options struct {
 	Node         string // whose plan
 	TrustDomain  string // of the workloads' identities; "" = cluster.local
+	Domain       string // of the services' DNS names; "" = cluster.local
 	IstioVersion string // whose behaviour is wanted; "" = the newest that is known
+	// IstioOutboundTrafficPolicy and IstioDetectionTimeout are what MeshConfig says in
+	// Istio; see istio.Options.
+	IstioOutboundTrafficPolicy string
+	IstioDetectionTimeout      time.Duration
 }
 
 // Planes is the explicit list of control planes, in the documented order: where a
 // namespace names no owner, the first that has routes for a frontend serves them.
 func Planes(o Options) ([]translators.Translator, error) {
-	i, err := istio.New(istio.Options{Version: o.IstioVersion})
+	i, err := istio.New(istio.Options{Version: o.IstioVersion, Domain: o.Domain,
+		OutboundTrafficPolicy: o.IstioOutboundTrafficPolicy, DetectionTimeout: o.IstioDetectionTimeout})
 	if err != nil {
 		return nil, err
 	}
-	return []translators.Translator{i, smi.New(smi.Options{TrustDomain: o.TrustDomain})}, nil
+	return []translators.Translator{i, smi.New(smi.Options{TrustDomain: o.TrustDomain, Domain: o.Domain})}, nil
 }
 
 // Pipeline computes the plan of one node. It is not safe for concurrent use.
@@ -59,7 +66,7 @@ func New(o Options) (*Pipeline, error) {
 		names[i] = p.Plane()
 	}
 	store := incr.New()
-	h := host.New(store, kubernetes.New(kubernetes.Options{TrustDomain: o.TrustDomain}), planes...)
+	h := host.New(store, kubernetes.New(kubernetes.Options{TrustDomain: o.TrustDomain, Domain: o.Domain}), planes...)
 	merge.Register(store, names)
 	plan.Register(store, o.Node, names)
 	return &Pipeline{store: store, host: h, decoder: objects.NewDecoder(h.Registry())}, nil

@@ -38,13 +38,15 @@ func fairlead(t *testing.T, stdin string, args ...string) result {
 
 func TestWrongUsageSaysWhatToDo(t *testing.T) {
 	for args, want := range map[string]string{
-		"nope":                                  `has no command "nope"`,
-		"translat":                              `Did you mean "translate"?`,
-		"translate":                             "name files or folders with -f",
-		"translate extra":                       "name files with -f",
-		"translate --bogus":                     `Run "fairlead translate --help"`,
-		"translate -o xml":                      "want table, json or yaml",
-		"translate -f . --istio-version 0.1":    "want 1.",
+		"nope":                               `has no command "nope"`,
+		"translat":                           `Did you mean "translate"?`,
+		"translate":                          "name files or folders with -f",
+		"translate extra":                    "name files with -f",
+		"translate --bogus":                  `Run "fairlead translate --help"`,
+		"translate -o xml":                   "want table, json or yaml",
+		"translate -f . --istio-version 0.1": "want 1.",
+		"translate -f . --istio-outbound-traffic-policy NONE":       "want ALLOW_ANY or REGISTRY_ONLY",
+		"plan --node a -f . --istio-protocol-detection-timeout -1s": "want 0 or more",
 		"plan -f .":                             "needs --node",
 		"render -f .":                           "needs --node",
 		"plan --node a":                         "name files or folders with -f",

@@ -48,8 +48,7 @@ or killed at any time: kernel and proxy go on, and the next agent takes over.`,
 	c.Flags().StringVar(&o.Source, "source", "", "folder of objects")
 	c.Flags().StringVar(&o.NetnsDir, "netns", "/run/netns", "folder of the pods' network namespaces")
 	c.Flags().StringSliceVar(&o.Uplinks, "uplink", nil, "interface towards the other nodes; repeat for more")
-	c.Flags().StringVar(&o.Pipeline.IstioVersion, "istio-version", "", "Istio release whose defaults are meant (default: the newest that is known)")
-	c.Flags().StringVar(&o.Pipeline.TrustDomain, "trust-domain", "cluster.local", "trust domain of the workloads' identities")
+	meshFlags(c, &o.Pipeline)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		switch {
 		case o.Node == "":

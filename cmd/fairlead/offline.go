@@ -32,17 +32,26 @@ func offlineCommands() []*cobra.Command {
 
 // input is the flags that say what to read.
 type input struct {
-	files        []string
-	istioVersion string
-	trustDomain  string
+	files    []string
+	pipeline pipeline.Options
 }
 
 func inputFlags(c *cobra.Command) *input {
 	in := &input{}
 	c.Flags().StringArrayVarP(&in.files, "file", "f", nil, "file or folder of manifests, - for standard input; repeat for more")
-	c.Flags().StringVar(&in.istioVersion, "istio-version", "", "Istio release whose defaults are meant (default: the newest that is known)")
-	c.Flags().StringVar(&in.trustDomain, "trust-domain", "cluster.local", "trust domain of the workloads' identities")
+	meshFlags(c, &in.pipeline)
 	return in
+}
+
+// meshFlags are those that say of the mesh what no object does.
+func meshFlags(c *cobra.Command, o *pipeline.Options) {
+	c.Flags().StringVar(&o.IstioVersion, "istio-version", "", "Istio release whose defaults are meant (default: the newest that is known)")
+	c.Flags().StringVar(&o.IstioOutboundTrafficPolicy, "istio-outbound-traffic-policy", "ALLOW_ANY",
+		"what becomes of requests that name a host that nobody has: ALLOW_ANY (pass) or REGISTRY_ONLY (502)")
+	c.Flags().DurationVar(&o.IstioDetectionTimeout, "istio-protocol-detection-timeout", 0,
+		"how long the first bytes to a port of undeclared protocol are waited for (0: for ever)")
+	c.Flags().StringVar(&o.TrustDomain, "trust-domain", "cluster.local", "trust domain of the workloads' identities")
+	c.Flags().StringVar(&o.Domain, "cluster-domain", "cluster.local", "domain of the services' DNS names")
 }
 
 // read gives the inputs and an empty pipeline for a node. A path that is named and
@@ -51,7 +60,9 @@ func (in *input) read(c *cobra.Command, node string) (*pipeline.Pipeline, []obje
 	if len(in.files) == 0 {
 		return nil, nil, usageError("nothing to read: name files or folders with -f, or - for standard input")
 	}
-	p, err := pipeline.New(pipeline.Options{Node: node, IstioVersion: in.istioVersion, TrustDomain: in.trustDomain})
+	o := in.pipeline
+	o.Node = node
+	p, err := pipeline.New(o)
 	if err != nil {
 		return nil, nil, usageError("%v", err)
 	}

@@ -4,7 +4,7 @@
 // tables of the model come out, and after an edit only what read it is computed.
 //
 //	object/<kind> ──► kubernetes ──► namespace, node, service, endpoints, workload
-//	            └───► each plane ──► route/<plane>, authz/<plane>
+//	            └───► each plane ──► route/<plane>, authz/<plane>, defaults
 //	                            └──► diagnostic
 //
 // The planes are a parameter: there is no registration by side effect.
@@ -34,6 +34,10 @@ type Host struct {
 
 // inputs is the key of the diagnostics that Replace found.
 const inputs = "input"
+
+// plugged has a row for each plane: what a plane says without being asked by an
+// object, its defaults, is computed for it.
+const plugged incr.Table = "plane"
 
 // New adds the stages of the kubernetes translator and of the planes to a store
 // that has no rows yet. Later stages (merge, plan) are added after it.
@@ -143,6 +147,17 @@ func (h *Host) addPlane(p translators.Translator) {
 			return unique(out)
 		}
 	}
+	h.store.Add(incr.Stage{Name: p.Plane() + "/defaults",
+		Keys: map[incr.Table]func(string, any) []string{plugged: func(key string, _ any) []string {
+			if key != p.Plane() {
+				return nil
+			}
+			return []string{key}
+		}},
+		Compute: func(r *incr.Reader, key string) []incr.Row {
+			return []incr.Row{{Table: translators.Defaults, Key: key, Value: p.Defaults(&reader{r, p})}}
+		}})
+	h.store.Set(plugged, p.Plane(), true)
 	h.store.Add(incr.Stage{Name: p.Plane() + "/validate", Keys: judged, Compute: func(r *incr.Reader, key string) []incr.Row {
 		kind, name, _ := strings.Cut(key, "/")
 		o, _ := r.Get(incr.Table("object/"+kind), name).(*objects.Object)

@@ -255,3 +255,22 @@ spec: {service: web, backends: [{service: v1, weight: ` + weights + `}]}
 		t.Errorf("after the repair:\n%s", d)
 	}
 }
+
+// What a plane says without being asked by an object is there from the first run on,
+// and stays when all objects are gone.
+func TestDefaultsNeedNoObjects(t *testing.T) {
+	s, h := newHost()
+	h.Replace(objects.Decode(h.Registry()))
+	s.Run()
+	for plane, want := range map[string]model.Basis{istio.Plane: model.ByAuthority, smi.Plane: model.ByDestination} {
+		if d, _ := s.Get(translators.Defaults, plane).(*model.Defaults); d == nil || d.Basis != want {
+			t.Errorf("%s: %+v", plane, d)
+		}
+	}
+	if n := s.Len(translators.Defaults); n != 2 {
+		t.Errorf("%d planes", n)
+	}
+	if ch := s.Run(); len(ch) > 0 {
+		t.Errorf("an idle run changed %v", ch)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	clientsecurity "istio.io/client-go/pkg/apis/security/v1"
 
@@ -26,7 +27,20 @@ type Options struct {
 	Domain string
 	// RootNamespace holds what applies to all namespaces, "istio-system" if empty.
 	RootNamespace string
+	// OutboundTrafficPolicy is MeshConfig's outboundTrafficPolicy.mode: what becomes of
+	// hosts that nobody knows. "ALLOW_ANY", which passes them, if empty; or
+	// "REGISTRY_ONLY", which refuses them.
+	OutboundTrafficPolicy string
+	// DetectionTimeout is MeshConfig's protocolDetectionTimeout: how long the first
+	// bytes to a port that does not say what it speaks are waited for. 0: for ever.
+	DetectionTimeout time.Duration
 }
+
+// Modes of Options.OutboundTrafficPolicy.
+const (
+	allowAny     = "ALLOW_ANY"
+	registryOnly = "REGISTRY_ONLY"
+)
 
 // The versions whose defaults are known.
 const (
@@ -39,13 +53,27 @@ type Translator struct {
 	minor  int // of Istio 1.x
 	domain string
 	root   string
+	// unknown is what becomes of hosts that nobody knows.
+	unknown   model.Unknown
+	detection time.Duration
 }
 
 var _ translators.Translator = (*Translator)(nil)
 
-// New returns the translator, or an error if the version is not one it knows.
+// New returns the translator, or an error if an option is not one it knows.
 func New(o Options) (*Translator, error) {
-	t := &Translator{minor: newestMinor, domain: cmp.Or(o.Domain, "cluster.local"), root: cmp.Or(o.RootNamespace, "istio-system")}
+	t := &Translator{minor: newestMinor, domain: strings.ToLower(cmp.Or(o.Domain, "cluster.local")), root: cmp.Or(o.RootNamespace, "istio-system"),
+		unknown: model.UnknownPass, detection: o.DetectionTimeout}
+	switch o.OutboundTrafficPolicy {
+	case "", allowAny:
+	case registryOnly:
+		t.unknown = model.UnknownRefuse
+	default:
+		return nil, fmt.Errorf("istio outbound traffic policy %q: want %s or %s", o.OutboundTrafficPolicy, allowAny, registryOnly)
+	}
+	if o.DetectionTimeout < 0 {
+		return nil, fmt.Errorf("istio protocol detection timeout %s: want 0 or more", o.DetectionTimeout)
+	}
 	if o.Version != "" {
 		minor, ok := parseMinor(o.Version)
 		if !ok {
@@ -113,6 +141,11 @@ func (t *Translator) Keys(o *objects.Object) []translators.Key {
 		return []translators.Key{{Kind: otherKey, Namespace: o.Namespace, Name: o.Kind.Kind + "/" + o.Name}}
 	}
 	return nil
+}
+
+// Defaults implements translators.Translator.
+func (t *Translator) Defaults(translators.Reader) *model.Defaults {
+	return &model.Defaults{Choice: model.Choice{Basis: model.ByAuthority, Unknown: t.unknown}}
 }
 
 // Translate implements translators.Translator.

@@ -5,6 +5,7 @@ package istio
 import (
 	"testing"
 
+	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/translators/translatortest"
 )
@@ -42,6 +43,26 @@ func TestDefaultRetryByVersion(t *testing.T) {
 		}
 		if got := tr.defaultRetry(); len(got.StatusCodes) != codes {
 			t.Errorf("%s: %+v", v, got)
+		}
+	}
+}
+
+func TestOptionsThatNobodyKnows(t *testing.T) {
+	for _, o := range []Options{{OutboundTrafficPolicy: "registry_only"}, {DetectionTimeout: -1}} {
+		if _, err := New(o); err == nil {
+			t.Errorf("New(%+v) gave no error", o)
+		}
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	for policy, want := range map[string]model.Unknown{"": model.UnknownPass, "ALLOW_ANY": model.UnknownPass, "REGISTRY_ONLY": model.UnknownRefuse} {
+		tr, err := New(Options{OutboundTrafficPolicy: policy})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := tr.Defaults(nil); d.Basis != model.ByAuthority || d.Unknown != want {
+			t.Errorf("%q: %+v", policy, d)
 		}
 	}
 }

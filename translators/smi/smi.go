@@ -44,15 +44,18 @@ const (
 )
 
 // Translator is the control plane "smi".
-type Translator struct{ trustDomain string }
+type Translator struct{ trustDomain, domain string }
 
 // Options of the translator.
 type Options struct {
 	TrustDomain string // of the service accounts' identities; "" = cluster.local
+	Domain      string // of the services' DNS names; "" = cluster.local
 }
 
 // New returns a translator.
-func New(o Options) *Translator { return &Translator{cmp.Or(o.TrustDomain, "cluster.local")} }
+func New(o Options) *Translator {
+	return &Translator{cmp.Or(o.TrustDomain, "cluster.local"), cmp.Or(o.Domain, "cluster.local")}
+}
 
 // Plane implements translators.Translator.
 func (t *Translator) Plane() string { return Plane }
@@ -60,7 +63,7 @@ func (t *Translator) Plane() string { return Plane }
 // Indexes implements translators.Translator.
 func (t *Translator) Indexes() []translators.Index {
 	return []translators.Index{{Kind: trafficSplit, Name: byApex, Values: func(o *objects.Object) []string {
-		if apex, ok := localName(splitOf(o).service, o.Namespace); ok {
+		if apex, ok := t.localName(t.splitOf(o).service, o.Namespace); ok {
 			return []string{o.Namespace + "/" + apex}
 		}
 		return nil
@@ -73,7 +76,7 @@ func (t *Translator) Keys(o *objects.Object) []translators.Key {
 	case trafficTarget:
 		return []translators.Key{{Kind: policyKey, Namespace: o.Namespace, Name: o.Name}}
 	case trafficSplit:
-		if apex, ok := localName(splitOf(o).service, o.Namespace); ok {
+		if apex, ok := t.localName(t.splitOf(o).service, o.Namespace); ok {
 			return []translators.Key{{Kind: splitKey, Namespace: o.Namespace, Name: apex}}
 		}
 	}
@@ -91,7 +94,7 @@ func (t *Translator) Validate(o *objects.Object) []model.Diagnostic {
 	case tcpRoute, udpRoute:
 		validatePorts(o, &rep)
 	case trafficSplit:
-		splitOf(o).validate(o, &rep)
+		t.splitOf(o).validate(o, &rep)
 	case identityBind:
 		rep.refused(o, "kind", "unsupported-kind", model.Narrows, "IdentityBinding was never released and is not read: targets that name one allow nothing",
 			"name a ServiceAccount")
@@ -101,13 +104,19 @@ func (t *Translator) Validate(o *objects.Object) []model.Diagnostic {
 	return rep.out
 }
 
+// Defaults implements translators.Translator. SMI knows services, not hosts: what is
+// sent to a service's address is for it.
+func (t *Translator) Defaults(translators.Reader) *model.Defaults {
+	return &model.Defaults{Choice: model.Choice{Basis: model.ByDestination}}
+}
+
 // Translate implements translators.Translator.
 func (t *Translator) Translate(r translators.Reader, k translators.Key) translators.Result {
 	switch k.Kind {
 	case policyKey:
 		return t.policy(r, k)
 	case splitKey:
-		return split(r, k)
+		return t.split(r, k)
 	}
 	return translators.Result{}
 }
@@ -124,12 +133,9 @@ func (r *report) refused(o *objects.Object, field, code string, effect model.Eff
 	r.say(o, field, code, effect, model.Refused, msg, advice)
 }
 
-// clusterSuffixes end the long forms of a service's name.
-var clusterSuffixes = []string{"", ".svc", ".svc.cluster.local", ".svc.cluster.local."}
-
 // localName shortens a service's name, which may be written as in DNS, to its name
 // in the namespace; false if it is of another namespace or no name at all.
-func localName(name, namespace string) (string, bool) {
+func (t *Translator) localName(name, namespace string) (string, bool) {
 	short, rest, long := strings.Cut(name, ".")
 	if short == "" {
 		return "", false
@@ -137,10 +143,10 @@ func localName(name, namespace string) (string, bool) {
 	if !long {
 		return short, true
 	}
-	for _, s := range clusterSuffixes {
-		if rest == namespace+s {
-			return short, true
-		}
+	full := namespace + ".svc." + t.domain
+	switch rest {
+	case namespace, namespace + ".svc", full, full + ".":
+		return short, true
 	}
 	return "", false
 }

@@ -12,3 +12,15 @@ import (
 func newTranslator() translators.Translator { return New(Options{}) }
 
 func TestCases(t *testing.T) { translatortest.Run(t, "testdata", newTranslator) }
+
+func TestNamesInTheDomain(t *testing.T) {
+	tr := New(Options{Domain: "corp.example"})
+	for name, want := range map[string]bool{
+		"web": true, "web.shop": true, "web.shop.svc": true, "web.shop.svc.corp.example": true, "web.shop.svc.corp.example.": true,
+		"web.other": false, "web.shop.svc.cluster.local": false, "": false,
+	} {
+		if short, ok := tr.localName(name, "shop"); ok != want || ok && short != "web" {
+			t.Errorf("%q: %q, %v", name, short, ok)
+		}
+	}
+}

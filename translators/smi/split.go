@@ -20,6 +20,7 @@ import (
 
 // trafficsplit is a TrafficSplit, whatever its version.
 type trafficsplit struct {
+	t        *Translator
 	service  string
 	backends []share
 	matches  []reference
@@ -32,8 +33,8 @@ type share struct {
 	weight  int64
 }
 
-func splitOf(o *objects.Object) trafficsplit {
-	var s trafficsplit
+func (t *Translator) splitOf(o *objects.Object) trafficsplit {
+	s := trafficsplit{t: t}
 	switch v := o.Value.(type) {
 	case *split1.TrafficSplit:
 		s.service = v.Spec.Service
@@ -71,7 +72,7 @@ func splitOf(o *objects.Object) trafficsplit {
 }
 
 func (s trafficsplit) validate(o *objects.Object, rep *report) {
-	apex, ok := localName(s.service, o.Namespace)
+	apex, ok := s.t.localName(s.service, o.Namespace)
 	if !ok {
 		rep.refused(o, "spec.service", "bad-service", model.Degrades, fmt.Sprintf("%q does not name a service of namespace %s", s.service, o.Namespace), "")
 	}
@@ -82,7 +83,7 @@ func (s trafficsplit) validate(o *objects.Object, rep *report) {
 	var sum int64
 	for i, b := range s.backends {
 		field := fmt.Sprintf("spec.backends[%d]", i)
-		switch name, ok := localName(b.service, o.Namespace); {
+		switch name, ok := s.t.localName(b.service, o.Namespace); {
 		case !ok:
 			rep.refused(o, field+".service", "bad-service", model.Degrades, fmt.Sprintf("%q does not name a service of namespace %s", b.service, o.Namespace), "")
 		case name == apex:
@@ -113,7 +114,7 @@ func written(o *objects.Object, field string) bool {
 }
 
 // split translates what the splits of one apex service come to.
-func split(r translators.Reader, k translators.Key) translators.Result {
+func (t *Translator) split(r translators.Reader, k translators.Key) translators.Result {
 	rep := &report{}
 	var chosen *objects.Object
 	for _, o := range r.Select(trafficSplit, byApex, k.Namespace+"/"+k.Name) {
@@ -131,7 +132,7 @@ func split(r translators.Reader, k translators.Key) translators.Result {
 	if chosen == nil {
 		return translators.Result{Diagnostics: rep.out}
 	}
-	c := splitter{r: r, o: chosen, split: splitOf(chosen), rep: rep}
+	c := splitter{r: r, o: chosen, split: t.splitOf(chosen), rep: rep}
 	return translators.Result{Frontends: c.frontends(k), Diagnostics: rep.out}
 }
 
@@ -172,7 +173,7 @@ func (c *splitter) frontends(k translators.Key) []*model.Frontend {
 // nested says that a backend's own split does not count.
 func (c *splitter) nested(k translators.Key) {
 	for i, b := range c.split.backends {
-		name, _ := localName(b.service, k.Namespace)
+		name, _ := c.split.t.localName(b.service, k.Namespace)
 		if len(c.r.Select(trafficSplit, byApex, k.Namespace+"/"+name)) > 0 {
 			c.rep.say(c.o, fmt.Sprintf("spec.backends[%d].service", i), "nested-split", model.Degrades, model.Approximated,
 				fmt.Sprintf("%s is split itself; splits are not hierarchical, its own endpoints are used", name), "")
@@ -192,7 +193,7 @@ func (c *splitter) backends(namespace string) []used {
 	var out []used
 	for i, b := range c.split.backends {
 		field := fmt.Sprintf("spec.backends[%d].service", i)
-		name, _ := localName(b.service, namespace)
+		name, _ := c.split.t.localName(b.service, namespace)
 		if at := slices.IndexFunc(out, func(u used) bool { return u.service.Name == name }); at >= 0 {
 			out[at].weight += uint32(b.weight)
 			c.rep.say(c.o, field, "duplicate-backend", model.Cosmetic, model.Approximated, name+" is named twice: its weights are added", "name it once")
