@@ -48,6 +48,7 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/set_filter_state/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
@@ -435,6 +436,16 @@ func (p *proxy) pushOutcome(rs ...xds.Resource) serve.Outcome {
 		changes = append(changes, serve.Set(r))
 	}
 	return p.change(changes...)
+}
+
+// listener sets a listener and waits until Envoy has accepted it. (The server's own
+// wait is for listeners with scopes.)
+func (p *proxy) listener(r xds.Resource) {
+	p.t.Helper()
+	const accepted = "/stats?filter=^listener_manager.lds.update_success$"
+	before := p.get(accepted)
+	p.feed.Apply([]serve.Change{serve.Set(r)}, nil)
+	p.waitFor("listener "+r.Name, func() bool { return p.get(accepted) != before })
 }
 
 // remove deletes resources.
