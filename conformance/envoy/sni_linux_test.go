@@ -38,7 +38,7 @@ func byName(t testing.TB, patterns ...string) xds.Resource {
       idle_timeout: 0s
       on_demand: {odcds_config: {ads: {}, resource_api_version: V3}, timeout: 0.5s}`)
 	}
-	text := "name: out/tls" + strings.ReplaceAll(loopback(15101)+inspectTLS+keepSource, "\n    ", "\n")
+	text := "name: out/tls" + strings.ReplaceAll(loopback(15101)+keepSource+inspectTLS, "\n    ", "\n")
 	if len(patterns) > 0 {
 		text += "\nfilter_chains:"
 	}

@@ -32,14 +32,14 @@ import (
 // connection; the one request ends it.
 func tunnelIn(port int, identity, authority, inspectors string) string {
 	return strings.NewReplacer("PORT", fmt.Sprint(port), "IDENTITY", identity, "AUTHORITY", authority).Replace(`
-  - name: out/tunnel/PORT` + loopback(port) + inspectors + `
+  - name: out/tunnel/PORT` + loopback(port) + `
     - name: envoy.filters.listener.set_filter_state
       typed_config:
         "@type": E/filters.listener.set_filter_state.v3.Config
         on_accept:
         - {object_key: fl.identity, factory_key: envoy.hashable_string, shared_with_upstream: ONCE, format_string: {text_format_source: {inline_string: "IDENTITY"}}}
         - {object_key: envoy.filters.listener.original_dst.local_ip, shared_with_upstream: ONCE, format_string: {text_format_source: {inline_string: "%DOWNSTREAM_LOCAL_ADDRESS%"}}}
-        - {object_key: envoy.filters.listener.original_dst.remote_ip, shared_with_upstream: ONCE, format_string: {text_format_source: {inline_string: "%DOWNSTREAM_REMOTE_ADDRESS%"}}}
+        - {object_key: envoy.filters.listener.original_dst.remote_ip, shared_with_upstream: ONCE, format_string: {text_format_source: {inline_string: "%DOWNSTREAM_REMOTE_ADDRESS%"}}}` + inspectors + `
     filter_chains:
     - filters:
       - name: envoy.filters.network.tcp_proxy
