@@ -13,21 +13,31 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	metrics "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
+	internallistener "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/internal_listener/v3"
 	upstream "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"fairlead.io/fairlead/xds/render"
 )
 
-const xdsCluster = "xds"
+// Static clusters that are of the proxy's own making. AuthorityCluster is gRPC, to
+// what answers whom an authority means.
+const (
+	xdsCluster       = "xds"
+	AuthorityCluster = "authority"
+)
 
-// Bootstrap is Envoy's start-up configuration: where its resources and access
-// logs go, and nothing that ever changes. paths are absolute.
-func Bootstrap(node string, paths Paths) ([]byte, error) {
+// BankKey is where a node's metadata says which bank its Envoy runs in.
+const BankKey = "bank"
+
+// Bootstrap is the start-up configuration of the Envoy in a bank: where its
+// resources and access logs go, and nothing that ever changes. paths are absolute.
+func Bootstrap(node string, bank int, paths Paths) ([]byte, error) {
 	ads := &core.ConfigSource{
 		ConfigSourceSpecifier: &core.ConfigSource_Ads{Ads: &core.AggregatedConfigSource{}},
 		ResourceApiVersion:    core.ApiVersion_V3,
@@ -35,11 +45,15 @@ func Bootstrap(node string, paths Paths) ([]byte, error) {
 	clusters := []*cluster.Cluster{
 		pipeCluster(xdsCluster, paths.XDS),
 		pipeCluster(render.AccessLogCluster, paths.AccessLog),
+		pipeCluster(AuthorityCluster, paths.Authority),
 	}
 	clusters = append(clusters, render.OriginalClusters()...)
 	m := &bootstrap.Bootstrap{
-		Node:            &core.Node{Id: node, Cluster: "fairlead"},
-		Admin:           &bootstrap.Admin{Address: pipe(paths.Admin)},
+		Node: &core.Node{
+			Id: node, Cluster: "fairlead",
+			Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{BankKey: structpb.NewNumberValue(float64(bank))}},
+		},
+		Admin:           &bootstrap.Admin{Address: pipe(paths.Admin[bank])},
 		StaticResources: &bootstrap.Bootstrap_StaticResources{Clusters: clusters},
 		DynamicResources: &bootstrap.Bootstrap_DynamicResources{
 			AdsConfig: adsSource(),
@@ -60,6 +74,10 @@ func Bootstrap(node string, paths Paths) ([]byte, error) {
 		}},
 		DeferredStatOptions: &bootstrap.Bootstrap_DeferredStatOptions{EnableDeferredCreationStats: true},
 		ClusterManager:      &bootstrap.ClusterManager{EnableDeferredClusterCreation: true},
+		// Listeners that connections reach from within Envoy.
+		BootstrapExtensions: []*core.TypedExtensionConfig{{
+			Name: "envoy.bootstrap.internal_listener", TypedConfig: pack(&internallistener.InternalListener{}),
+		}},
 	}
 	if err := m.ValidateAll(); err != nil {
 		return nil, fmt.Errorf("make bootstrap: %w", err)
@@ -108,10 +126,6 @@ func pipeCluster(name, path string) *cluster.Cluster {
 			},
 		},
 	}
-	packed := new(anypb.Any)
-	if err := anypb.MarshalFrom(packed, options, proto.MarshalOptions{Deterministic: true}); err != nil {
-		panic("proxy: " + err.Error()) // constants of ours
-	}
 	return &cluster.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_STATIC},
@@ -123,9 +137,17 @@ func pipeCluster(name, path string) *cluster.Cluster {
 			}}}},
 		},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{
-			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed,
+			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(options),
 		},
 	}
+}
+
+func pack(m proto.Message) *anypb.Any {
+	packed := new(anypb.Any)
+	if err := anypb.MarshalFrom(packed, m, proto.MarshalOptions{Deterministic: true}); err != nil {
+		panic("proxy: " + err.Error()) // constants of ours
+	}
+	return packed
 }
 
 func pipe(path string) *core.Address {

@@ -258,7 +258,7 @@ func TestDamagedStateIsRebuilt(t *testing.T) {
 	r.wantStatus(1, 200)
 	r.waitFor("a good state file", func() bool {
 		saved, err := loadState(state)
-		return err == nil && len(saved) == 8
+		return err == nil && len(saved.resources) == 8
 	})
 	// And from the file alone.
 	r.stop()

@@ -32,6 +32,7 @@ type feed struct {
 	node, socket string
 	server       *serve.Server
 	log          *slog.Logger
+	connected    func() // to an agent
 	changed      func() // something came, or was judged
 	synced       func() // the agent has sent everything that there was
 
@@ -122,11 +123,13 @@ func (f *feed) connect(ctx context.Context) error {
 			return fmt.Errorf("read from the agent: %w", err)
 		}
 		f.mu.Lock()
-		if f.session == nil {
-			f.session, f.err = s, nil
-			f.log.Info("feed connected")
-		}
+		fresh := f.session == nil
+		f.session, f.err = s, nil
 		f.mu.Unlock()
+		if fresh {
+			f.log.Info("feed connected")
+			f.connected()
+		}
 		f.take(s, resp)
 		if first[resp.GetTypeUrl()] = true; len(first) == len(xds.Types()) {
 			f.mu.Lock()

@@ -16,34 +16,46 @@ import (
 // name; it owns nothing but Envoy's folder and may connect to the sockets.
 const DefaultUID = 15099
 
+// Banks is how many Envoys a node may run at a time: the one that serves, and one
+// that takes over from it, that it took over from, or that stands by. Each has its
+// own admin socket, log and ports.
+const Banks = 2
+
 // Paths are the files of a node's proxy. Sockets have short names: a unix
 // socket's path has at most 107 bytes.
 type Paths struct {
-	Feed      string // the agent's delta ADS socket
-	XDS       string // the proxy's, for Envoy
-	AccessLog string // the agent's access log socket
-	Control   string // the proxy's, for its status
-	State     string // resources accepted last
-	Envoy     string // folder that Envoy may write to
-	Admin     string // Envoy's own socket
-	Log       string // Envoy's
-	Lock      string // held by the proxy that runs on the folder
+	Feed      string        // the agent's delta ADS socket
+	XDS       string        // the proxy's, for Envoy
+	Authority string        // the proxy's, where Envoy asks whom an authority means
+	AccessLog string        // the agent's access log socket
+	Control   string        // the proxy's, for its status and for requests to it
+	State     string        // resources accepted last
+	Banks     string        // which of two Envoys serves
+	Envoy     string        // folder that Envoy may write to
+	Admin     [Banks]string // an Envoy's own socket, by bank
+	Log       [Banks]string // an Envoy's, by bank
+	Lock      string        // held by the proxy that runs on the folder
 }
 
 // PathsIn are the files under a run folder.
 func PathsIn(dir string) Paths {
 	in := func(name ...string) string { return filepath.Join(append([]string{dir}, name...)...) }
-	return Paths{
+	p := Paths{
 		Feed:      in("feed.sock"),
 		XDS:       in("xds.sock"),
+		Authority: in("authority.sock"),
 		AccessLog: in("als.sock"),
 		Control:   in("proxy.sock"),
 		State:     in("proxy-state"),
+		Banks:     in("proxy-banks"),
 		Envoy:     in("envoy"),
-		Admin:     in("envoy", "admin.sock"),
-		Log:       in("envoy", "envoy.log"),
 		Lock:      in("proxy.lock"),
 	}
+	for bank := range Banks {
+		p.Admin[bank] = in("envoy", fmt.Sprintf("admin-%d.sock", bank))
+		p.Log[bank] = in("envoy", fmt.Sprintf("envoy-%d.log", bank))
+	}
+	return p
 }
 
 // Listen makes a unix socket that only its owner and uid may connect to, in
@@ -100,7 +112,7 @@ const maxSocketPath = 107
 // prepare makes the folders, and checks that Envoy's user can get to them: a
 // socket that it cannot reach looks to Envoy like a server that is down.
 func prepare(dir string, p Paths, uid int) error {
-	if len(p.Admin) > maxSocketPath {
+	if len(p.Admin[0]) > maxSocketPath {
 		return fmt.Errorf("run folder %s: path too long: sockets in it may have %d bytes", dir, maxSocketPath)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {

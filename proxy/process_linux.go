@@ -50,6 +50,7 @@ type leftover struct {
 	pid    int
 	exe    string
 	config string
+	args   []string // that follow
 }
 
 // findEnvoys finds Envoys by their command line: there is no file that could be
@@ -81,7 +82,7 @@ func findEnvoys(runDir string) ([]leftover, error) {
 		if err != nil {
 			continue // ended, or another user's: not one that we started
 		}
-		found = append(found, leftover{pid, exe, args[2]})
+		found = append(found, leftover{pid, exe, args[2], args[3:]})
 	}
 	return found, nil
 }

@@ -22,6 +22,7 @@ func manyFiles() error { return nil }
 type leftover struct {
 	pid         int
 	exe, config string
+	args        []string
 }
 
 func findEnvoys(string) ([]leftover, error) {

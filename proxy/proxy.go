@@ -7,11 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -41,9 +40,25 @@ type Options struct {
 	Concurrency int // Envoy's worker threads; 0 = one per core
 	// UID is Envoy's user; 0 = DefaultUID if the caller is root, else the caller's.
 	UID int
-	// DrainTime is how long clients have to finish when the proxy stops; 0 = 10 s.
+	// DrainTime is how long clients have to finish when their Envoy was replaced, or
+	// the proxy stops; 0 = 10 s. Connections that last longer are cut.
 	DrainTime time.Duration
-	Log       *slog.Logger // nil: silent
+	// ReadyTime is how long an Envoy has to get ready to take over from another;
+	// 0 = 30 s. One that needs longer is stopped, and the other one serves on.
+	ReadyTime time.Duration
+	// Standby keeps a second Envoy ready, which takes over when the first one ends
+	// unasked. It costs the memory of an Envoy.
+	Standby bool
+	// EvictAfter is how long what nobody uses stays in Envoy; 0 = 10 min.
+	EvictAfter time.Duration
+	// Flip tells the kernel the bank that new connections go to. It is called often,
+	// also with a bank that the kernel knows, and must not block. An error that is
+	// fs.ErrNotExist says that there is nothing to tell yet. nil: nobody is told.
+	Flip func(bank int) error
+	// Check asks with each value whether Envoy is what it would be if it was started
+	// now, and has it replaced if not. nil: nobody asks.
+	Check <-chan os.Signal
+	Log   *slog.Logger // nil: silent
 }
 
 func (o *Options) complete() error {
@@ -54,11 +69,10 @@ func (o *Options) complete() error {
 	if o.RunDir, err = filepath.Abs(o.RunDir); err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
-	// The path as the kernel will show it for the running process.
-	if o.EnvoyPath, err = filepath.EvalSymlinks(o.EnvoyPath); err != nil {
+	if o.EnvoyPath, err = filepath.Abs(o.EnvoyPath); err != nil {
 		return fmt.Errorf("run proxy: find envoy: %w", err)
 	}
-	if o.EnvoyPath, err = filepath.Abs(o.EnvoyPath); err != nil {
+	if _, err := os.Stat(o.EnvoyPath); err != nil {
 		return fmt.Errorf("run proxy: find envoy: %w", err)
 	}
 	if o.UID == 0 {
@@ -68,6 +82,12 @@ func (o *Options) complete() error {
 	}
 	if o.DrainTime == 0 {
 		o.DrainTime = 10 * time.Second
+	}
+	if o.ReadyTime == 0 {
+		o.ReadyTime = 30 * time.Second
+	}
+	if o.EvictAfter == 0 {
+		o.EvictAfter = 10 * time.Minute
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -85,16 +105,14 @@ type proxy struct {
 	log    *slog.Logger
 	server *serve.Server
 	feed   *feed
-	runner *runner
+	envoys *supervisor
 
 	ready chan struct{} // closed when Envoy may be served
 	once  sync.Once
 	dirty chan struct{}
 
-	mu       sync.Mutex
-	envoy    *envoy // nil: none runs
-	starts   int
 	stateErr error // why the saved state was not used
+	evicted  atomic.Uint64
 }
 
 // Run runs the node proxy until ctx ends; then it drains and stops Envoy. An
@@ -120,15 +138,16 @@ func Run(ctx context.Context, opts Options) error {
 	if err != nil && !errors.Is(err, errNoState) {
 		p.log.Warn("saved state not used, waiting for the agent", "error", err)
 	}
-	if p.runner, err = newRunner(opts, p.paths); err != nil {
+	if p.envoys, err = newSupervisor(&p.opts, p.paths); err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
 	p.feed = &feed{
 		node: opts.Node, socket: opts.FeedSocket, log: p.log,
-		changed: p.markDirty, synced: p.serveEnvoy,
+		connected: p.envoys.tell, changed: p.markDirty, synced: p.serveEnvoy,
 	}
-	p.server = serve.New(serve.Options{Log: p.log, StandIn: StandIn, OnReject: p.feed.rejected}, saved)
+	p.server = serve.New(serve.Options{Log: p.log, StandIn: StandIn, OnReject: p.feed.rejected}, saved.resources)
 	p.feed.server = p.server
+	p.envoys.served, p.envoys.expect, p.envoys.tables = p.ready, p.expect, p.inUse
 	return p.run(ctx)
 }
 
@@ -149,17 +168,19 @@ func StandIn(typeURL, name string) (xds.Resource, bool) {
 }
 
 func (p *proxy) run(ctx context.Context) error {
-	running, err := p.runner.adopt(ctx)
+	control, err := Listen(p.paths.Control, -1)
 	if err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
-	control, err := Listen(p.paths.Control, -1)
+	defer control.Close()
+	defer removeSockets(p.paths)
+	adopted, err := p.envoys.adopt(ctx)
 	if err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
 	switch {
 	case p.stateErr != nil: // only the agent knows
-	case running == nil:
+	case !adopted:
 		p.serveEnvoy()
 	default:
 		t := time.AfterFunc(agentFirst, p.serveEnvoy)
@@ -173,12 +194,21 @@ func (p *proxy) run(ctx context.Context) error {
 	var errs [3]error
 	all.Go(func() { p.feed.run(background) })
 	all.Go(func() { p.save(background) })
-	all.Go(func() { errs[0] = p.serveStatus(background, control) })
+	all.Go(func() { p.evict(background) })
+	all.Go(func() { p.check(background) })
+	all.Go(func() { errs[0] = p.serveControl(background, control) })
 	all.Go(func() { errs[1] = p.serveADS(background) })
-	errs[2] = p.runner.run(ctx, running, p.setEnvoy)
+	errs[2] = p.envoys.run(ctx)
 	stop()
 	all.Wait()
 	return errors.Join(errs[:]...)
+}
+
+// removeSockets removes what nobody listens on any more.
+func removeSockets(paths Paths) {
+	for _, s := range append(paths.Admin[:], paths.Control, paths.XDS) {
+		os.Remove(s) // a socket that is left is replaced by the next process
+	}
 }
 
 // serveEnvoy lets Envoy have what there is. Before that nobody can judge what the
@@ -187,7 +217,31 @@ func (p *proxy) serveEnvoy() {
 	p.once.Do(func() {
 		close(p.ready)
 		p.server.Expect(envoyConnects)
+		p.envoys.poke()
 	})
+}
+
+// expect is told that an Envoy is about to connect.
+func (p *proxy) expect() {
+	select {
+	case <-p.ready:
+		p.server.Expect(envoyConnects)
+	default:
+	}
+}
+
+// check has Envoy replaced if what it would be started from has changed.
+func (p *proxy) check(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.opts.Check:
+		}
+		if _, err := p.envoys.replace(ctx, false); err != nil && ctx.Err() == nil {
+			p.log.Error("envoy not replaced", "error", err)
+		}
+	}
 }
 
 func (p *proxy) markDirty() {
@@ -228,7 +282,7 @@ func (p *proxy) saveNow() {
 	default:
 		return // a part of the configuration must not pass for the whole
 	}
-	if err := saveState(p.paths.State, p.server.Resources()); err != nil {
+	if err := saveState(p.paths.State, state{p.server.Resources(), p.inUse()}); err != nil {
 		p.log.Error("state not saved", "error", err)
 	}
 }
@@ -253,29 +307,4 @@ func (p *proxy) serveADS(ctx context.Context) error {
 		return fmt.Errorf("serve envoy: %w", err)
 	}
 	return nil
-}
-
-func (p *proxy) serveStatus(ctx context.Context, l net.Listener) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", p.writeStatus)
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	stopped := context.AfterFunc(ctx, func() { srv.Close() })
-	defer stopped()
-	if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve status: %w", err)
-	}
-	return nil
-}
-
-func (p *proxy) setEnvoy(e *envoy) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.envoy = e; e != nil {
-		p.starts++
-		select {
-		case <-p.ready:
-			p.server.Expect(envoyConnects)
-		default:
-		}
-	}
 }

@@ -140,8 +140,10 @@ func newRig(t testing.TB, initial ...xds.Resource) *rig {
 	r := &rig{t: t, dir: dir}
 	t.Cleanup(func() {
 		if t.Failed() {
-			b, _ := os.ReadFile(PathsIn(dir).Log)
-			t.Logf("envoy.log:\n%s", b)
+			for bank, log := range PathsIn(dir).Log {
+				b, _ := os.ReadFile(log)
+				t.Logf("log of bank %d:\n%s", bank, b)
+			}
 		}
 		os.RemoveAll(dir)
 	})

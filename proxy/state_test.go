@@ -8,8 +8,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/zeebo/xxh3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"fairlead.io/fairlead/xds"
 )
@@ -19,14 +25,17 @@ func TestStateFile(t *testing.T) {
 	if _, err := loadState(path); !errors.Is(err, errNoState) {
 		t.Errorf("no file: %v", err)
 	}
-	want := []xds.Resource{{Type: xds.ClusterType, Name: "a", Version: "1", Body: []byte("x")}, {Type: xds.RouteType, Name: "b", Version: "2"}}
+	want := state{
+		resources: []xds.Resource{{Type: xds.ClusterType, Name: "a", Version: "1", Body: []byte("x")}, {Type: xds.RouteType, Name: "b", Version: "2"}},
+		inUse:     []string{"b"},
+	}
 	for range 2 { // over an old one, too
 		if err := saveState(path, want); err != nil {
 			t.Fatal(err)
 		}
 	}
 	got, err := loadState(path)
-	if err != nil || len(got) != 2 || got[0].Name != "a" || string(got[0].Body) != "x" || got[1].Type != xds.RouteType {
+	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v %v", got, err)
 	}
 	whole, err := os.ReadFile(path)
@@ -40,7 +49,7 @@ func TestStateFile(t *testing.T) {
 			if err := os.WriteFile(path, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if got, err := loadState(path); err == nil || got != nil {
+			if got, err := loadState(path); err == nil || !reflect.DeepEqual(got, state{}) {
 				t.Fatalf("byte %d: loaded %+v", n, got)
 			}
 		}
@@ -50,18 +59,42 @@ func TestStateFile(t *testing.T) {
 	}
 }
 
+// TestOlderStateFile: what the release before wrote, byte for byte.
+func TestOlderStateFile(t *testing.T) {
+	body, err := proto.Marshal(&discovery.DeltaDiscoveryResponse{Resources: []*discovery.Resource{
+		{Name: "a", Version: "1", Resource: &anypb.Any{TypeUrl: xds.ClusterType, Value: []byte("x")}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := xxh3.Hash128(body).Bytes()
+	path := filepath.Join(t.TempDir(), "state")
+	if err := os.WriteFile(path, bytes.Join([][]byte{[]byte("fairlead proxy state 1\n"), sum[:], body}, nil), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := state{resources: []xds.Resource{{Type: xds.ClusterType, Name: "a", Version: "1", Body: []byte("x")}}}
+	if got, err := loadState(path); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v %v", got, err)
+	}
+}
+
 func TestBootstrapIsTheSameEachTime(t *testing.T) {
-	one, err := Bootstrap("n1", PathsIn("/run/fairlead"))
+	one, err := Bootstrap("n1", 1, PathsIn("/run/fairlead"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {
-		if again, err := Bootstrap("n1", PathsIn("/run/fairlead")); err != nil || !bytes.Equal(one, again) {
+		if again, err := Bootstrap("n1", 1, PathsIn("/run/fairlead")); err != nil || !bytes.Equal(one, again) {
 			t.Fatal("differs", err)
 		}
 	}
-	if !json.Valid(one) || !strings.Contains(string(one), "/run/fairlead/xds.sock") {
+	if !json.Valid(one) {
 		t.Errorf("%s", one)
+	}
+	for _, want := range []string{"/run/fairlead/xds.sock", "/run/fairlead/authority.sock", "/run/fairlead/envoy/admin-1.sock", `"bank": 1`} {
+		if !strings.Contains(string(one), want) {
+			t.Errorf("no %s in\n%s", want, one)
+		}
 	}
 }
 

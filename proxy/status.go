@@ -4,12 +4,8 @@ package proxy
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"net"
-	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"fairlead.io/fairlead/xds/serve"
@@ -17,17 +13,26 @@ import (
 
 // Status is a picture of a node proxy.
 type Status struct {
-	Node  string      `json:"node"`
+	Node string `json:"node"`
+	// Envoy is the one that serves.
 	Envoy EnvoyStatus `json:"envoy"`
-	Feed  FeedStatus  `json:"feed"`
+	// Generations are all Envoys that run, by bank.
+	Generations []Generation `json:"generations"`
+	// Replacement is the one under way, or the last of this process; nil: none.
+	Replacement *Replacement `json:"replacement,omitempty"`
+	Feed        FeedStatus   `json:"feed"`
 	// Served is what Envoy is served.
 	Served serve.Status `json:"served"`
+	// InUse is how many route tables Envoys have asked for; Evicted, how many were
+	// taken from them again because nobody used them.
+	InUse   int    `json:"inUse"`
+	Evicted uint64 `json:"evicted"`
 	// StateError says why the state that an earlier process saved was not used.
 	StateError string `json:"stateError,omitempty"`
 }
 
-// EnvoyStatus is the state of Envoy. While it is not Connected, changes are stored
-// and acknowledged, but nobody has judged them.
+// EnvoyStatus is the state of the Envoy that serves. While it is not Connected,
+// changes are stored and acknowledged, but nobody has judged them.
 type EnvoyStatus struct {
 	PID       int    `json:"pid,omitempty"` // 0: none runs
 	Version   string `json:"version,omitempty"`
@@ -35,6 +40,23 @@ type EnvoyStatus struct {
 	Connected bool   `json:"connected"`
 	Adopted   bool   `json:"adopted,omitempty"` // started by an earlier proxy
 	Starts    int    `json:"starts"`            // Envoys that this process has had
+	Restarts  int    `json:"restarts"`          // of these, for one that ended unasked while it served
+}
+
+// Generation is an Envoy that runs.
+type Generation struct {
+	Bank    int       `json:"bank"`
+	PID     int       `json:"pid"`
+	Role    Role      `json:"role"`
+	Since   time.Time `json:"since"` // when it got the role
+	Ready   bool      `json:"ready"`
+	Waits   string    `json:"waits,omitempty"` // for what, if it is not ready
+	Build   string    `json:"build"`           // hash of the binary and of all that it was given
+	Adopted bool      `json:"adopted,omitempty"`
+	Version string    `json:"version,omitempty"`
+	State   string    `json:"state"` // Envoy's own word, or "silent"
+	// Connections of clients that are open.
+	Connections uint64 `json:"connections"`
 }
 
 // FeedStatus is the state of the stream to the agent.
@@ -44,27 +66,16 @@ type FeedStatus struct {
 	Error     string `json:"error,omitempty"`
 }
 
+// statusLimit is how long an Envoy has to answer for a status.
+const statusLimit = time.Second
+
 func (p *proxy) status(ctx context.Context) Status {
-	out := Status{Node: p.opts.Node, Served: p.server.Status()}
-	out.Envoy.Connected = slices.Contains(out.Served.Clients, p.opts.Node)
-	out.Envoy.State = "stopped"
-	p.mu.Lock()
-	out.Envoy.Starts = p.starts
-	if p.envoy != nil {
-		out.Envoy.PID, out.Envoy.Adopted = p.envoy.pid, p.envoy.adopted
-	}
-	if p.stateErr != nil && !errors.Is(p.stateErr, errNoState) {
+	out := Status{Node: p.opts.Node, Served: p.server.Status(), InUse: len(p.inUse()), Evicted: p.evicted.Load()}
+	if p.stateErr != nil {
 		out.StateError = p.stateErr.Error()
 	}
-	p.mu.Unlock()
-	if out.Envoy.PID != 0 {
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		out.Envoy.State = "silent"
-		if info, err := p.runner.info(ctx); err == nil {
-			out.Envoy.Version, out.Envoy.State = info.Version, info.State
-		}
-	}
+	p.envoys.status(ctx, &out)
+	out.Envoy.Connected = out.Envoy.Connected && slices.Contains(out.Served.Clients, p.opts.Node)
 	p.feed.mu.Lock()
 	out.Feed = FeedStatus{Connected: p.feed.session != nil, Synced: p.feed.wasSync}
 	if p.feed.err != nil {
@@ -74,36 +85,50 @@ func (p *proxy) status(ctx context.Context) Status {
 	return out
 }
 
-func (p *proxy) writeStatus(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("content-type", "application/json")
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(p.status(r.Context())); err != nil {
-		p.log.Debug("status not sent", "error", err)
+// status adds what is known of Envoys.
+func (s *supervisor) status(ctx context.Context, out *Status) {
+	ctx, cancel := context.WithTimeout(ctx, statusLimit)
+	defer cancel()
+	var admins []*admin
+	out.Generations = []Generation{}
+	s.mu.Lock()
+	out.Envoy = EnvoyStatus{State: "stopped", Starts: s.starts, Restarts: s.restarts}
+	for _, g := range s.gens {
+		if g == nil {
+			continue
+		}
+		admins = append(admins, g.admin)
+		out.Generations = append(out.Generations, Generation{
+			Bank: g.bank, PID: g.pid, Role: g.role, Since: g.since, Ready: g.ready, Waits: g.waits,
+			Build: g.build.hash, Adopted: g.adopted, State: "silent",
+		})
 	}
-}
+	if s.last.State != "" {
+		last := s.last
+		out.Replacement = &last
+	}
+	s.mu.Unlock()
 
-// ReadStatus asks the proxy of a run folder.
-func ReadStatus(ctx context.Context, runDir string) (Status, error) {
-	path := PathsIn(runDir).Control
-	c := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", path)
-		},
-	}}
-	var s Status
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://proxy/status", nil)
-	if err != nil {
-		return s, err
+	connected := make([]bool, len(admins))
+	var asked sync.WaitGroup
+	for i, a := range admins {
+		g := &out.Generations[i]
+		asked.Go(func() {
+			info, err := a.info(ctx)
+			if err != nil {
+				return
+			}
+			g.Version, g.State = info.Version, info.State
+			g.Connections, _ = a.connections(ctx) // silent for once: 0
+			stats, err := a.stats(ctx, `^control_plane\.connected_state$`)
+			connected[i] = err == nil && stats["control_plane.connected_state"] > 0
+		})
 	}
-	resp, err := c.Do(req)
-	if err != nil {
-		return s, fmt.Errorf("ask the proxy: %w", err)
+	asked.Wait()
+	for i, g := range out.Generations {
+		if g.Role == Active {
+			e := &out.Envoy
+			e.PID, e.Version, e.State, e.Adopted, e.Connected = g.PID, g.Version, g.State, g.Adopted, connected[i]
+		}
 	}
-	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
-		return s, fmt.Errorf("ask the proxy: %w", err)
-	}
-	return s, nil
 }

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+// serveControl answers on the control socket, which is root's alone.
+func (p *proxy) serveControl(ctx context.Context, l net.Listener) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		p.answer(w, p.status(r.Context()))
+	})
+	mux.HandleFunc("POST /replace", func(w http.ResponseWriter, r *http.Request) {
+		done, err := p.envoys.replace(r.Context(), r.URL.Query().Has("force"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		p.answer(w, done)
+	})
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	stopped := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stopped()
+	if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve control socket: %w", err)
+	}
+	return nil
+}
+
+func (p *proxy) answer(w http.ResponseWriter, v any) {
+	w.Header().Set("content-type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		p.log.Debug("answer not sent", "error", err)
+	}
+}
+
+// ReadStatus asks the proxy of a run folder.
+func ReadStatus(ctx context.Context, runDir string) (Status, error) {
+	var s Status
+	err := call(ctx, runDir, http.MethodGet, "/status", &s)
+	return s, err
+}
+
+// Replace has the proxy of a run folder replace its Envoy by what it would start
+// now, if that differs from what runs or force is set. It returns when the new one
+// serves and the old one drains, or when it is clear that it will not: that is no
+// error, but what Replacement says.
+func Replace(ctx context.Context, runDir string, force bool) (Replacement, error) {
+	path := "/replace"
+	if force {
+		path += "?force"
+	}
+	var r Replacement
+	err := call(ctx, runDir, http.MethodPost, path, &r)
+	return r, err
+}
+
+func call(ctx context.Context, runDir, method, path string, out any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://proxy"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := overUnix(PathsIn(runDir).Control).Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the proxy: %w", err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return fmt.Errorf("ask the proxy: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask the proxy: %s", bytes.TrimSpace(b))
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return fmt.Errorf("ask the proxy: %w", err)
+	}
+	return nil
+}

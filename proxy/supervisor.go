@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	// An Envoy that lived this long did not crash at start: the next one starts
+	// without a pause.
+	stable      = 30 * time.Second
+	firstPause  = 100 * time.Millisecond
+	longestWait = 10 * time.Second
+	// A connection that was on its way to the old Envoy when the kernel was told of
+	// the new one has this long to get there.
+	lastArrival = time.Second
+	// What the kernel could not be told is told again after this time.
+	flipAgain = time.Second
+)
+
+// supervisor keeps an Envoy running, replaces it, and keeps another one ready if
+// that is wanted.
+//
+//	             ready, flip            drained
+//	bank 0:  next ────────► active ──► draining ──► stopping
+//	bank 1:          active ──► draining ──► stopping      next ──► ...
+//
+// Whatever happens to an Envoy is told to a method under the lock, which decides
+// what follows. Nothing waits under the lock.
+type supervisor struct {
+	opts  *Options
+	paths Paths
+	log   *slog.Logger
+	// expect is told that an Envoy is about to connect.
+	expect func()
+	// tables are the route tables that Envoys must have to be ready.
+	tables func() []string
+	// served is closed when Envoys may be served; a replacement before would wait
+	// in vain.
+	served <-chan struct{}
+
+	ctx    context.Context // of what waits for Envoys; ends with run
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+
+	mu       sync.Mutex
+	closed   bool
+	want     *build
+	bad      string // hash of a wanted build that did not get ready
+	gens     [Banks]*generation
+	active   int
+	pauses   [Banks]time.Duration // before the next start, if what runs ends soon
+	restart  [Banks]*time.Timer   // set: a start is due
+	request  *request             // nil: no replacement is under way
+	last     Replacement
+	untold   bool // the kernel does not know the bank
+	starts   int
+	restarts int
+}
+
+func newSupervisor(opts *Options, paths Paths) (*supervisor, error) {
+	b, err := findBuild(opts, paths)
+	if err != nil {
+		return nil, err
+	}
+	s := &supervisor{opts: opts, paths: paths, log: opts.Log, want: b}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// run keeps Envoys running until ctx ends, and then stops them. What adopt found
+// is kept. An error means that no Envoy can be started.
+func (s *supervisor) run(ctx context.Context) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	again := time.NewTicker(flipAgain)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.shutdown()
+			return nil
+		case <-again.C:
+			s.mu.Lock()
+			if s.untold {
+				s.flip()
+			}
+			s.mu.Unlock()
+		}
+	}
+}
+
+// tell tells the kernel again: whoever makes its maps may have made them anew.
+func (s *supervisor) tell() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.flip()
+	}
+}
+
+// poke looks for something to do.
+func (s *supervisor) poke() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fill()
+}
+
+func (s *supervisor) begin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g := s.gens[s.active]; g == nil {
+		if err := s.start(s.active, Active, s.want); err != nil {
+			return err
+		}
+		s.save()
+	} else if g.build.hash != s.want.hash {
+		s.ask("binary or bootstrap differs from what runs")
+	}
+	s.flip()
+	s.fill()
+	return nil
+}
+
+// start starts an Envoy.
+func (s *supervisor) start(bank int, role Role, b *build) error {
+	p, err := startEnvoy(s.opts, s.paths, b, bank)
+	if err != nil {
+		return err
+	}
+	s.log.Info("envoy started", "pid", p.pid, "bank", bank, "role", role)
+	s.take(&generation{process: p, bank: bank, build: b, began: time.Now()}, role)
+	return nil
+}
+
+// take puts an Envoy, started or found, into its bank.
+func (s *supervisor) take(g *generation, role Role) {
+	g.admin = newAdmin(s.paths.Admin[g.bank])
+	g.is(role)
+	s.gens[g.bank] = g
+	s.starts++
+	s.expect()
+	ended := make(chan struct{}) // and that is known
+	s.tasks.Go(func() {
+		defer close(ended)
+		<-g.done
+		s.ended(g)
+	})
+	if role != Draining && role != Stopping {
+		s.tasks.Go(func() { s.warm(g) })
+	}
+}
+
+// warm waits until an Envoy is ready. One that is to take over has a limit.
+func (s *supervisor) warm(g *generation) {
+	ctx := s.ctx
+	s.mu.Lock()
+	if g.role == Next {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.opts.ReadyTime)
+		defer cancel()
+	}
+	s.mu.Unlock()
+	from := func() *generation {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if a := s.gens[s.active]; a != g && a != nil && a.ready {
+			return a
+		}
+		return nil
+	}
+	err := g.awaitReady(ctx, from, s.tables, func(what string) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		g.waits = what
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.gens[g.bank] != g {
+		return
+	}
+	if err != nil {
+		if g.role == Next && errors.Is(err, context.DeadlineExceeded) {
+			s.fail(g, fmt.Sprintf("not ready after %v: %s", s.opts.ReadyTime, g.waits))
+		}
+		return
+	}
+	g.ready, g.waits = true, ""
+	s.log.Info("envoy is ready", "pid", g.pid, "bank", g.bank, "role", g.role)
+	if g.role == Next {
+		s.takeOver(g)
+	}
+	s.fill()
+}
+
+// takeOver gives new connections to an Envoy that is ready, and lets the one that
+// had them go.
+func (s *supervisor) takeOver(g *generation) {
+	old, before := s.gens[s.active], s.active
+	s.active = g.bank
+	g.is(Active)
+	if old != nil {
+		old.is(Draining)
+	}
+	s.save()
+	if err := s.flip(); err != nil {
+		s.active = before
+		g.is(Next)
+		if old != nil {
+			old.is(Active)
+		}
+		s.fail(g, err.Error())
+		s.bad = "" // it is none of its fault
+		return
+	}
+	s.stopTimer(before) // the new one serves in its place
+	s.bad = ""
+	if s.request != nil {
+		s.finish(ReplacementDone, "")
+	}
+	if old != nil {
+		s.retire(old)
+	}
+}
+
+// flip tells the kernel which bank new connections go to.
+func (s *supervisor) flip() error {
+	s.untold = false
+	if s.opts.Flip == nil {
+		return nil
+	}
+	err := s.opts.Flip(s.active)
+	// Without a map there is no redirect either; an agent may make it later.
+	s.untold = err != nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		s.log.Error("kernel not told of the bank", "bank", s.active, "error", err)
+		return fmt.Errorf("tell the kernel: %w", err)
+	}
+	return nil
+}
+
+// retire drains an Envoy that does not get new connections any more, and ends it.
+func (s *supervisor) retire(g *generation) {
+	s.log.Info("envoy drains", "pid", g.pid, "bank", g.bank)
+	s.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(s.ctx, s.opts.DrainTime)
+		defer cancel()
+		if err := g.drain(ctx, g.admin, lastArrival); err != nil {
+			s.log.Warn("envoy not drained", "pid", g.pid, "bank", g.bank, "error", err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.end(g)
+	})
+}
+
+// end stops an Envoy.
+func (s *supervisor) end(g *generation) {
+	if g.role == Stopping || s.closed {
+		return
+	}
+	g.is(Stopping)
+	s.save()
+	s.tasks.Go(g.stop)
+}
+
+// ended handles the end of an Envoy, whether it was told to or not.
+func (s *supervisor) ended(g *generation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gens[g.bank] = nil
+	if s.closed {
+		return
+	}
+	if err := os.Remove(s.paths.Admin[g.bank]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("admin socket not removed", "error", err)
+	}
+	switch g.role {
+	case Active:
+		s.lost(g)
+	case Next:
+		s.failed("envoy ended: " + lastWords(s.opts.RunDir, g.bank))
+	case Standby:
+		s.later(g, Standby)
+	}
+	s.save()
+	s.fill()
+}
+
+// lost handles the loss of the Envoy that serves: one that stands by takes its
+// place, or another one is started in it. Meanwhile the kernel gives connections
+// to whoever listens in the other bank, or makes them wait.
+func (s *supervisor) lost(g *generation) {
+	s.restarts++
+	s.log.Warn("envoy is gone", "pid", g.pid, "bank", g.bank, "log", lastWords(s.opts.RunDir, g.bank))
+	if other := s.gens[1-g.bank]; other != nil && other.role == Standby && other.ready {
+		s.active = other.bank
+		other.is(Active)
+		s.save()
+		s.flip() // the kernel finds it as it is, only not at once
+		s.log.Info("standby takes over", "pid", other.pid, "bank", other.bank)
+		s.later(g, Standby)
+		return
+	}
+	s.later(g, Active)
+}
+
+// later starts an Envoy in the place of one that ended unasked. One that lived for
+// long is replaced at once; one that did not, after a pause that grows.
+func (s *supervisor) later(g *generation, role Role) {
+	pause := s.pauses[g.bank]
+	if time.Since(g.began) > stable {
+		pause = 0
+	}
+	s.pauses[g.bank] = min(max(2*pause, firstPause), longestWait)
+	s.after(g.bank, pause, func() {
+		b := s.want
+		if b.hash == s.bad && g.build.content[g.bank] != nil {
+			b = g.build
+		}
+		s.startAgain(g.bank, role, b)
+	})
+}
+
+// after runs a function under the lock after a pause.
+func (s *supervisor) after(bank int, pause time.Duration, f func()) {
+	s.stopTimer(bank)
+	s.restart[bank] = time.AfterFunc(pause, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed || s.restart[bank] == nil {
+			return
+		}
+		s.restart[bank] = nil
+		f()
+		s.save()
+		s.fill()
+	})
+}
+
+func (s *supervisor) stopTimer(bank int) {
+	if t := s.restart[bank]; t != nil {
+		t.Stop()
+		s.restart[bank] = nil
+	}
+}
+
+// startAgain starts an Envoy where one could be started before: perhaps again soon.
+func (s *supervisor) startAgain(bank int, role Role, b *build) {
+	if s.gens[bank] != nil || role == Standby && (bank == s.active || s.request != nil) {
+		return // things have changed meanwhile
+	}
+	if err := s.start(bank, role, b); err != nil {
+		s.log.Error("envoy not started", "bank", bank, "error", err, "pause", longestWait)
+		s.after(bank, longestWait, func() { s.startAgain(bank, role, b) })
+	}
+}
+
+// fill uses the bank that does not serve, if there is a use for it.
+func (s *supervisor) fill() {
+	select {
+	case <-s.served:
+	default:
+		return
+	}
+	bank := 1 - s.active
+	active, other := s.gens[s.active], s.gens[bank]
+	switch {
+	case s.closed:
+	case s.request != nil && other == nil:
+		s.stopTimer(bank)
+		s.last.State = ReplacementStarting
+		if err := s.start(bank, Next, s.want); err != nil {
+			s.failed(err.Error())
+		}
+		s.save()
+	case s.request != nil && other.role == Standby:
+		s.end(other)
+	case s.request == nil && s.opts.Standby && other == nil && s.restart[bank] == nil &&
+		active != nil && active.ready && s.want.hash != s.bad:
+		s.startAgain(bank, Standby, s.want)
+		s.save()
+	}
+}
+
+// save writes the roles for the next process.
+func (s *supervisor) save() {
+	r := roles{Active: s.active}
+	if g := s.gens[1-s.active]; g != nil {
+		r.Other = g.role
+	}
+	if err := saveRoles(s.paths.Banks, r); err != nil {
+		s.log.Error("bank not saved", "error", err)
+	}
+}
+
+// shutdown drains and stops all Envoys.
+func (s *supervisor) shutdown() {
+	s.mu.Lock()
+	s.closed = true
+	s.cancel()
+	if s.request != nil {
+		s.finish(ReplacementFailed, "the proxy stops")
+	}
+	var all sync.WaitGroup
+	for bank, g := range s.gens {
+		s.stopTimer(bank)
+		if g == nil {
+			continue
+		}
+		serves := g.role == Active || g.role == Draining
+		all.Go(func() {
+			if serves {
+				ctx, cancel := context.WithTimeout(context.Background(), s.opts.DrainTime)
+				defer cancel()
+				if err := g.drain(ctx, g.admin, 0); err != nil {
+					s.log.Warn("envoy not drained", "pid", g.pid, "bank", g.bank, "error", err)
+				}
+			}
+			g.stop()
+		})
+	}
+	s.mu.Unlock()
+	all.Wait()
+	s.tasks.Wait()
+}
