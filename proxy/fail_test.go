@@ -172,23 +172,41 @@ func hammer(t *testing.T, n int) (stop func() (failed, sent int)) {
 // helperProxy makes the test binary a proxy; see TestMain.
 const helperProxy = "FAIRLEAD_TEST_PROXY"
 
+// helperFlip makes it tell the rules of the bank, and kill itself "before" or
+// "after" it does so for bank 1.
+const helperFlip = "FAIRLEAD_TEST_FLIP"
+
 func runHelper() error {
 	dir, envoy, _ := strings.Cut(os.Getenv(helperProxy), " ")
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
-	return Run(ctx, Options{Node: "n1", RunDir: dir, EnvoyPath: envoy, Concurrency: 2, DrainTime: time.Second,
-		Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	opts := Options{Node: "n1", RunDir: dir, EnvoyPath: envoy, Concurrency: 2, DrainTime: time.Second,
+		Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	if when, ok := os.LookupEnv(helperFlip); ok {
+		die := func(at string, bank int) {
+			if when == at && bank == 1 {
+				syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			}
+		}
+		opts.Flip = func(bank int) error {
+			die("before", bank)
+			defer die("after", bank)
+			return nftFlip(bank)
+		}
+	}
+	return Run(ctx, opts)
 }
 
-func (r *rig) startHelper(envoy string) *exec.Cmd {
+func (r *rig) startHelper(envoy string, env ...string) *exec.Cmd {
 	r.t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), helperProxy+"="+r.dir+" "+envoy)
+	cmd.Env = append(append(os.Environ(), env...), helperProxy+"="+r.dir+" "+envoy)
 	cmd.Stderr = testWriter{r.t}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
+	r.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	r.waitFor("envoy served by the helper", func() bool {
 		s, err := ReadStatus(r.t.Context(), r.dir)
 		return err == nil && s.Envoy.Connected && s.Envoy.State == "LIVE"
@@ -241,30 +259,52 @@ func TestDamagedStateIsRebuilt(t *testing.T) {
 	envoy := need.Envoy(t)
 	server(t, serverA, nil)
 	r.push(rows(clusterOf(plan.Cluster{Name: "a"}, serverA), service(1, to("a")), listeners())...)
-	r.stop()
-	state := PathsIn(r.dir).State
-	b, err := os.ReadFile(state)
-	if err != nil {
-		t.Fatal(err)
+	if s := r.status(); s.StateError != "no saved state" {
+		t.Errorf("at the first start: %q", s.StateError)
 	}
-	b[len(b)-1] ^= 1
-	if err := os.WriteFile(state, b, 0o600); err != nil {
-		t.Fatal(err)
+	path := PathsIn(r.dir).State
+	for _, c := range []struct {
+		name, says string
+		change     func(whole []byte) []byte // nil: no file
+	}{
+		{"changed", "damaged", func(b []byte) []byte { b[len(b)-1] ^= 1; return b }},
+		{"cut short", "damaged", func(b []byte) []byte { return b[:len(b)/2] }},
+		{"empty", "no state file of this version", func([]byte) []byte { return nil }},
+		{"of another version", "no state file of this version", func(b []byte) []byte { b[len(stateMagic)-2] = '9'; return b }},
+		{"missing", "no saved state", nil},
+	} {
+		t.Log(c.name)
+		r.stop()
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.change == nil {
+			err = os.Remove(path)
+		} else {
+			err = os.WriteFile(path, c.change(whole), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.startProxy(envoy)
+		if s := r.status(); !strings.Contains(s.StateError, c.says) || s.Served.Resources["Cluster"] != 1 {
+			t.Errorf("%s: status %+v", c.name, s)
+		}
+		r.wantStatus(1, 200)
+		r.waitFor("a good state file", func() bool {
+			saved, err := loadState(path)
+			return err == nil && len(saved.resources) == 8
+		})
 	}
-	r.startProxy(envoy)
-	if s := r.status(); !strings.Contains(s.StateError, "damaged") || s.Served.Resources["Cluster"] != 1 {
-		t.Errorf("status %+v", s)
-	}
-	r.wantStatus(1, 200)
-	r.waitFor("a good state file", func() bool {
-		saved, err := loadState(state)
-		return err == nil && len(saved.resources) == 8
-	})
 	// And from the file alone.
 	r.stop()
 	r.feed.Stop()
 	r.startProxy(envoy)
 	r.wantStatus(1, 200)
+	if s := r.status(); s.StateError != "" {
+		t.Errorf("from a good file: %q", s.StateError)
+	}
 }
 
 func TestEnvoyHasOnePrivilege(t *testing.T) {

@@ -299,7 +299,7 @@ func (p *proxy) serveADS(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g := grpc.NewServer(serve.GRPCOptions()...)
+	g := grpc.NewServer(append(serve.GRPCOptions(), grpc.StreamInterceptor(adaptStreams))...)
 	p.server.Register(g)
 	stopped := context.AfterFunc(ctx, g.Stop)
 	defer stopped()

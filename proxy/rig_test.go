@@ -6,6 +6,7 @@ package proxy
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -118,10 +119,16 @@ type rig struct {
 	agent *serve.Server
 	feed  *grpc.Server
 	logs  *accesslog.Server
-	stop  func() // the proxy
+	opts  Options // of proxies to come, beside the rig's own
+	stop  func()  // the proxy
 }
 
 func newRig(t testing.TB, initial ...xds.Resource) *rig {
+	t.Helper()
+	return newRigWith(t, Options{}, initial...)
+}
+
+func newRigWith(t testing.TB, opts Options, initial ...xds.Resource) *rig {
 	t.Helper()
 	need.Root(t)
 	envoy := need.Envoy(t)
@@ -137,7 +144,7 @@ func newRig(t testing.TB, initial ...xds.Resource) *rig {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, dir: dir}
+	r := &rig{t: t, dir: dir, opts: opts}
 	t.Cleanup(func() {
 		if t.Failed() {
 			for bank, log := range PathsIn(dir).Log {
@@ -183,9 +190,10 @@ func (r *rig) startProxy(envoy string) {
 	ctx, cancel := context.WithCancel(r.t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Run(ctx, Options{
-			Node: "n1", RunDir: r.dir, EnvoyPath: envoy, Concurrency: 2, DrainTime: time.Second, Log: log,
-		})
+		opts := r.opts
+		opts.Node, opts.RunDir, opts.Concurrency, opts.Log = "n1", r.dir, 2, log
+		opts.EnvoyPath, opts.DrainTime = cmp.Or(opts.EnvoyPath, envoy), cmp.Or(opts.DrainTime, time.Second)
+		ended <- Run(ctx, opts)
 	}()
 	r.stop = sync.OnceFunc(func() {
 		cancel()

@@ -257,7 +257,7 @@ func (s *supervisor) retire(g *generation) {
 	s.tasks.Go(func() {
 		ctx, cancel := context.WithTimeout(s.ctx, s.opts.DrainTime)
 		defer cancel()
-		if err := g.drain(ctx, g.admin, lastArrival); err != nil {
+		if err := g.drain(ctx, g.admin, min(lastArrival, s.opts.DrainTime/2)); err != nil {
 			s.log.Warn("envoy not drained", "pid", g.pid, "bank", g.bank, "error", err)
 		}
 		s.mu.Lock()

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package proxy
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"fairlead.io/fairlead/internal/need"
+)
+
+// replacing is a rig whose proxy is a process of its own that is killed, under
+// load, while it replaces Envoy: as its Flip says, or when what is asked for is so.
+func replacing(t *testing.T, envoy, flip string, until func(Status) bool, change func()) (*rig, Status, *load) {
+	t.Helper()
+	r := newRigWith(t, flipping(t))
+	r.stop()
+	helper := r.startHelper(envoy, helperFlip+"="+flip)
+	r.push(one(t)...)
+	r.wantStatus(1, 200)
+	first := r.alone()
+	l := r.load(1, "/")
+	change()
+	asked := make(chan struct{})
+	go func() { // fails when the helper is killed
+		defer close(asked)
+		Replace(t.Context(), r.dir, true)
+	}()
+	var s Status
+	if until != nil {
+		r.waitFor("the replacement", func() bool { s = r.status(); return until(s) })
+		helper.Process.Kill()
+	}
+	helper.Wait()
+	<-asked
+	left, err := findEnvoys(r.dir)
+	if err != nil || len(left) != 2 {
+		t.Fatalf("%d Envoys run: %v", len(left), err)
+	}
+	if until == nil { // nobody could be asked
+		s = Status{Generations: []Generation{first}}
+		for _, e := range left {
+			if e.pid != first.PID {
+				s.Generations = append(s.Generations, Generation{PID: e.pid, Role: Next})
+			}
+		}
+	}
+	return r, s, l
+}
+
+// TestKilledWhileReplacing: the proxy is killed at each point of a replacement; the
+// next one goes on from there, and no request fails.
+func TestKilledWhileReplacing(t *testing.T) {
+	envoy := need.Envoy(t)
+	for _, c := range []struct {
+		name, flip string
+		until      func(Status) bool
+		saved      roles
+		heir       Role // of the Envoy that serves at last
+	}{
+		{"while the next gets ready", "", func(s Status) bool { return s.byRole(Next).PID != 0 }, roles{0, Next}, Next},
+		{"before the kernel is told", "before", nil, roles{1, Draining}, Next},
+		{"after the kernel is told", "after", nil, roles{1, Draining}, Next},
+		{"while the old one drains", "", func(s Status) bool { return s.byRole(Draining).PID != 0 }, roles{1, Draining}, Active},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, s, l := replacing(t, envoy, c.flip, c.until, func() {})
+			if saved, err := loadRoles(PathsIn(r.dir).Banks); err != nil || saved != c.saved {
+				t.Fatalf("killed at another point: %+v %v", saved, err)
+			}
+			r.startProxy(envoy)
+			if g := r.alone(); g.PID != s.byRole(c.heir).PID || g.Bank != 1 || !g.Adopted {
+				t.Errorf("before %+v, after %+v", s.Generations, g)
+			}
+			l.wantNone(t)
+		})
+	}
+}
+
+// TestUndoneAfterKill: what the killed proxy was about to start is not wanted any
+// more.
+func TestUndoneAfterKill(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "envoy")
+	if err := os.Symlink(need.Envoy(t), path); err != nil {
+		t.Fatal(err)
+	}
+	r, s, l := replacing(t, path, "", func(s Status) bool { return s.byRole(Next).PID != 0 }, func() { anotherEnvoy(t, path) })
+	if s.byRole(Next).Build == s.byRole(Active).Build {
+		t.Errorf("%+v", s.Generations)
+	}
+	r.startProxy(need.Envoy(t))
+	if g := r.alone(); g.PID != s.byRole(Active).PID || g.Bank != 0 {
+		t.Errorf("before %+v, after %+v", s.Generations, g)
+	}
+	l.wantNone(t)
+}
+
+// TestReplacedAtStart: a proxy that finds an Envoy of another build has it replaced.
+func TestReplacedAtStart(t *testing.T) {
+	r := newRigWith(t, flipping(t))
+	r.push(one(t)...)
+	r.stop()
+	helper := r.startHelper(need.Envoy(t), helperFlip+"=")
+	r.wantStatus(1, 200)
+	first := r.alone()
+	l := r.load(1, "/")
+	helper.Process.Kill()
+	helper.Wait()
+	path := filepath.Join(t.TempDir(), "envoy")
+	anotherEnvoy(t, path)
+	r.opts.EnvoyPath = path
+	r.startProxy(path)
+	r.waitFor("replacement", func() bool {
+		s := r.status()
+		return s.Replacement != nil && s.Replacement.State == ReplacementDone && s.Replacement.Reason == "binary or bootstrap differs from what runs"
+	})
+	if g := r.alone(); g.PID == first.PID || g.Build == first.Build || g.Bank != 1 {
+		t.Errorf("first %+v, then %+v", first, g)
+	}
+	l.wantNone(t)
+}
