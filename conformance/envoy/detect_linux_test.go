@@ -3,6 +3,8 @@
 package envoy
 
 import (
+	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"strings"
@@ -20,7 +22,7 @@ func detect(port int, first, last string) string {
     listener_filters_timeout: 1s
     continue_on_listener_filters_timeout: true
     filter_chains:
-    - filter_chain_match: {application_protocols: [http/1.0, http/1.1, h2c]}
+    - filter_chain_match: {transport_protocol: raw_buffer, application_protocols: [http/1.0, http/1.1, h2c]}
       filters:
       - name: envoy.filters.network.http_connection_manager
         typed_config:
@@ -74,8 +76,12 @@ func TestDetect(t *testing.T) {
 			t.Errorf("%s: after %v", c.what, d)
 		}
 	}
-	got, err := tlsLine(t, alpha, vip(2, 1, 443), "example.com")
-	equal(t, "TLS", fmt.Sprint(got, err), "tls "+alpha+"<nil>")
+	// Without ALPN, and with: the TLS inspector says http/1.1 as the HTTP one does.
+	for _, alpn := range [][]string{nil, {"http/1.1"}, {"h2", "http/1.1"}} {
+		c := tls.Client(dial(t, alpha, vip(2, 1, 443)), &tls.Config{ServerName: "example.com", NextProtos: alpn, InsecureSkipVerify: true})
+		line, err := bufio.NewReader(c).ReadString('\n')
+		equal(t, fmt.Sprint("TLS with ALPN ", alpn), fmt.Sprint(line, err), "tls "+alpha+"\n<nil>")
+	}
 
 	begin := time.Now()
 	equal(t, "server speaks first", readLine(t, dial(t, alpha, vip(2, 1, 80))), "a "+alpha)
