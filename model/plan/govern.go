@@ -28,7 +28,7 @@ type Governed struct {
 // GovernedPort is a port of the workload that policies tell apart.
 type GovernedPort struct {
 	Port uint16    `json:"port"`
-	App  model.App `json:"app,omitempty"` // an HTTP protocol, or "" for opaque
+	App  model.App `json:"app,omitempty"` // an HTTP protocol, or one to be found out; "" for opaque
 }
 
 // governStage finds the policy set of every workload, local or not: the remote
@@ -102,7 +102,7 @@ func (b *builder) govern(r *incr.Reader, w *model.Workload) (*Governed, []incr.R
 	g.Ports = governedPorts(r, w, g)
 	g.ID = model.ID(g)
 	for _, p := range g.Ports {
-		if pol := g.Policy(p.Port); p.App.IsHTTP() && pol != nil {
+		if pol := g.Policy(p.Port); p.App.HasRequests() && pol != nil {
 			origins = append(origins, policyOrigins(pol)...)
 		}
 	}
@@ -256,7 +256,9 @@ func sortedPorts(apps map[uint16]model.App) []GovernedPort {
 
 // servedPorts maps the workload's TCP ports behind some service, ready or not, to the
 // protocol that the service's owner gives them. If services differ, the smallest HTTP
-// protocol by name stands: a port that anybody takes for HTTP is judged by request.
+// protocol by name stands, or else one that is to be found out: a port that anybody
+// takes for HTTP is judged by request. What is not HTTP there is denied wherever
+// policy asks for more than who it comes from.
 func servedPorts(r *incr.Reader, w *model.Workload) map[uint16]model.App {
 	out := map[uint16]model.App{}
 	for _, a := range w.Addresses {
@@ -271,10 +273,10 @@ func servedPorts(r *incr.Reader, w *model.Workload) map[uint16]model.App {
 						continue
 					}
 					app := effectiveApp(r, eps.Namespace, eps.Service, p.Port)
-					if !app.IsHTTP() {
+					if !app.HasRequests() {
 						app = ""
 					}
-					if had, ok := out[e.Port]; !ok || had == "" || (app != "" && app < had) {
+					if had, ok := out[e.Port]; !ok || compareApps(app, had) < 0 {
 						out[e.Port] = app
 					}
 				}
@@ -282,6 +284,21 @@ func servedPorts(r *incr.Reader, w *model.Workload) map[uint16]model.App {
 		}
 	}
 	return out
+}
+
+// compareApps orders what services say of one port: HTTP protocols by name, then one
+// that is to be found out, then none.
+func compareApps(a, b model.App) int {
+	rank := func(app model.App) int {
+		switch {
+		case app.IsHTTP():
+			return 0
+		case app.HasRequests():
+			return 1
+		}
+		return 2
+	}
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
 }
 
 // effectiveApp is the protocol of a service's port as its owner sees it.

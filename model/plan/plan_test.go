@@ -83,7 +83,7 @@ func world() []input {
 // dump prints the plan, a row a line.
 func dump(s *incr.Store) []string {
 	var out []string
-	for _, t := range append(plan.Tables(), plan.Origins) {
+	for _, t := range append(plan.Tables(), plan.Origins, plan.Diagnostics) {
 		for _, r := range s.Rows(t) {
 			out = append(out, fmt.Sprintf("%s %s %s", t, r.Key, model.Bytes(r.Value)))
 		}
@@ -292,9 +292,11 @@ func TestEditsEqualScratch(t *testing.T) {
 		endpoints("web", 80, 8080, "10.244.1.9"), service("web", "10.96.0.1", 80, model.AppTCP),
 		input{"namespace", "shop", &model.Namespace{Name: "shop", Owner: "blue"}},
 		input{"namespace", "shop", &model.Namespace{Name: "shop", DefaultDeny: []string{"red"}}})
+	pool = append(pool, moreRows()...)
 	s := store()
 	now := map[string]input{}
-	for i := range 400 {
+	seen := map[string]bool{}
+	for i := range 900 {
 		in := pool[rng.IntN(len(pool))]
 		id := string(in.table) + in.key
 		if _, ok := now[id]; ok && rng.IntN(3) == 0 {
@@ -317,6 +319,18 @@ func TestEditsEqualScratch(t *testing.T) {
 		}
 		if c := s.Run(); len(c) != 0 {
 			t.Fatalf("an idle run changed %d rows", len(c))
+		}
+		for _, r := range s.Rows(plan.Services) {
+			seen[string(r.Value.(*plan.Service).Mode)] = true
+			seen["direct"] = seen["direct"] || r.Value.(*plan.Service).Direct
+		}
+		for _, r := range s.Rows(plan.Diagnostics) {
+			seen[r.Value.([]model.Diagnostic)[0].Code] = true
+		}
+	}
+	for _, what := range []string{"kernel", "http", "tls", "opaque", "any", "detect", "detect2", "detect3", "direct", "shared-endpoint", "host-twice", "too-many-timeouts"} {
+		if !seen[what] {
+			t.Errorf("the edits never came to %s", what)
 		}
 	}
 	for _, in := range now {

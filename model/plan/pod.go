@@ -42,9 +42,11 @@ func (b *builder) podStage() incr.Stage {
 			var out []incr.Row
 			var listeners map[Mode]string
 			if w.Capture {
-				l := outboundListener(r, w)
-				listeners = map[Mode]string{l.Mode: l.Name}
-				out = append(out, incr.Row{Table: Listeners, Key: l.Name, Value: l})
+				listeners = map[Mode]string{}
+				for _, l := range outboundListeners(r, w) {
+					listeners[l.Mode] = l.Name
+					out = append(out, incr.Row{Table: Listeners, Key: l.Name, Value: l})
+				}
 			}
 			for _, a := range w.Addresses {
 				out = append(out, incr.Row{Table: Pods, Key: a.String(), Value: &Pod{Addr: a, Name: key, Set: g.ID, Listeners: listeners, ProbePorts: w.ProbePorts}})
@@ -59,29 +61,42 @@ func (b *builder) podStage() incr.Stage {
 		}}
 }
 
-// outboundListener is the proxy port of a captured pod: its identity and the
-// predicates over labels that it satisfies.
-func outboundListener(r *incr.Reader, w *model.Workload) *Listener {
-	l := &Listener{Mode: HTTP, Identity: w.Identity}
+// outboundListeners are the proxy ports of a captured pod, one for each mode: they
+// know its identity and the predicates over labels that it satisfies. One for HTTP is
+// always there; the others come with the first service of their mode and go with the
+// last.
+func outboundListeners(r *incr.Reader, w *model.Workload) []*Listener {
+	var selects []string
 	for _, row := range r.All(predicates) {
 		if hasLabels(w.Labels, row.Value.(map[string]string)) {
-			l.Selects = append(l.Selects, row.Key)
+			selects = append(selects, row.Key)
 		}
 	}
-	l.Name = "out/http/" + model.Hash(l)[:16]
-	return l
+	needed := []proxied{{Mode: HTTP}}
+	for _, row := range r.All(modes) {
+		if m := row.Value.(proxied); m.Mode != HTTP {
+			needed = append(needed, m)
+		}
+	}
+	out := make([]*Listener, len(needed))
+	for i, m := range needed {
+		l := &Listener{Mode: m.Mode, DetectTimeout: m.DetectTimeout, Identity: w.Identity, Selects: selects}
+		l.Name = "out/" + string(l.Mode) + "/" + model.Hash(l)[:16]
+		out[i] = l
+	}
+	return out
 }
 
 // inboundScopes leads connections for the pod's HTTP ports to the route table of
 // their policy; pods with the same policy share it. Ports that nothing guards have
 // one, too: connections outlive the policy that brought them to the proxy.
 func inboundScopes(w *model.Workload, g *Governed, ports []GovernedPort) []incr.Row {
-	if g.ID == 0 && !slices.ContainsFunc(ports, func(p GovernedPort) bool { return p.App.IsHTTP() }) {
+	if g.ID == 0 && !slices.ContainsFunc(ports, func(p GovernedPort) bool { return p.App.HasRequests() }) {
 		return nil
 	}
 	out := []incr.Row{{Table: Listeners, Key: InboundListener, Value: &Listener{Name: InboundListener, Mode: HTTP, Inbound: true}}}
 	for _, p := range ports {
-		if !p.App.IsHTTP() {
+		if !p.App.HasRequests() {
 			continue
 		}
 		in := &inbound{App: p.App, Policy: g.Policy(p.Port)}
@@ -106,7 +121,7 @@ func (b *builder) inboundStage() incr.Stage {
 			if in == nil {
 				return nil
 			}
-			route := Route{Original: true, App: in.App}
+			route := Route{Original: true, App: in.App, Checked: true}
 			if in.Policy != nil {
 				p := *in.Policy
 				p.Known = knownIdentities(r, &p)
@@ -179,7 +194,7 @@ func (b *builder) verdictStage() incr.Stage {
 			classes := r.All(Classes)
 			for _, p := range append([]GovernedPort{{}}, g.Ports...) {
 				for _, proto := range protocols(p.Port) {
-					http := p.App.IsHTTP() && proto == model.TCP
+					http := p.App.HasRequests() && proto == model.TCP
 					rest, rule := g.verdict(&Class{}, p.Port, proto, http)
 					put(Verdict{Set: g.ID, Any: true, Port: p.Port, Proto: proto, Action: rest, Rule: rule})
 					for _, row := range classes {

@@ -94,9 +94,12 @@ const PassKey = "pass"
 type RouteTable struct {
 	Name string `json:"name"`
 	// Hosts are the names that the routes are for: in any case, with any port or none,
-	// with or without a trailing dot. Exact, or "*.suffix". Empty: whatever is asked.
+	// with or without a trailing dot. Exact, or "*.suffix"; also addresses, those of
+	// IPv6 in brackets.
 	Hosts []string `json:"hosts,omitempty"`
-	// Elsewhere says what becomes of requests for other hosts; nil if Hosts is empty.
+	// Elsewhere says what becomes of requests for other hosts; nil: the routes are for
+	// whatever is asked, and Hosts is empty. With Elsewhere and without Hosts, as in the
+	// table of AnyKey, every request is looked up.
 	Elsewhere *Elsewhere `json:"elsewhere,omitempty"`
 	// Routes in order; no match: 404. Of connections in Connections tables.
 	Routes []Route `json:"routes,omitempty"`
@@ -134,9 +137,11 @@ type Route struct {
 
 	Clusters []WeightedCluster `json:"clusters,omitempty"` // weights > 0
 	Direct   *model.Direct     `json:"direct,omitempty"`
-	// Original sends to the destination that the client had dialled (inbound).
+	// Original sends to the destination that the client had dialled.
 	Original bool      `json:"original,omitempty"`
-	App      model.App `json:"app,omitempty"` // of the original destination
+	App      model.App `json:"app,omitempty"` // of the original destination; AppDetect: as the client speaks
+	// Checked is that of Cluster, for Original: set on inbound routes, behind Policy.
+	Checked bool `json:"checked,omitempty"`
 	// Policy is judged before the request is routed (inbound listeners).
 	Policy *Policy `json:"policy,omitempty"`
 
@@ -164,10 +169,13 @@ type Mirror struct {
 
 // Cluster is a set of endpoints of one family that obey one policy. Name:
 // "ns/svc:port" with "/<hash>" behind it where labels, and "~<hash>" where policies,
-// make it a part of the service, and "@6" at the end for IPv6.
+// make it a part of the service, and "@6" at the end for IPv6; "tcp/" stands before
+// those that take connections.
 type Cluster struct {
-	Name string    `json:"name"`
-	App  model.App `json:"app"`
+	Name string `json:"name"`
+	// App is what it is spoken to: an HTTP protocol, AppDetect for the client's own, or
+	// AppTCP for connections that are not read.
+	App model.App `json:"app"`
 	// Policy is the destinations' policy, folded: judged in the cluster's upstream
 	// filters, on the request as rewritten. Identities are compared with the
 	// listener's. nil: nothing to check.
@@ -273,8 +281,8 @@ type Pod struct {
 	Name string     `json:"name"` // ns/name
 	// Set is its policy set; 0 = nobody governs it, everything may come in.
 	Set uint64 `json:"set,omitempty"`
-	// Listeners take what it sends, by mode; nil = not captured. A mode that no service
-	// of the node's plan has is not there.
+	// Listeners take what it sends, by mode; nil = not captured. A mode other than HTTP
+	// that no service has is not there.
 	Listeners  map[Mode]string `json:"listeners,omitempty"`
 	ProbePorts []uint16        `json:"probePorts,omitempty"`
 }

@@ -19,6 +19,7 @@ const (
 	endpoints  incr.Table = "endpoints"
 	workloads  incr.Table = "workload"
 	namespaces incr.Table = merge.Namespaces
+	defaults   incr.Table = "defaults" // *model.Defaults, key: the plane
 )
 
 // Governance is the table of *Governed, keyed as the workloads are: what guards
@@ -26,7 +27,7 @@ const (
 const Governance incr.Table = "plan/governed"
 
 // Diagnostics is what the plan cannot do as the configuration says.
-const Diagnostics incr.Table = "diagnostic/plan" // []model.Diagnostic, key of the workload
+const Diagnostics incr.Table = "diagnostic/plan" // []model.Diagnostic, key of the workload or frontend, or "service/" and that of the service
 
 // Tables between the stages.
 const (
@@ -34,6 +35,8 @@ const (
 	predicates incr.Table = "plan/predicate" // map[string]string: labels that some route asks of its clients
 	sets       incr.Table = "plan/set"       // *Governed, key of the set in hex; those of local pods
 	inbounds   incr.Table = "plan/inbound"   // *inbound, key of its route table
+	modes      incr.Table = "plan/mode"      // proxied, key: the mode
+	detections incr.Table = "plan/detection" // time.Duration for which some port's first bytes are waited for; in their order, for ever last
 )
 
 func authzTable(plane string) incr.Table { return incr.Table("authz/" + plane) }
@@ -91,14 +94,18 @@ func Register(s *incr.Store, node string, planes []string) {
 			return []string{v.(*model.Authorization).Target.Namespace}
 		})
 	}
+	indexHosts(s)
 	s.Add(b.cidrStage())
 	s.Add(b.predicateStage())
+	s.Add(b.detectionStage())
 	s.Add(b.addressStage())
 	s.Add(b.governStage())
+	s.Add(b.serviceStage())
+	s.Add(b.hostStage())
+	s.Add(b.anyStage())
 	s.Add(b.podStage())
 	s.Add(b.inboundStage())
 	s.Add(b.verdictStage())
-	s.Add(b.serviceStage())
 }
 
 // self is a key function for stages whose keys are the rows of a table.
@@ -154,10 +161,16 @@ func (b *builder) predicateStage() incr.Stage {
 				return nil
 			}
 			var out []incr.Row
-			for i := range f.Routes {
-				if l := f.Routes[i].Match.SourceLabels; len(l) > 0 {
-					out = append(out, incr.Row{Table: predicates, Key: predicateID(l), Value: l})
+			add := func(labels map[string]string) {
+				if len(labels) > 0 {
+					out = append(out, incr.Row{Table: predicates, Key: predicateID(labels), Value: labels})
 				}
+			}
+			for i := range f.Routes {
+				add(f.Routes[i].Match.SourceLabels)
+			}
+			for i := range f.Connections {
+				add(f.Connections[i].SourceLabels)
 			}
 			return unique(out)
 		}}

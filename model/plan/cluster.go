@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"fairlead.io/fairlead/model"
+)
+
+// endpoints are the ready endpoints of a backend, narrowed by its labels.
+func (c *compiler) endpoints(b model.Backend, proto model.Protocol) []model.Endpoint {
+	if b.Missing {
+		return nil
+	}
+	eps, _ := c.r.Get(endpoints, b.Namespace+"/"+b.Service).(*model.Endpoints)
+	if eps == nil {
+		return nil
+	}
+	for _, p := range eps.Ports {
+		if p.Port != b.Port || p.Protocol != proto {
+			continue
+		}
+		if len(b.Labels) == 0 {
+			return p.Backends
+		}
+		var out []model.Endpoint
+		for _, e := range p.Backends {
+			if w := c.workloadAt(e.Addr); w != nil && hasLabels(w.Labels, b.Labels) {
+				out = append(out, e)
+			}
+		}
+		return out
+	}
+	return nil
+}
+
+func (c *compiler) workloadAt(a netip.Addr) *model.Workload {
+	for _, row := range c.r.Select(workloads, "addr", a.String()) {
+		return row.Value.(*model.Workload)
+	}
+	return nil
+}
+
+// weighted turns backends into clusters. A backend whose endpoints obey different
+// policies becomes a cluster for each, by their number.
+func (c *compiler) weighted(backends []model.Backend, app model.App) []WeightedCluster {
+	type part struct {
+		cluster *Cluster
+		backend model.Backend
+	}
+	var parts []part
+	var shares []Share
+	for _, b := range backends {
+		if b.Weight == 0 && len(backends) > 1 {
+			continue
+		}
+		groups := c.clusters(b, app)
+		total := uint32(0)
+		for _, g := range groups {
+			total += g.members
+		}
+		for _, g := range groups {
+			w := max(b.Weight, 1)
+			if len(groups) == 1 {
+				shares = append(shares, Share{Weight: w, Of: 1, Members: 1, Parts: 1})
+			} else {
+				shares = append(shares, Share{Weight: w, Of: total, Members: 1, Parts: g.members})
+			}
+			parts = append(parts, part{g.cluster, b})
+		}
+	}
+	out := make([]WeightedCluster, len(parts))
+	for i, w := range partWeights(shares) {
+		out[i] = WeightedCluster{Name: parts[i].cluster.Name, Weight: w, RequestHeaders: parts[i].backend.RequestHeaders, ResponseHeaders: parts[i].backend.ResponseHeaders}
+	}
+	if len(out) == 1 {
+		out[0].Weight = 1
+	}
+	return out
+}
+
+// group is the endpoints of a backend that obey one policy.
+type group struct {
+	cluster *Cluster
+	members uint32
+}
+
+// clusters emits the clusters of a backend and their endpoints. A backend without
+// endpoints keeps an empty cluster, which answers 503.
+func (c *compiler) clusters(b model.Backend, app model.App) []group {
+	return c.emit(b, app, c.byPolicy(b))
+}
+
+func compareBackends(a, b Backend) int { return a.Addrs[0].Compare(b.Addrs[0]) }
+
+// policyGroup is one policy and the backends that obey it.
+type policyGroup struct {
+	key      string
+	policy   *Policy
+	stranger bool // no known pod: nobody can say here what guards them
+	backends []Backend
+}
+
+func (c *compiler) emit(b model.Backend, app model.App, groups []policyGroup) []group {
+	name := model.FrontendKey(b.Namespace, b.Service, b.Port)
+	if b.Missing {
+		name = "missing/" + name
+	}
+	name, app = c.qualify(name, b, app)
+	if len(groups) == 0 {
+		groups = []policyGroup{{}}
+	}
+	var out []group
+	for _, g := range groups {
+		n := name
+		if len(groups) > 1 {
+			n += "~" + g.key
+		}
+		n = c.named(n)
+		cl := &Cluster{Name: n, App: app, Policy: g.policy, Checked: !g.stranger}
+		c.put(Clusters, n, cl)
+		c.put(Endpoints, n, &ClusterEndpoints{Cluster: n, Backends: g.backends})
+		out = append(out, group{cl, uint32(len(g.backends))})
+	}
+	return out
+}
+
+// qualify completes a cluster's name: by the labels that narrow the backend, and by
+// the frontend's protocol where the backend has none of its own and it is not HTTP/1.1.
+func (c *compiler) qualify(name string, b model.Backend, app model.App) (string, model.App) {
+	if len(b.Labels) > 0 {
+		name += "/" + model.Hash(b.Labels)[:16]
+	}
+	if own := effectiveApp(c.r, b.Namespace, b.Service, b.Port); own.IsHTTP() {
+		return name, own
+	}
+	if app != model.AppHTTP {
+		name += "+" + string(app)
+	}
+	return name, app
+}
+
+// byPolicy groups a backend's endpoints of the family by the policy at their port.
+// Groups are in the order of their keys, backends of their address. An endpoint that
+// is no known pod may be one that another node guards already: it is a group by
+// itself, whose connections do not say that anything was judged.
+func (c *compiler) byPolicy(b model.Backend) []policyGroup {
+	groups := map[string]*policyGroup{}
+	for _, e := range c.endpoints(b, model.TCP) {
+		if e.Addr.Is6() != c.v6 {
+			continue
+		}
+		w := c.workloadAt(e.Addr)
+		pol := c.policyAt(w, e.Port)
+		k := "open"
+		switch {
+		case w == nil:
+			k = "stranger"
+		case pol != nil:
+			k = model.Hash(pol)[:16]
+		}
+		if groups[k] == nil {
+			groups[k] = &policyGroup{key: k, policy: pol, stranger: w == nil}
+		}
+		groups[k].backends = append(groups[k].backends, Backend{Addrs: []netip.AddrPort{netip.AddrPortFrom(e.Addr, e.Port)}})
+	}
+	out := make([]policyGroup, 0, len(groups))
+	for _, g := range groups {
+		slices.SortFunc(g.backends, compareBackends)
+		out = append(out, *g)
+	}
+	slices.SortFunc(out, func(a, b policyGroup) int { return cmp.Compare(a.key, b.key) })
+	return out
+}
+
+// policyAt is what is judged at a workload's port; nil if nothing is, or there is no workload.
+func (c *compiler) policyAt(w *model.Workload, port uint16) *Policy {
+	if w == nil {
+		return nil
+	}
+	g, _ := c.r.Get(Governance, w.Key()).(*Governed)
+	if g == nil {
+		return nil
+	}
+	return g.Policy(port)
+}
+
+// mirror copies to clusters of their own: upstream filters do not stop a copy, so
+// connections to a guarded target leave from ports that do not count as checked
+// and its own node judges them.
+func (c *compiler) mirror(m model.Mirror, app model.App) []Mirror {
+	if m.PerMillion == 0 {
+		return nil
+	}
+	groups := c.byPolicy(m.Backend)
+	if !slices.ContainsFunc(groups, func(g policyGroup) bool { return g.policy != nil }) {
+		var out []Mirror
+		for _, g := range c.emit(m.Backend, app, groups) {
+			out = append(out, Mirror{Cluster: g.cluster.Name, PerMillion: m.PerMillion})
+		}
+		return out
+	}
+	name, app := c.qualify("mirror/"+model.FrontendKey(m.Backend.Namespace, m.Backend.Service, m.Backend.Port), m.Backend, app)
+	name = c.named(name)
+	all := &ClusterEndpoints{Cluster: name}
+	for _, g := range groups {
+		all.Backends = append(all.Backends, g.backends...)
+	}
+	slices.SortFunc(all.Backends, compareBackends)
+	c.put(Clusters, name, &Cluster{Name: name, App: app})
+	c.put(Endpoints, name, all)
+	return []Mirror{{Cluster: name, PerMillion: m.PerMillion}}
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"net/http"
+
+	"fairlead.io/fairlead/model"
+)
+
+// requests is the route table of a port's requests.
+func (c *compiler) requests(p *servicePort) *RouteTable {
+	t := &RouteTable{Name: c.named(p.key)}
+	if choice := choiceOf(c.r, p.key, p.service.Namespace, p.frontend); choice.Basis == model.ByAuthority {
+		t.Hosts = hosts(p.service)
+		t.Elsewhere = &Elsewhere{Port: p.port.Port, Unknown: choice.Unknown}
+	}
+	if p.frontend != nil {
+		t.Routes = c.routes(p.frontend, p.app)
+	} else {
+		t.Routes = []Route{c.route(&model.Route{Backends: []model.Backend{p.own()}, Src: p.src()}, p.app)}
+	}
+	return t
+}
+
+func (c *compiler) routes(f *model.Frontend, app model.App) []Route {
+	if f.Invalid {
+		return []Route{c.route(&model.Route{Direct: &model.Direct{Status: http.StatusInternalServerError}, Src: f.Src}, app)}
+	}
+	var out []Route
+	for i := range f.Routes {
+		out = append(out, c.route(&f.Routes[i], app))
+	}
+	return out
+}
+
+func (c *compiler) route(in *model.Route, app model.App) Route {
+	out := Route{Match: in.Match, Direct: in.Direct, RequestHeaders: in.RequestHeaders, ResponseHeaders: in.ResponseHeaders,
+		Rewrite: in.Rewrite, Timeout: in.Timeout, Retry: in.Retry}
+	if len(in.Match.SourceLabels) > 0 {
+		out.SourceSelects = predicateID(in.Match.SourceLabels)
+		out.Match.SourceLabels = nil
+	}
+	switch {
+	case in.Direct != nil:
+	case in.Original || c.dialled(in.Backends):
+		out.Original, out.App = true, app
+	default:
+		out.Clusters = c.weighted(in.Backends, app)
+	}
+	for _, m := range in.Mirrors {
+		out.Mirrors = append(out.Mirrors, c.mirror(m, app)...)
+	}
+	out.ID = model.Hash(&out)
+	c.put(Origins, out.ID, &Origin{ID: out.ID, Sources: in.Src})
+	return out
+}
+
+// dialled reports whether the backends are those of the headless service whose
+// endpoint the client has chosen by itself: it is to have that one.
+func (c *compiler) dialled(backends []model.Backend) bool {
+	if c.direct == nil || len(backends) != 1 {
+		return false
+	}
+	b := backends[0]
+	return !b.Missing && len(b.Labels) == 0 && b.RequestHeaders.IsZero() && b.ResponseHeaders.IsZero() &&
+		model.FrontendKey(b.Namespace, b.Service, b.Port) == c.direct.key
+}
