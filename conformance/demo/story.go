@@ -155,9 +155,10 @@ func (d *demo) remove(ctx context.Context, file string) error {
 
 // own sets the annotation that says which plane owns the namespace's routes.
 func (d *demo) own(ctx context.Context, plane string) error {
-	ns := "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels: {istio-injection: enabled}\n"
+	ns := "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels: {istio-injection: enabled}\n" +
+		"  annotations:\n    fairlead.io/route-by: destination\n"
 	if plane != "" {
-		ns += "  annotations: {fairlead.io/control-plane: " + plane + "}\n"
+		ns += "    fairlead.io/control-plane: " + plane + "\n"
 	}
 	if _, err := lab.Apply(ctx, lab.Change{Name: labName, Files: []string{"-"}, Stdin: strings.NewReader(ns)}); err != nil {
 		return err

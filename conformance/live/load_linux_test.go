@@ -163,7 +163,7 @@ func shop(t *testing.T, name string) txtar.File {
 // owner is the shop's namespace with a word on who owns its routes.
 func owner(plane string) txtar.File {
 	return txtar.File{Name: "namespace.yaml", Data: fmt.Appendf(nil,
-		"apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels: {istio-injection: enabled}\n  annotations: {fairlead.io/control-plane: %s}\n", plane)}
+		"apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels: {istio-injection: enabled}\n  annotations: {fairlead.io/control-plane: %s, fairlead.io/route-by: destination}\n", plane)}
 }
 
 // length is how long the storms of a test last.
