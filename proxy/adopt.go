@@ -58,7 +58,6 @@ func (s *supervisor) adopt(ctx context.Context) (bool, error) {
 	switch {
 	case saved.Other == Next && current:
 		s.ask("begun by an earlier process")
-		s.last.State = ReplacementStarting
 		s.take(other, Next)
 	case saved.Other == Standby && current && s.opts.Standby && active.build.hash == s.want.hash:
 		s.take(other, Standby)

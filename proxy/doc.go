@@ -13,6 +13,12 @@
 // its own restart from a file.
 //
 // Envoy is a child, but outlives the proxy if the proxy is killed: the next one
-// finds it by its pid file and takes it over. It runs without privileges but one,
-// CAP_NET_ADMIN, which transparent sockets need.
+// finds it by its command line and takes it over. It runs without privileges but
+// one, CAP_NET_ADMIN, which transparent sockets need.
+//
+// Two Envoys may run at a time, in banks 0 and 1, each with ports of its own: to
+// replace Envoy is to start another one in the other bank, to tell the kernel when
+// it is ready, and to let the first one finish. The other bank may also hold an
+// Envoy that stands by. The kernel tries the bank that it was told of, then the
+// other one.
 package proxy

@@ -29,8 +29,11 @@ type Replacement struct {
 	State  ReplacementState `json:"state"`
 	Reason string           `json:"reason,omitempty"` // why it began
 	Error  string           `json:"error,omitempty"`  // why it failed
-	Began  time.Time        `json:"began,omitzero"`
-	Ended  time.Time        `json:"ended,omitzero"`
+	// Bank and PID are the new Envoy's; PID is 0 before it is started.
+	Bank  int       `json:"bank"`
+	PID   int       `json:"pid,omitempty"`
+	Began time.Time `json:"began,omitzero"`
+	Ended time.Time `json:"ended,omitzero"`
 }
 
 // request is a replacement under way.

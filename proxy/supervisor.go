@@ -155,6 +155,9 @@ func (s *supervisor) take(g *generation, role Role) {
 		<-g.done
 		s.ended(g)
 	})
+	if role == Next {
+		s.last.State, s.last.Bank, s.last.PID = ReplacementStarting, g.bank, g.pid
+	}
 	if role != Draining && role != Stopping {
 		s.tasks.Go(func() { s.warm(g) })
 	}
@@ -381,7 +384,6 @@ func (s *supervisor) fill() {
 	case s.closed:
 	case s.request != nil && other == nil:
 		s.stopTimer(bank)
-		s.last.State = ReplacementStarting
 		if err := s.start(bank, Next, s.want); err != nil {
 			s.failed(err.Error())
 		}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -19,7 +18,6 @@ import (
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/hubble"
 	"fairlead.io/fairlead/lab"
-	"fairlead.io/fairlead/proxy"
 )
 
 // nodeCommands run on a node.
@@ -95,30 +93,6 @@ func uninstallCommand() *cobra.Command {
 		}
 		_, err = fmt.Fprintln(c.OutOrStdout(), "nothing of Fairlead is left in the kernel of this node")
 		return err
-	}
-	return c
-}
-
-func proxyCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "proxy --node NODE",
-		Short: "Run the node's Envoy and serve it what the agent last said",
-		Args:  noArgs,
-	}
-	var o proxy.Options
-	c.Flags().StringVar(&o.Node, "node", "", "name of this node")
-	c.Flags().StringVar(&o.RunDir, "run", defaultRun, "folder of sockets and state, shared by agent and proxy")
-	c.Flags().StringVar(&o.EnvoyPath, "envoy", os.Getenv("ENVOY"), "Envoy binary (default: $ENVOY)")
-	c.Flags().IntVar(&o.Concurrency, "concurrency", 0, "Envoy's worker threads (default: one per core)")
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		if o.Node == "" {
-			return usageError("proxy needs --node: the name of this node")
-		}
-		if o.EnvoyPath == "" {
-			return usageError("proxy needs --envoy or $ENVOY: the path of an Envoy binary")
-		}
-		o.Log = logger(c)
-		return proxy.Run(c.Context(), o)
 	}
 	return c
 }
@@ -203,7 +177,7 @@ func printStatus(w io.Writer, s *agent.Status) error {
 	if s.Problem != "" {
 		rows = append(rows, []string{"problem", s.Problem})
 	}
-	rows = append(rows, []string{"envoy", envoyLine(s)}, []string{"cgroup", attachedLine(s.Kernel.Cgroup)})
+	rows = append(append(rows, proxyRows(s, time.Now())...), []string{"cgroup", attachedLine(s.Kernel.Cgroup)})
 	for _, i := range s.Kernel.Interfaces {
 		rows = append(rows, []string{"interface", attachedLine(i)})
 	}
@@ -224,21 +198,6 @@ func printStatus(w io.Writer, s *agent.Status) error {
 		rows = append(rows, []string{"rejected", fmt.Sprintf("%s %s: %s", r.Type, r.Name, r.Detail)})
 	}
 	return tabulate(w, []string{"what", "state"}, rows)
-}
-
-func envoyLine(s *agent.Status) string {
-	if s.Proxy == nil {
-		return "unknown: " + s.ProxyError
-	}
-	e := s.Proxy.Envoy
-	if e.PID == 0 {
-		return e.State
-	}
-	line := fmt.Sprintf("%s, pid %d, %s", e.State, e.PID, e.Version)
-	if !e.Connected {
-		line += ", not connected"
-	}
-	return line
 }
 
 func attachedLine(a datapath.Attached) string {

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"fairlead.io/fairlead/agent"
+	"fairlead.io/fairlead/proxy"
+)
+
+func proxyCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "proxy --node NODE",
+		Short: "Run the node's Envoy and serve it what the agent last said",
+		Long: `Proxy runs the node's Envoy and serves it what the agent last said. If it is killed,
+Envoy goes on, and the next proxy takes over. If the next proxy would start Envoy
+otherwise, from another binary say, it starts a second one, lets that take over
+when it is ready, and the first one finish. SIGHUP makes it look for another binary.`,
+		Args: noArgs,
+	}
+	var o proxy.Options
+	c.Flags().StringVar(&o.Node, "node", "", "name of this node")
+	c.Flags().StringVar(&o.RunDir, "run", defaultRun, "folder of sockets and state, shared by agent and proxy")
+	c.Flags().StringVar(&o.EnvoyPath, "envoy", os.Getenv("ENVOY"), "Envoy binary (default: $ENVOY)")
+	c.Flags().IntVar(&o.Concurrency, "concurrency", 0, "Envoy's worker threads (default: one per core)")
+	c.Flags().DurationVar(&o.DrainTime, "drain-time", 10*time.Second, "how long clients have to finish when Envoy is replaced or stopped")
+	c.Flags().DurationVar(&o.ReadyTime, "ready-time", 30*time.Second, "how long a new Envoy has to get ready before the old one is kept")
+	c.Flags().BoolVar(&o.Standby, "standby", false, "keep a second Envoy ready for when the first one crashes")
+	c.Flags().DurationVar(&o.EvictAfter, "evict-after", 10*time.Minute, "how long what nobody uses stays in Envoy")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if o.Node == "" {
+			return usageError("proxy needs --node: the name of this node")
+		}
+		if o.EnvoyPath == "" {
+			return usageError("proxy needs --envoy or $ENVOY: the path of an Envoy binary")
+		}
+		for name, d := range map[string]time.Duration{"drain-time": o.DrainTime, "ready-time": o.ReadyTime, "evict-after": o.EvictAfter} {
+			if d < time.Second {
+				return usageError("--%s %v: want 1s or more", name, d)
+			}
+		}
+		check := make(chan os.Signal, 1)
+		signal.Notify(check, syscall.SIGHUP)
+		defer signal.Stop(check)
+		o.Check = check
+		o.Log = logger(c)
+		return proxy.Run(c.Context(), o)
+	}
+	c.AddCommand(replaceCommand())
+	return c
+}
+
+func replaceCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "replace",
+		Short: "Replace the node's Envoy without a lost request, if its binary or bootstrap has changed",
+		Long: `Replace has the running proxy compare its Envoy with what it would start now. If they
+differ, a second Envoy is started and takes over when it is ready; the first one has
+the proxy's --drain-time to finish. If the second one does not get ready, the first
+one serves on, and the command fails.`,
+		Args: noArgs,
+	}
+	dir := c.Flags().String("run", defaultRun, "run folder of the node's proxy")
+	force := c.Flags().Bool("force", false, "replace it even if nothing has changed")
+	out := outputFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		r, err := proxy.Replace(c.Context(), *dir, *force)
+		if err != nil {
+			return err
+		}
+		if err := out.print(c.OutOrStdout(), r, func(w io.Writer) error {
+			_, err := fmt.Fprintln(w, "envoy:", replacementLine(r))
+			return err
+		}); err != nil {
+			return err
+		}
+		if r.State == proxy.ReplacementFailed {
+			return errors.New("envoy not replaced, the old one serves on: see fairlead status, and envoy/envoy-*.log in the run folder")
+		}
+		return nil
+	}
+	return c
+}
+
+func replacementLine(r proxy.Replacement) string {
+	switch r.State {
+	case proxy.ReplacementUnneeded:
+		return "not replaced: what runs is what would be started"
+	case proxy.ReplacementFailed:
+		return fmt.Sprintf("not replaced (%s): %s", r.Reason, r.Error)
+	case proxy.ReplacementDone:
+		return fmt.Sprintf("replaced in %v (%s): pid %d in bank %d", r.Ended.Sub(r.Began).Round(time.Millisecond), r.Reason, r.PID, r.Bank)
+	case proxy.ReplacementStarting:
+		return fmt.Sprintf("being replaced (%s): pid %d in bank %d gets ready", r.Reason, r.PID, r.Bank)
+	}
+	return fmt.Sprintf("to be replaced (%s) when the other bank is free", r.Reason)
+}
+
+// proxyRows are the rows of a status that are about the proxy.
+func proxyRows(s *agent.Status, now time.Time) [][]string {
+	if s.Proxy == nil {
+		return [][]string{{"envoy", "unknown: " + s.ProxyError}}
+	}
+	p := s.Proxy
+	var rows [][]string
+	if p.Envoy.PID == 0 {
+		rows = append(rows, []string{"envoy", p.Envoy.State})
+	}
+	for _, g := range p.Generations {
+		rows = append(rows, []string{"envoy", generationLine(g, p.Envoy, now)})
+	}
+	if p.Envoy.Restarts > 0 {
+		rows = append(rows, []string{"envoy", fmt.Sprintf("restarted after a crash: %d times", p.Envoy.Restarts)})
+	}
+	if p.Replacement != nil {
+		rows = append(rows, []string{"replacement", replacementLine(*p.Replacement)})
+	}
+	if p.StateError != "" {
+		rows = append(rows, []string{"proxy", "saved state not used, rebuilt from the agent: " + p.StateError})
+	}
+	return append(rows, []string{"routes", fmt.Sprintf("%d tables in use, %d evicted", p.InUse, p.Evicted)})
+}
+
+func generationLine(g proxy.Generation, serving proxy.EnvoyStatus, now time.Time) string {
+	line := fmt.Sprintf("%s for %v, pid %d in bank %d, %s", g.Role, now.Sub(g.Since).Round(time.Second), g.PID, g.Bank, g.State)
+	if g.Version != "" {
+		line += ", " + g.Version
+	}
+	if g.Role == proxy.Draining || g.Connections > 0 {
+		line += fmt.Sprintf(", %d connections", g.Connections)
+	}
+	if g.Waits != "" {
+		line += ", not ready: " + g.Waits
+	}
+	if g.PID == serving.PID && !serving.Connected {
+		line += ", not connected"
+	}
+	return line
+}
