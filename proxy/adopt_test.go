@@ -5,9 +5,13 @@
 package proxy
 
 import (
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"fairlead.io/fairlead/internal/need"
 )
@@ -121,4 +125,71 @@ func TestReplacedAtStart(t *testing.T) {
 		t.Errorf("first %+v, then %+v", first, g)
 	}
 	l.wantNone(t)
+}
+
+// TestAnyOfThemIsKilled: Envoys and the proxy are killed in any order, also while
+// one Envoy takes over from another; what is left at the end is one Envoy that
+// serves, and one that stands by.
+func TestAnyOfThemIsKilled(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	envoy := need.Envoy(t)
+	r := newRigWith(t, flipping(t))
+	r.stop()
+	env := []string{helperFlip + "=", helperStandby + "=1"}
+	helper := r.startHelper(envoy, env...)
+	r.push(one(t)...)
+	r.wantStatus(1, 200)
+	l := r.load(1, "/")
+	killed, conns := 0, int64(8)
+	var asked sync.WaitGroup
+	for n := range 15 {
+		time.Sleep(time.Duration(rnd.IntN(600)) * time.Millisecond)
+		switch c := rnd.IntN(4); c {
+		case 0, 1:
+			left, err := findEnvoys(r.dir)
+			if err != nil || len(left) == 0 {
+				continue
+			}
+			pid := left[rnd.IntN(len(left))].pid
+			t.Logf("%d: envoy %d is killed", n, pid)
+			syscall.Kill(pid, syscall.SIGKILL) // unless it has just ended
+			killed++
+		case 2:
+			t.Logf("%d: the proxy is killed", n)
+			helper.Process.Kill()
+			helper.Wait()
+			helper = r.startHelper(envoy, env...)
+		case 3:
+			t.Logf("%d: replacement", n)
+			asked.Go(func() { Replace(t.Context(), r.dir, true) }) // may be cut short
+		}
+	}
+	r.waitFor("one that serves, one that stands by", func() bool {
+		s := r.status()
+		return len(s.Generations) == 2 && s.byRole(Active).Ready && s.byRole(Standby).Ready
+	})
+	time.Sleep(100 * time.Millisecond)
+	failed := l.failed.Load()
+	time.Sleep(500 * time.Millisecond)
+	l.stop()
+	if l.failed.Load() > failed {
+		t.Error("requests still fail")
+	}
+	// Each client may lose what it has on the Envoy that dies.
+	if failed > int64(killed)*conns {
+		t.Errorf("%d of %d requests failed, with %d Envoys killed", failed, l.sent.Load(), killed)
+	}
+	t.Logf("%d of %d requests failed, with %d Envoys killed", failed, l.sent.Load(), killed)
+	left, err := findEnvoys(r.dir)
+	if err != nil || len(left) != 2 {
+		t.Errorf("running: %+v %v", left, err)
+	}
+	helper.Process.Signal(syscall.SIGTERM)
+	helper.Wait()
+	asked.Wait()
+	if left, err := findEnvoys(r.dir); err != nil || len(left) != 0 {
+		t.Errorf("still running: %+v %v", left, err)
+	}
 }

@@ -5,7 +5,10 @@
 package proxy
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -229,6 +232,75 @@ func TestBinaryChangedInPlace(t *testing.T) {
 	if g := r.alone(); g.Build != second.Build {
 		t.Errorf("build %s, want %s", g.Build, second.Build)
 	}
+}
+
+// TestLongRequestsOverReplacement: what is under way on the old Envoy has the drain
+// time to end, and not more; connections that are idle there are told to close with
+// their next response.
+func TestLongRequestsOverReplacement(t *testing.T) {
+	opts := flipping(t)
+	opts.DrainTime = 3 * time.Second
+	r := newRigWith(t, opts)
+	server(t, serverA, func(w http.ResponseWriter, q *http.Request) bool {
+		if d, err := time.ParseDuration(strings.TrimPrefix(q.URL.Path, "/")); err == nil {
+			w.(http.Flusher).Flush()
+			select {
+			case <-time.After(d):
+			case <-q.Context().Done():
+			}
+		}
+		return false
+	})
+	r.push(rows(clusterOf(plan.Cluster{Name: "a"}, serverA), service(1, to("a")), listeners())...)
+	r.wantStatus(1, 200)
+	old := r.alone()
+	idle, err := dialer(alpha).Dial("tcp", vip(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	ask := func() *http.Response {
+		t.Helper()
+		fmt.Fprint(idle, "GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(idle), nil)
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatal(resp, err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		return resp
+	}
+	if ask().Close {
+		t.Error("closed without a reason")
+	}
+	ended := map[string]chan error{"/1.5s": make(chan error, 1), "/60s": make(chan error, 1)}
+	for path, c := range ended {
+		go func() {
+			_, err := rawRequest(t.Context(), alpha, vip(1), "GET "+path+" HTTP/1.1\r\nhost: web\r\n\r\n")
+			c <- err
+		}()
+	}
+	r.waitFor("connections", func() bool { return r.status().byRole(Active).Connections == 3 })
+	began := time.Now()
+	if done := r.replace(true); done.State != ReplacementDone {
+		t.Fatalf("%+v", done)
+	}
+	if g := r.status().byRole(Draining); g.PID != old.PID || g.Connections != 3 {
+		t.Errorf("%+v", g)
+	}
+	if !ask().Close {
+		t.Error("an idle connection was not told to close")
+	}
+	if err := <-ended["/1.5s"]; err != nil {
+		t.Errorf("a request shorter than the drain time: %v", err)
+	}
+	if err := <-ended["/60s"]; err == nil {
+		t.Error("a request outlived the drain time")
+	}
+	if d := time.Since(began); d < 3*time.Second || d > 6*time.Second {
+		t.Errorf("drained for %v", d)
+	}
+	r.alone()
 }
 
 // TestNotReadyInTime: an Envoy that does not get ready is stopped after the stated

@@ -174,14 +174,17 @@ const helperProxy = "FAIRLEAD_TEST_PROXY"
 
 // helperFlip makes it tell the rules of the bank, and kill itself "before" or
 // "after" it does so for bank 1.
-const helperFlip = "FAIRLEAD_TEST_FLIP"
+const (
+	helperFlip    = "FAIRLEAD_TEST_FLIP"
+	helperStandby = "FAIRLEAD_TEST_STANDBY" // set: it keeps a standby
+)
 
 func runHelper() error {
 	dir, envoy, _ := strings.Cut(os.Getenv(helperProxy), " ")
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
 	opts := Options{Node: "n1", RunDir: dir, EnvoyPath: envoy, Concurrency: 2, DrainTime: time.Second,
-		Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+		Standby: os.Getenv(helperStandby) != "", Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	if when, ok := os.LookupEnv(helperFlip); ok {
 		die := func(at string, bank int) {
 			if when == at && bank == 1 {
