@@ -6,6 +6,7 @@
 //
 //	routes/NS/SVC ◄── Service, VirtualServices by host, DestinationRules by host
 //	        └──► Frontend per TCP port that a VirtualService steers
+//	host/HOST ◄── VirtualServices by host, if no service has it ──► Frontend of the host
 //	virtualservice/NS/NAME, destinationrule/NS/NAME ──► what became of the fields
 //	policy/NS/NAME ──► Authorization
 //	other/KIND/NS/NAME ──► a refusal; where that would open something, a Deny

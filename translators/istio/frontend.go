@@ -5,6 +5,7 @@ package istio
 import (
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 
 	"fairlead.io/fairlead/model"
@@ -36,10 +37,13 @@ func (t *Translator) routes(r translators.Reader, namespace, name string) transl
 		}
 		c := &chain{t: t, r: r, svc: svc, port: p.Port, unused: u}
 		var f *model.Frontend
-		if p.App.IsHTTP() {
+		switch {
+		case p.App.IsHTTP():
 			f = c.http(all)
-		} else {
-			f = c.tcp(all)
+		case detected(p):
+			f = c.detect(all)
+		default:
+			f = c.opaque(all, p.App)
 		}
 		if f != nil {
 			res.Frontends = append(res.Frontends, f)
@@ -62,12 +66,24 @@ func judgeService(o *objects.Object) []model.Diagnostic {
 	return n.list
 }
 
+// serverFirst are ports that Istio takes for opaque if nobody says what they speak:
+// there, servers speak first.
+var serverFirst = []uint16{25, 53, 3306, 27017}
+
+// detected reports whether the port does not say what it speaks, so that Istio finds
+// it out.
+func detected(p model.ServicePort) bool {
+	return p.App == model.AppUndeclared && !slices.Contains(serverFirst, p.Port)
+}
+
 // chain builds the frontend of one port from the VirtualServices that compete for
 // it. No two are merged: the first that has routes for a client serves it.
 type chain struct {
 	t      *Translator
 	r      translators.Reader
-	svc    *model.Service
+	svc    *model.Service // nil for a host without one
+	host   string         // without service
+	at     string         // namespace of the host's frontend
 	port   uint16
 	unused *unused
 	routes []model.Route
@@ -104,7 +120,35 @@ func (c *chain) http(all []candidate) *model.Frontend {
 	if c.invalid {
 		c.routes = nil
 	}
-	return &model.Frontend{Namespace: c.svc.Namespace, Service: c.svc.Name, Port: c.port, Routes: c.routes, Invalid: c.invalid, Src: c.src}
+	f := c.frontend()
+	f.Routes, f.Invalid = c.routes, c.invalid
+	return f
+}
+
+// frontend is one that says nothing yet.
+func (c *chain) frontend() *model.Frontend {
+	if c.svc == nil {
+		return &model.Frontend{Namespace: c.at, Host: c.host, Port: c.port, Src: c.src}
+	}
+	return &model.Frontend{Namespace: c.svc.Namespace, Service: c.svc.Name, Port: c.port, Src: c.src}
+}
+
+// detect serves a port whose protocol is found out: HTTP gets the routes, anything
+// else what an opaque port has. Where no routes are for it there is nothing to find
+// out.
+func (c *chain) detect(all []candidate) *model.Frontend {
+	f := c.http(slices.DeleteFunc(slices.Clone(all), func(v candidate) bool { return len(v.spec.GetHttp()) == 0 }))
+	if f == nil {
+		return c.opaque(all, model.AppUndeclared)
+	}
+	f.App, f.DetectTimeout = model.AppDetect, c.t.detection
+	// Istio gives such a port one virtual host, for whatever host is asked.
+	f.Choice.Basis = model.ByDestination
+	if f.Connections = c.connections(all, false); f.Connections == nil {
+		f.Connections = []model.ConnectionRoute{c.ownConnection("")}
+	}
+	f.Src = c.src
+	return f
 }
 
 // visibleFrom orders what clients of a namespace see: what is private to it, then
@@ -124,14 +168,33 @@ func visibleFrom(all []candidate, ns string) []candidate {
 	return slices.Concat(private, named, public)
 }
 
-// own is what a service without routes gets from Istio.
+// own is what a service without routes gets from Istio, and a host without routes.
 func (c *chain) own(client string) model.Route {
-	return model.Route{
-		Match:    model.RouteMatch{SourceNamespace: client},
-		Backends: []model.Backend{{Namespace: c.svc.Namespace, Service: c.svc.Name, Port: c.port, Weight: 1}},
-		Retry:    c.t.defaultRetry(),
-		Src:      c.src,
+	r := model.Route{Match: model.RouteMatch{SourceNamespace: client}, Src: c.src}
+	switch {
+	case c.svc != nil:
+		r.Backends = []model.Backend{c.backend()}
+		r.Retry = c.t.defaultRetry()
+	case c.t.unknownHosts(c.r, c.at) == model.UnknownRefuse:
+		r.Direct = &model.Direct{Status: http.StatusBadGateway}
+	default:
+		r.Original = true
 	}
+	return r
+}
+
+// backend is the service itself.
+func (c *chain) backend() model.Backend {
+	return model.Backend{Namespace: c.svc.Namespace, Service: c.svc.Name, Port: c.port, Weight: 1}
+}
+
+// unknownHosts says what becomes of hosts that nobody knows, for frontends of a
+// namespace.
+func (t *Translator) unknownHosts(r translators.Reader, namespace string) model.Unknown {
+	if n := r.Namespace(namespace); n != nil && n.Choice.Unknown != "" {
+		return n.Choice.Unknown
+	}
+	return t.unknown
 }
 
 // invalidStatus answers for a route whose meaning is not known.
@@ -207,7 +270,9 @@ func isCatchAll(m model.RouteMatch, client string) bool {
 
 func (c *chain) used(v candidate) {
 	c.unused.served(v)
-	c.src = append(c.src, v.o.Source(Plane, v.field))
+	if src := v.o.Source(Plane, v.field); !slices.Contains(c.src, src) {
+		c.src = append(c.src, src)
+	}
 }
 
 // unused collects VirtualServices that name a service and serve none of its clients.

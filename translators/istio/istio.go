@@ -100,6 +100,7 @@ func (t *Translator) Plane() string { return Plane }
 // Kinds of translators.Key.
 const (
 	routesKey          = "routes"          // of a service
+	hostKey            = "host"            // of a host that may have no service; the name is the host
 	virtualServiceKey  = "virtualservice"  // what became of its fields
 	destinationRuleKey = "destinationrule" // likewise
 	policyKey          = "policy"          // an AuthorizationPolicy
@@ -131,7 +132,7 @@ func (t *Translator) Keys(o *objects.Object) []translators.Key {
 	case objects.ServiceKind:
 		return []translators.Key{{Kind: routesKey, Namespace: o.Namespace, Name: o.Name}}
 	case virtualServiceKind:
-		return []translators.Key{{Kind: virtualServiceKey, Namespace: o.Namespace, Name: o.Name}}
+		return append(t.hostKeys(o), translators.Key{Kind: virtualServiceKey, Namespace: o.Namespace, Name: o.Name})
 	case destinationRuleKind:
 		return []translators.Key{{Kind: destinationRuleKey, Namespace: o.Namespace, Name: o.Name}}
 	case authorizationPolicyKind:
@@ -154,6 +155,8 @@ func (t *Translator) Translate(r translators.Reader, k translators.Key) translat
 	switch k.Kind {
 	case routesKey:
 		res = t.routes(r, k.Namespace, k.Name)
+	case hostKey:
+		res = t.external(r, k.Name)
 	case virtualServiceKey:
 		if o := r.Get(virtualServiceKind, k.Namespace, k.Name); o != nil {
 			res.Diagnostics = t.judgeVirtualService(r, o)

@@ -53,12 +53,12 @@ const world = `
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop}
-spec: {ports: [{name: http, port: 80}, {name: http-alt, port: 8080}, {name: tcp, port: 9000}, {name: tcp-b, port: 9001}]}
+spec: {ports: [{name: http, port: 80}, {name: http-alt, port: 8080}, {name: tcp, port: 9000}, {name: tcp-b, port: 9001}, {name: tls, port: 9443}, {name: tls-b, port: 9444}]}
 ---
 apiVersion: v1
 kind: Service
 metadata: {name: api, namespace: shop}
-spec: {ports: [{name: http, port: 80}, {name: http-alt, port: 8080}, {name: tcp, port: 9000}, {name: tcp-b, port: 9001}]}
+spec: {ports: [{name: http, port: 80}, {name: http-alt, port: 8080}, {name: tcp, port: 9000}, {name: tcp-b, port: 9001}, {name: tls, port: 9443}, {name: tls-b, port: 9444}]}
 `
 
 const rules = `
@@ -108,7 +108,7 @@ var ledgerKinds = []ledgerKind{
 			"http.mirrorPercentage":        `{hosts: [web], http: [{mirror: {host: web}, route: [{destination: {host: web}}]}]}`,
 			"http.mirrors":                 `{hosts: [web], http: [{mirrors: [{destination: {host: web}}], route: [{destination: {host: web}}]}]}`,
 			"tcp":                          `{hosts: [web], tcp: [{route: [{destination: {host: web}, weight: 1}, {destination: {host: api}, weight: 1}]}]}`,
-			"tls":                          `{hosts: [web]}`,
+			"tls":                          `{hosts: [web.shop.svc.cluster.local, api.shop.svc.cluster.local], tls: [{match: [{sniHosts: [web.shop.svc.cluster.local]}], route: [{destination: {host: web}, weight: 1}, {destination: {host: api}, weight: 1}]}]}`,
 		},
 		values: map[string]string{
 			"hosts": `["api"]`, "gateways": `["mesh", "gw"]`, "exportTo": `["."]`,
@@ -121,6 +121,8 @@ var ledgerKinds = []ledgerKind{
 			"http.mirrors.destination.host": `"api"`, "http.mirrors.destination.subset": `"v2"`, "http.mirrors.destination.port.number": `8080`,
 			"http.directResponse.status": `404`, "http.rewrite.uriRegexRewrite.match": `"/c"`, "http.retries.retryOn": `"reset,503"`,
 			"http.retries.retryIgnorePreviousHosts": `false`, "http.retries.attempts": `5`,
+			"tls.match.port": `9443`, "tls.match.gateways": `["gw"]`, "tls.match.destinationSubnets": `["10.0.0.0/8"]`, "tls.match.sniHosts": `["api.shop.svc.cluster.local"]`,
+			"tls.route.destination.host": `"api"`, "tls.route.destination.subset": `"v2"`, "tls.route.destination.port.number": `9444`, "tls.route.weight": `3`,
 			"tcp.match.port": `9000`, "tcp.match.gateways": `["gw"]`, "tcp.match.destinationSubnets": `["10.0.0.0/8"]`,
 			"tcp.route.destination.host": `"api"`, "tcp.route.destination.subset": `"v2"`, "tcp.route.destination.port.number": `9001`, "tcp.route.weight": `3`,
 		},

@@ -148,12 +148,21 @@ func FuzzTranslate(f *testing.F) {
 }
 
 func checkFrontend(t *testing.T, f *model.Frontend) {
-	if !f.Invalid && len(f.Routes)+len(f.Backends) == 0 {
+	if !f.Invalid && len(f.Routes)+len(f.Backends)+len(f.Connections) == 0 {
 		t.Errorf("%s: neither routes nor backends", f.Key())
 	}
+	if (f.App == model.AppDetect) != (f.Host == "" && len(f.Connections) > 0 && (f.Invalid || len(f.Routes) > 0)) {
+		t.Errorf("%s: %s with %d routes and %d connections", f.Key(), f.App, len(f.Routes), len(f.Connections))
+	}
+	if (f.Host == "") == (f.Service == "") || strings.Contains(strings.TrimPrefix(f.Host, "*."), "*") {
+		t.Errorf("%s: neither a service nor a host", f.Key())
+	}
 	backends := f.Backends
+	for _, c := range f.Connections {
+		backends = append(backends, c.Backends...)
+	}
 	for _, r := range f.Routes {
-		if (len(r.Backends) == 0) == (r.Direct == nil) {
+		if (len(r.Backends) == 0) == (r.Direct == nil && !r.Original) {
 			t.Errorf("%s: a route needs backends or an answer: %s", f.Key(), model.Bytes(r))
 		}
 		if r.Timeout < 0 || r.Retry != nil && r.Retry.Attempts == 0 {

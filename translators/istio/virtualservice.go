@@ -5,6 +5,8 @@ package istio
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
 	corev1 "k8s.io/api/core/v1"
@@ -38,97 +40,144 @@ func (t *Translator) judgeVirtualService(r translators.Reader, o *objects.Object
 			"a VirtualService without hosts is for delegation, which is not supported", "write its routes into the VirtualService that delegates to it")
 		return n.list
 	}
-	for i := range vs.GetTls() {
-		n.refused(at("spec.tls", i), "unsupported-field", model.Degrades,
-			"TLS connections are not routed by server name: they go to the service that the client dialled", "")
-	}
 	v := exported(vs.GetExportTo(), o.Namespace)
 	if !v.public && len(v.namespaces) == 0 {
 		n.surprising("spec.exportTo", "exported-to-nobody", "no namespace sees these routes", "")
-	}
-	if !v.public && len(vs.GetTcp()) > 0 {
-		n.refused("spec.exportTo", "unsupported-field", model.Degrades, "connections are not routed by the client's namespace: the tcp routes apply to nobody", "")
 	}
 	if !onMesh(vs) {
 		return n.list // nothing of it applies
 	}
 	ports := t.judgeHosts(r, n, vs)
-	anyPort := len(ports.http)+len(ports.tcp) == 0
-	if anyPort {
-		ports = steered{http: []uint16{defaultPort}, tcp: []uint16{defaultPort}}
-	} else {
-		judgeUnusedRules(n, vs, ports)
-	}
+	judgeUnusedRules(n, vs, ports)
 	clients := []string{""}
 	if !v.public && len(v.namespaces) > 0 {
 		clients = v.namespaces
 	}
-	for _, port := range ports.http {
-		for _, client := range clients {
-			h := &httpTranslation{t: t, r: r, n: n, port: port, anyPort: anyPort, client: client}
-			h.routes(vs)
+	each := func(ports []uint16, judge func(*httpTranslation)) {
+		anyPort := len(ports) == 0
+		if anyPort {
+			ports = []uint16{defaultPort}
+		}
+		for _, port := range ports {
+			for _, client := range clients {
+				judge(&httpTranslation{t: t, r: r, n: n, port: port, anyPort: anyPort, client: client})
+			}
 		}
 	}
-	for _, port := range ports.tcp {
-		h := &httpTranslation{t: t, r: r, n: n, port: port, anyPort: anyPort}
-		h.tcpBackends(vs)
-	}
+	each(ports.http, func(h *httpTranslation) { h.routes(vs) })
+	each(ports.tcp, func(h *httpTranslation) { h.tcpRoutes(vs) })
+	each(ports.tls, func(h *httpTranslation) { h.tlsRoutes(vs) })
 	return n.list
 }
 
-// steered lists the ports of the services that a VirtualService names.
+// steered lists the ports of the services that a VirtualService names, by the kind of
+// its routes that apply there.
 type steered struct {
-	http, tcp  []uint16
-	undeclared bool // some of tcp may be HTTP
+	http, tcp, tls []uint16
+	services       bool // there are services
+	external       bool // there are hosts without service that are served
 }
 
-// judgeHosts finds those ports and notes hosts that name no service, and ports whose
-// protocol nobody declared.
+// judgeHosts finds those ports and notes hosts that name no service, and ports where
+// routes do not apply that their author may have thought to apply.
 func (t *Translator) judgeHosts(r translators.Reader, n *notes, vs *networking.VirtualService) steered {
 	var out steered
+	external := t.externalPorts(r, vs, n.o.Namespace)
 	for i, host := range vs.GetHosts() {
 		field := at("spec.hosts", i)
 		services := t.servicesOf(r, t.fullName(host, n.o.Namespace))
 		if len(services) == 0 {
-			n.refused(field, "unknown-host", model.Degrades,
-				fmt.Sprintf("%s names no service: requests to it are not steered", host), hostAdvice(t, host))
+			t.judgeExternalHost(r, n, field, host, vs, external)
+			out.external = out.external || t.routable(t.fullName(host, n.o.Namespace))
+			continue
 		}
+		out.services = true
 		for _, svc := range services {
-			if o := r.Get(objects.ServiceKind, svc.Namespace, svc.Name); o != nil && o.Value.(*corev1.Service).Spec.ClusterIP == corev1.ClusterIPNone {
-				n.approximated(field, "headless-service", model.Degrades,
-					fmt.Sprintf("service %s is headless: clients that dial an address of its pods are not steered", svc.Key()), "give the service an address")
-			}
 			for _, p := range svc.Ports {
+				if p.Protocol != model.TCP {
+					continue
+				}
 				switch {
-				case p.Protocol != model.TCP:
 				case p.App.IsHTTP():
 					out.http = append(out.http, p.Port)
+				case p.App == model.AppTLS:
+					out.tls = append(out.tls, p.Port)
+				case detected(p):
+					out.http, out.tcp = append(out.http, p.Port), append(out.tcp, p.Port)
 				default:
 					out.tcp = append(out.tcp, p.Port)
-					out.undeclared = out.undeclared || p.App == model.AppUndeclared
-					if p.App == model.AppUndeclared && len(vs.GetHttp()) > 0 {
-						n.refused(field, "undeclared-protocol", model.Degrades,
-							fmt.Sprintf("port %d of service %s does not say what it speaks: it is taken for opaque and the http routes do not apply", p.Port, svc.Key()),
-							"set appProtocol on the port, or a name that begins with http")
-					}
+				}
+				if p.App == model.AppUndeclared && !detected(p) && len(vs.GetHttp()) > 0 {
+					n.refused(field, "undeclared-protocol", model.Degrades,
+						fmt.Sprintf("port %d of service %s does not say what it speaks, and servers speak first at this number: it is taken for opaque, as in Istio, and the http routes do not apply", p.Port, svc.Key()),
+						"set appProtocol on the port, or a name that begins with http")
 				}
 			}
+			t.judgeHeadless(r, n, field, svc, vs)
 		}
 	}
-	slices.Sort(out.http)
-	slices.Sort(out.tcp)
-	out.http, out.tcp = slices.Compact(out.http), slices.Compact(out.tcp)
+	if out.external {
+		out.http = append(out.http, external...)
+	}
+	for _, list := range []*[]uint16{&out.http, &out.tcp, &out.tls} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+	}
 	return out
+}
+
+// judgeHeadless notes what is different where clients dial the pods.
+func (t *Translator) judgeHeadless(r translators.Reader, n *notes, field string, svc *model.Service, vs *networking.VirtualService) {
+	o := r.Get(objects.ServiceKind, svc.Namespace, svc.Name)
+	if o == nil || o.Value.(*corev1.Service).Spec.ClusterIP != corev1.ClusterIPNone {
+		return
+	}
+	for _, p := range svc.Ports {
+		switch {
+		case p.Protocol != model.TCP:
+		case p.App.IsHTTP() && len(vs.GetHttp()) > 0:
+			n.approximated(field, "headless-service", model.Degrades,
+				fmt.Sprintf("service %s is headless: requests go to the pod that the client has dialled, but a share or a subset of it to any of its pods; in Istio those, too, go to the one dialled", svc.Key()), "")
+		case !p.App.IsHTTP() && len(vs.GetTcp())+len(vs.GetTls())+len(vs.GetHttp()) > 0:
+			n.approximated(field, "headless-service", model.Degrades,
+				fmt.Sprintf("service %s is headless: connections to port %d of its pods are not steered", svc.Key(), p.Port), "give the service an address, or say that the port is HTTP")
+		}
+	}
 }
 
 // judgeUnusedRules notes routes of a kind that no port of the services has.
 func judgeUnusedRules(n *notes, vs *networking.VirtualService, ports steered) {
-	if len(vs.GetHttp()) > 0 && len(ports.http) == 0 && !ports.undeclared {
-		n.surprising("spec.http", "no-such-port", "the services have no HTTP port: the http routes apply nowhere", "")
+	if !ports.services {
+		if len(vs.GetTcp())+len(vs.GetTls()) > 0 && len(vs.GetHttp()) > 0 {
+			n.surprising("spec", "no-such-port", "the hosts have no service: of the routes, those of http alone apply", "")
+		}
+		return
 	}
-	if len(vs.GetTcp()) > 0 && len(ports.tcp) == 0 {
-		n.surprising("spec.tcp", "no-such-port", "the services have HTTP ports only: the tcp routes apply nowhere", "")
+	for _, rules := range []struct {
+		field, kind string
+		rules       int
+		ports       []uint16
+	}{
+		{"spec.http", "HTTP", len(vs.GetHttp()), ports.http},
+		{"spec.tcp", "opaque", len(vs.GetTcp()), ports.tcp},
+		{"spec.tls", "TLS", len(vs.GetTls()), ports.tls},
+	} {
+		if rules.rules > 0 && len(rules.ports) == 0 {
+			n.surprising(rules.field, "no-such-port", fmt.Sprintf("the services have no %s port: these routes apply nowhere", rules.kind), "")
+		}
 	}
+}
+
+// portList is "at port 80" or "at ports 80, 81".
+func portList(ports []uint16) string {
+	words := make([]string, len(ports))
+	for i, p := range ports {
+		words[i] = strconv.Itoa(int(p))
+	}
+	if len(words) == 1 {
+		return "at port " + words[0]
+	}
+	return "at ports " + strings.Join(words, ", ")
 }
 
 // servicesOf lists the services that a host names.

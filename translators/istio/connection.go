@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package istio
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"fairlead.io/fairlead/model"
+)
+
+// opaque shares the connections of a port that is not HTTP, by server name if it says
+// that it speaks TLS. Nil: the service itself gets them all.
+func (c *chain) opaque(all []candidate, app model.App) *model.Frontend {
+	routes := c.connections(all, app == model.AppTLS)
+	if len(routes) == 0 {
+		return nil
+	}
+	f := c.frontend()
+	if r := routes[0]; len(routes) == 1 && len(r.ServerNames) == 0 && unconditional(r, "") {
+		f.Backends = r.Backends
+		return f
+	}
+	f.Connections = routes
+	if app == model.AppUndeclared {
+		f.App = model.AppTCP
+	}
+	return f
+}
+
+// unconditional reports whether a route is for all clients of a namespace ("" = all).
+func unconditional(r model.ConnectionRoute, client string) bool {
+	return r.SourceNamespace == client && len(r.SourceLabels) == 0
+}
+
+// ownConnection is what clients of a service without routes get.
+func (c *chain) ownConnection(client string) model.ConnectionRoute {
+	return model.ConnectionRoute{SourceNamespace: client, Backends: []model.Backend{c.backend()}, Src: c.src}
+}
+
+// connections gives the routes of a port's connections; nil if no VirtualService has
+// any. Unlike those of requests they are taken from all VirtualServices that name the
+// service, one after the other, as Istio does: clients of a namespace that sees more
+// than the public ones come first.
+func (c *chain) connections(all []candidate, tls bool) []model.ConnectionRoute {
+	var public []candidate
+	nearer := map[string]bool{}
+	for _, v := range all {
+		see := exported(v.spec.GetExportTo(), v.o.Namespace)
+		if see.public {
+			public = append(public, v)
+		}
+		for _, ns := range see.namespaces {
+			nearer[ns] = true
+		}
+	}
+	var out []model.ConnectionRoute
+	for _, ns := range slices.Sorted(maps.Keys(nearer)) {
+		rules, by := c.rules(visibleFrom(all, ns), ns, tls)
+		if !slices.ContainsFunc(by, func(v candidate) bool { return !exported(v.spec.GetExportTo(), v.o.Namespace).public }) {
+			continue // they see what all see
+		}
+		out = append(out, c.endConnections(rules, by, ns)...)
+	}
+	rules, by := c.rules(public, "", tls)
+	if len(out)+len(rules) == 0 {
+		return nil
+	}
+	return append(out, c.endConnections(rules, by, "")...)
+}
+
+// endConnections says what becomes of the clients that the rules leave over.
+func (c *chain) endConnections(rules []model.ConnectionRoute, by []candidate, client string) []model.ConnectionRoute {
+	for _, v := range by {
+		c.used(v)
+	}
+	if slices.ContainsFunc(rules, func(r model.ConnectionRoute) bool { return len(r.ServerNames) == 0 && unconditional(r, client) }) {
+		return rules
+	}
+	return append(rules, c.ownConnection(client))
+}
+
+// rules gives what VirtualServices say for clients of a namespace, and those that say
+// something. A rule for all of these clients ends the list.
+func (c *chain) rules(cs []candidate, client string, tls bool) (out []model.ConnectionRoute, by []candidate) {
+	done := false
+	for _, v := range cs {
+		if v.o.Invalid {
+			continue
+		}
+		h := &httpTranslation{t: c.t, r: c.r, n: &notes{o: v.o}, port: c.port, client: client}
+		var own []model.ConnectionRoute
+		if tls {
+			own = h.tlsRoutes(v.spec)
+		} else {
+			own = h.tcpRoutes(v.spec)
+		}
+		switch {
+		case len(own) == 0:
+		case done:
+			c.unused.add(v, by[len(by)-1])
+		default:
+			out, by = append(out, own...), append(by, v)
+			done = !tls && unconditional(own[len(own)-1], client)
+		}
+	}
+	if tls && len(out) > 0 {
+		out = bySpecificity(out)
+		if c.t.unknownHosts(c.r, c.svc.Namespace) == model.UnknownRefuse {
+			out = append(out, closed(out)...)
+		}
+	}
+	return out, by
+}
+
+// bySpecificity orders routes by server name as Envoy's filter chains are chosen: an
+// exact name before any wildcard, a longer wildcard before a shorter one; what is
+// equal in the order in which it is written.
+func bySpecificity(in []model.ConnectionRoute) []model.ConnectionRoute {
+	var out []model.ConnectionRoute
+	for _, r := range in {
+		var exact, wild []string
+		for _, n := range r.ServerNames {
+			if isWildcard(n) {
+				wild = append(wild, n)
+			} else {
+				exact = append(exact, n)
+			}
+		}
+		if len(exact) > 0 {
+			slices.Sort(exact)
+			r.ServerNames = slices.Compact(exact)
+			out = append(out, r)
+		}
+		for _, n := range wild {
+			r.ServerNames = []string{n}
+			out = append(out, r)
+		}
+	}
+	rank := func(r model.ConnectionRoute) int {
+		if n := r.ServerNames[0]; isWildcard(n) {
+			return -len(n)
+		}
+		return -1 << 20
+	}
+	slices.SortStableFunc(out, func(a, b model.ConnectionRoute) int { return cmp.Compare(rank(a), rank(b)) })
+	return out
+}
+
+// closed ends the connections of clients that have routes by server name and ask for
+// another one: to Istio such a name is unknown.
+func closed(rules []model.ConnectionRoute) []model.ConnectionRoute {
+	var out []model.ConnectionRoute
+	for _, r := range rules {
+		end := model.ConnectionRoute{SourceNamespace: r.SourceNamespace, SourceLabels: r.SourceLabels, Src: r.Src}
+		if !slices.ContainsFunc(out, func(o model.ConnectionRoute) bool {
+			return o.SourceNamespace == end.SourceNamespace && maps.Equal(o.SourceLabels, end.SourceLabels)
+		}) {
+			out = append(out, end)
+		}
+	}
+	return out
+}
+
+// tcpRoutes gives the tcp routes that apply at the port, up to the first that is for
+// every client.
+func (h *httpTranslation) tcpRoutes(vs *networking.VirtualService) []model.ConnectionRoute {
+	var out []model.ConnectionRoute
+	for i, in := range vs.GetTcp() {
+		field := at("spec.tcp", i)
+		var matches []model.ConnectionRoute
+		for j, m := range in.GetMatch() {
+			field := at(field+".match", j)
+			if m.GetSourceSubnet() != "" {
+				h.n.surprising(field+".sourceSubnet", "no-effect", "Istio ignores this field; so is it here", "remove it")
+			}
+			if r, ok := h.connectionMatch(field, m); ok {
+				matches = append(matches, r)
+			}
+		}
+		if len(in.GetMatch()) == 0 {
+			matches = []model.ConnectionRoute{{SourceNamespace: h.client, Src: h.src(field)}}
+		}
+		for _, r := range matches {
+			r.Backends = h.shares(field+".route", in.GetRoute(), r.SourceNamespace)
+			out = append(out, r)
+			if unconditional(r, h.client) {
+				return out
+			}
+		}
+	}
+	return out
+}
+
+// tlsRoutes gives the tls routes that apply at the port.
+func (h *httpTranslation) tlsRoutes(vs *networking.VirtualService) []model.ConnectionRoute {
+	var out []model.ConnectionRoute
+	for i, in := range vs.GetTls() {
+		field := at("spec.tls", i)
+		for j, m := range in.GetMatch() {
+			field := at(field+".match", j)
+			r, ok := h.connectionMatch(field, m)
+			if !ok {
+				continue
+			}
+			if r.ServerNames = h.serverNames(field+".sniHosts", m.GetSniHosts()); len(r.ServerNames) == 0 {
+				continue
+			}
+			r.Backends = h.shares(at("spec.tls", i)+".route", in.GetRoute(), r.SourceNamespace)
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// serverNames are those that a client's handshake can be compared with.
+func (h *httpTranslation) serverNames(field string, in []string) []string {
+	var out []string
+	for i, n := range in {
+		if !plainHost(n) {
+			h.n.refused(at(field, i), "unsupported-host", model.Degrades,
+				fmt.Sprintf("a wildcard stands for whole labels, as in *.example.com: nothing matches %s", n), "")
+			continue
+		}
+		out = append(out, strings.ToLower(n))
+	}
+	return out
+}
+
+// plainHost reports whether a wildcard, if it is one, stands for whole labels.
+func plainHost(host string) bool { return !isWildcard(host) || strings.HasPrefix(host, "*.") }
+
+// connectionCondition is what matches of tcp and of tls routes have in common.
+type connectionCondition interface {
+	GetDestinationSubnets() []string
+	GetPort() uint32
+	GetGateways() []string
+	GetSourceLabels() map[string]string
+	GetSourceNamespace() string
+}
+
+// connectionMatch translates one entry; ok is false if it can never hold here.
+func (h *httpTranslation) connectionMatch(field string, m connectionCondition) (r model.ConnectionRoute, ok bool) {
+	if m.GetPort() != 0 && m.GetPort() != uint32(h.port) {
+		return r, false
+	}
+	if len(m.GetGateways()) > 0 && !h.gateways(field, m.GetGateways()) {
+		return r, false
+	}
+	if len(m.GetDestinationSubnets()) > 0 {
+		h.n.refused(field+".destinationSubnets", "unsupported-field", model.Degrades,
+			"connections are not routed by destinationSubnets: this match never holds", "")
+		return r, false
+	}
+	r.SourceNamespace = h.client
+	if ns := m.GetSourceNamespace(); ns != "" {
+		if h.client != "" && h.client != ns {
+			return r, false
+		}
+		r.SourceNamespace = ns
+	}
+	if len(m.GetSourceLabels()) > 0 {
+		r.SourceLabels = m.GetSourceLabels()
+	}
+	r.Src = h.src(field)
+	return r, true
+}
+
+func (h *httpTranslation) src(field string) []model.Source {
+	return []model.Source{h.n.o.Source(Plane, field)}
+}
+
+// shares translates weighted destinations of connections. The weight of a single one
+// means nothing.
+func (h *httpTranslation) shares(field string, in []*networking.RouteDestination, client string) []model.Backend {
+	var out []model.Backend
+	for i, d := range in {
+		b := h.backend(at(field, i)+".destination", d.GetDestination(), client, "its share of the connections is closed")
+		b.Weight = uint32(max(0, d.GetWeight()))
+		if len(in) == 1 {
+			b.Weight = 1
+		}
+		out = append(out, b)
+	}
+	return model.Shares(out)
+}
