@@ -150,9 +150,13 @@ func (c *splitter) frontends(k translators.Key) []*model.Frontend {
 		c.rep.refused(c.o, "spec.service", "unknown-service", model.Degrades, fmt.Sprintf("there is no service %s/%s: nothing is split", k.Namespace, k.Name), "")
 		return nil
 	}
-	if svc := c.r.Get(objects.ServiceKind, k.Namespace, k.Name); svc != nil && svc.Value.(*corev1.Service).Spec.ClusterIP == corev1.ClusterIPNone {
+	opaque := func(p model.ServicePort) bool {
+		return p.Protocol == model.TCP && p.App != model.AppUndeclared && !p.App.IsHTTP()
+	}
+	if svc := c.r.Get(objects.ServiceKind, k.Namespace, k.Name); svc != nil && svc.Value.(*corev1.Service).Spec.ClusterIP == corev1.ClusterIPNone &&
+		slices.ContainsFunc(apex.Ports, opaque) {
 		c.rep.say(c.o, "spec.service", "headless-apex", model.Degrades, model.Approximated,
-			"the service is headless: clients that dial an address of its pods are not split", "give the service an address")
+			"the service is headless: connections to its pods that are not HTTP are not split", "give the service an address")
 	}
 	c.nested(k)
 	backends := c.backends(k.Namespace)
