@@ -56,6 +56,35 @@ kind: VirtualService
 metadata: {name: lost, namespace: other}
 spec: {hosts: [db], http: [{match: [{sourceLabels: {app: frontend}}], route: [{destination: {host: nobody}}]}, {route: [{destination: {host: db}}], mirror: {host: reviews.shop.svc.cluster.local}}]}
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: peers, namespace: other}
+spec: {clusterIP: None, selector: {app: db}, ports: [{name: http, port: 8081}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: peers-too, namespace: other}
+spec: {clusterIP: None, selector: {app: db}, ports: [{name: http, port: 8081}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: any, namespace: other}
+spec: {selector: {app: db}, ports: [{port: 9000}, {name: tls, port: 443}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: any, namespace: other}
+spec:
+  hosts: [any.other.svc.cluster.local, www.example.com]
+  http: [{route: [{destination: {host: any}}]}]
+  tcp: [{match: [{sourceLabels: {app: frontend}}], route: [{destination: {host: db}}]}]
+  tls: [{match: [{sniHosts: [www.example.com]}], route: [{destination: {host: any}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: outside, namespace: other}
+spec: {hosts: ["*.example.com"], http: [{route: [{destination: {host: db}}]}]}
+---
 apiVersion: example.com/v1
 kind: Unheard
 metadata: {name: of, namespace: other}
@@ -109,6 +138,8 @@ var edits = [][2]string{
 	{"weight: 75", "weight: 60"}, {"version: v1", "version: v2"}, {"version: v2", "version: v1"}, {"/api/", "/other/"}, {"GET", "POST"},
 	{"10.244.1.0/24", "10.244.2.0/24"}, {"sa/frontend", "sa/batch"}, {`status: "True"`, `status: "False"`}, {"name: http", "name: tcp"},
 	{"fairlead.io/default-deny: smi", "fairlead.io/control-plane: smi"}, {"istio-injection: enabled", "istio-injection: disabled"},
+	{"fairlead.io/route-by: destination", "fairlead.io/route-by: authority"}, {"fairlead.io/route-by: authority", "fairlead.io/unknown-hosts: refuse"},
+	{"clusterIP: None, ", ""}, {"port: 9000", "port: 3306"},
 	{"10.244.1.11\n", "10.244.1.99\n"}, {"app: frontend", "app: batch"}, {"port: 80\n", "port: 81\n"},
 }
 
@@ -128,6 +159,7 @@ func TestEditsEqualScratch(t *testing.T) {
 		}
 		p.Load(in...)
 	}
+	seen := map[plan.Mode]bool{}
 	for step := range 120 {
 		for range 1 + rng.IntN(4) {
 			f := all[rng.IntN(len(all))]
@@ -155,6 +187,14 @@ func TestEditsEqualScratch(t *testing.T) {
 		load(scratch)
 		if d := cmp.Diff(dump(t, scratch), dump(t, p)); d != "" {
 			t.Fatalf("after %d steps (-scratch +edited):\n%.4000s", step, d)
+		}
+		for _, r := range p.Rows(plan.Services) {
+			seen[r.Value.(*plan.Service).Mode] = true
+		}
+	}
+	for _, m := range []plan.Mode{plan.Kernel, plan.HTTP, plan.TLS, plan.Opaque, plan.Any, plan.Detect} {
+		if !seen[m] {
+			t.Errorf("the edits never came to mode %s", m)
 		}
 	}
 }
