@@ -36,19 +36,24 @@ func (st *stream) answer(typ string, nonce uint64, req *discovery.DeltaDiscovery
 	if rec == nil {
 		return
 	}
-	for _, r := range rec.set {
-		if has := sub.has[r.Name]; has != nil {
-			has.acked = r.Version // though a later one may be under way
+	for _, x := range rec.set {
+		if has := sub.has[x.res.Name]; has != nil {
+			has.acked, has.ackedOf = x.res.Version, x.of // though a later one may be under way
 			has.open = has.open && has.nonce != nonce
 		}
-		s.accepted(key{typ, r.Name}, r)
-		s.settle(key{typ, r.Name})
+		k := st.key(typ, x.res.Name)
+		if !x.missing {
+			s.accepted(k, x.of)
+		}
+		st.rest(sub, x.res.Name)
+		s.settle(k)
 	}
 	for _, n := range rec.removed {
 		if has := sub.has[n]; has != nil && has.nonce == nonce {
 			delete(sub.has, n)
+			st.rest(sub, n)
 		}
-		s.settle(key{typ, n})
+		s.settle(st.key(typ, n))
 	}
 	s.settle(anyRoutes)
 }
@@ -58,12 +63,12 @@ func (st *stream) answer(typ string, nonce uint64, req *discovery.DeltaDiscovery
 func (st *stream) late(sub *subscription, nonce uint64) *response {
 	rec := &response{typ: sub.typ}
 	for n, has := range sub.has {
-		e := st.server.store[sub.typ][n]
-		if has.nonce == nonce && e != nil && e.want.Version == has.sent {
-			rec.set = append(rec.set, e.want)
+		if has.nonce == nonce && has.of != nil && !has.missing {
+			res := &xds.Resource{Type: sub.typ, Name: n, Version: has.sent} // all that a rejection needs
+			rec.set = append(rec.set, sending{res: res, of: has.of})
 		}
 	}
-	slices.SortFunc(rec.set, func(a, b *xds.Resource) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(rec.set, func(a, b sending) int { return strings.Compare(a.res.Name, b.res.Name) })
 	return rec
 }
 
@@ -71,42 +76,49 @@ func (st *stream) late(sub *subscription, nonce uint64) *response {
 // part of a rejected batch the client took is not known.
 func (st *stream) rejected(sub *subscription, nonce uint64, rec *response, detail string) {
 	if n := len(rec.set); n > 1 {
-		for _, half := range [][]*xds.Resource{rec.set[:n/2], rec.set[n/2:]} {
+		for _, half := range [][]sending{rec.set[:n/2], rec.set[n/2:]} {
 			var names []string
-			for _, r := range half {
-				sub.forced[r.Name] = true
-				names = append(names, r.Name)
+			for _, x := range half {
+				sub.forced[x.res.Name] = true
+				names = append(names, x.res.Name)
 			}
 			st.send(sub, names, whole)
 		}
 		return
 	}
-	for _, r := range rec.set {
-		k := key{sub.typ, r.Name}
-		current := st.server.reject(k, r.Version, detail)
-		e := st.server.store[sub.typ][r.Name]
-		if has := sub.has[r.Name]; has != nil && has.nonce == nonce {
+	for _, x := range rec.set {
+		name := x.res.Name
+		k := st.key(sub.typ, name)
+		current := !x.missing && st.server.reject(k, x.of.Version, detail)
+		e := st.server.entry(k)
+		if has := sub.has[name]; has != nil && has.nonce == nonce {
 			// The client has what it had.
-			if has.acked == r.Version {
-				has.acked = ""
+			if has.acked == x.res.Version {
+				has.acked, has.ackedOf = "", nil
 				if e != nil && e.good != nil {
-					has.acked = e.good.Version
+					f := &form{name: name, of: e.good}
+					if st.complete(f, e) == nil {
+						has.acked, has.ackedOf = f.version, e.good
+					}
 				}
 			}
-			if has.sent, has.open = has.acked, false; has.sent == "" {
-				delete(sub.has, r.Name)
+			has.sent, has.of, has.open = has.acked, has.ackedOf, false
+			if has.missing = false; has.sent == "" {
+				delete(sub.has, name)
 			}
 		}
 		if current && e.good == nil && e.standIn != nil {
-			st.send(sub, []string{r.Name}, changes)
+			st.send(sub, []string{name}, changes)
 		}
+		st.rest(sub, name)
 		st.server.settle(k)
 	}
 	for _, n := range rec.removed { // nothing more can be done
 		if has := sub.has[n]; has != nil && has.nonce == nonce {
 			delete(sub.has, n)
+			st.rest(sub, n)
 		}
-		st.server.settle(key{sub.typ, n})
+		st.server.settle(st.key(sub.typ, n))
 	}
 }
 
@@ -114,7 +126,7 @@ func (st *stream) rejected(sub *subscription, nonce uint64, rec *response, detai
 // Scopes and listeners are acknowledged before they are of use: only then does
 // Envoy ask for what they lead to.
 func (st *stream) settled(it *item) bool {
-	if !st.answered(it.typ, it.name, it.version) {
+	if !st.answered(it.key, it.version) {
 		return false
 	}
 	if it.version == "" || !st.serves(it.typ, it.name) {
@@ -122,7 +134,7 @@ func (st *stream) settled(it *item) bool {
 	}
 	switch it.typ {
 	case xds.ScopeType:
-		return it.route == "" || st.hasRoutes(it.route)
+		return it.route == "" || st.lazy != nil && !st.lazy.variants[it.route].eager || st.hasRoutes(it.route)
 	case xds.ListenerType:
 		return st.hasScopes()
 	}
@@ -130,20 +142,26 @@ func (st *stream) settled(it *item) bool {
 }
 
 // hasRoutes reports whether the client has answered the routes of a scope.
-func (st *stream) hasRoutes(name string) bool {
+func (st *stream) hasRoutes(table string) bool {
 	sub := st.subs[xds.RouteType]
 	if sub == nil || sub.held {
 		return false
 	}
-	e := st.server.store[xds.RouteType][name]
+	e := st.server.store[xds.RouteType][table]
 	if e != nil && e.rejected != "" {
 		return true
 	}
-	has := sub.has[name]
-	if has == nil { // not sent yet, unless there is nothing to send
-		return e == nil && sub.wants(name)
+	names := st.namesOf(xds.RouteType, []string{table})
+	for _, n := range names {
+		has := sub.has[n]
+		if has == nil && (e != nil || !st.wants(sub, n)) { // not sent yet
+			return false
+		}
+		if has != nil && has.open {
+			return false
+		}
 	}
-	return !has.open
+	return len(names) > 0
 }
 
 // hasScopes reports whether the client has answered all scopes and their routes.
@@ -152,8 +170,11 @@ func (st *stream) hasScopes() bool {
 	if sub == nil || sub.held {
 		return false
 	}
+	if st.lazy != nil {
+		return st.lazyHasScopes()
+	}
 	for n, e := range st.server.store[xds.ScopeType] {
-		if e.rejected != "" || !sub.wants(n) {
+		if e.rejected != "" || !st.wants(sub, n) {
 			continue
 		}
 		if has := sub.has[n]; has == nil || has.open {
@@ -168,20 +189,27 @@ func (st *stream) hasScopes() bool {
 
 func (st *stream) serves(typ, name string) bool {
 	sub := st.subs[typ]
-	return sub != nil && sub.wants(name)
+	return sub != nil && st.wants(sub, name)
 }
 
-func (st *stream) answered(typ, name, v string) bool {
-	sub := st.subs[typ]
+// answered reports whether the client has answered a version, or does not want it.
+func (st *stream) answered(k key, v string) bool {
+	sub := st.subs[k.typ]
 	if sub == nil {
 		return st.grace
 	}
-	if !sub.wants(name) {
-		return true
+	for _, n := range st.namesOf(k.typ, []string{k.name}) {
+		if st.wants(sub, n) && !sub.answered(n, v) {
+			return false
+		}
 	}
+	return true
+}
+
+func (sub *subscription) answered(name, v string) bool {
 	has := sub.has[name]
 	if v == "" {
-		return has == nil || has.sent == "" && !has.open
+		return has == nil || !has.open && (has.sent == "" || has.missing)
 	}
-	return !sub.held && has != nil && has.sent == v && !has.open
+	return !sub.held && has != nil && !has.open && !has.missing && has.of != nil && has.of.Version == v
 }

@@ -101,7 +101,7 @@ func (s *Server) applyAndWait(ctx context.Context, changes []Change) error {
 	for _, c := range changes {
 		it := &item{key: key{c.Type, c.Name}}
 		if c.Resource != nil {
-			it.version, it.route = c.Resource.Version, routeOf(c.Resource)
+			it.version, it.route = c.Resource.Version, s.routeOf(c.Resource)
 		}
 		if !s.isSettled(it) {
 			missing = append(missing, xds.Short(c.Type)+" "+c.Name)

@@ -3,6 +3,7 @@
 package serve
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 
@@ -21,34 +22,40 @@ const (
 )
 
 // send sends what the client wants of names and does not have, and reports
-// whether that was anything.
+// whether that was anything. Names are the client's.
 func (st *stream) send(sub *subscription, names []string, b batching) bool {
-	var set []*xds.Resource
+	if st.lazy != nil && sub.typ == xds.RouteType {
+		names = st.prepare(sub, names)
+	}
+	var set []sending
 	var removed []string
 	for _, n := range names {
-		if !sub.wants(n) {
+		if !st.wants(sub, n) {
 			continue
-		}
-		k := key{sub.typ, n}
-		has := sub.has[n]
-		e := st.server.store[sub.typ][n]
-		r := e.effective()
-		if r == nil && !sub.wildcard && has == nil { // asked for by name: it waits for an answer
-			r = st.server.standIn(k)
 		}
 		forced := sub.forced[n]
 		delete(sub.forced, n)
+		f, r := st.fresh(sub, n, forced)
+		has := sub.has[n]
 		switch {
-		case r == nil && (has != nil && has.sent != "" && e == nil || has == nil && !sub.wildcard):
-			removed = append(removed, n)
-		case r != nil && (has == nil || has.sent != r.Version || forced):
+		case f == nil:
+			if has == nil && !sub.wildcard || has != nil && has.sent != "" && st.server.entry(st.key(sub.typ, n)) == nil {
+				removed = append(removed, n)
+			}
+		case r == nil: // the client has it
+			if has.of == nil && !f.missing { // and said so
+				st.server.accepted(st.key(sub.typ, n), f.of)
+				has.ackedOf = f.of
+			}
+			has.of, has.missing = f.of, f.missing
+		default:
 			if sub.typ == xds.ClusterType && has != nil && has.sent != r.Version {
 				st.resend[n] = true
 			}
 			if sub.typ == xds.EndpointType {
 				delete(st.resend, n)
 			}
-			set = append(set, r)
+			set = append(set, sending{r, f.of, f.missing})
 		}
 	}
 	for _, part := range split(set, b) {
@@ -60,10 +67,32 @@ func (st *stream) send(sub *subscription, names []string, b batching) bool {
 	return len(set)+len(removed) > 0
 }
 
+// fresh is what the client is to have under a name, and the resource if that is to
+// be sent: because the client does not have it, or anyway.
+func (st *stream) fresh(sub *subscription, name string, anyway bool) (*form, *xds.Resource) {
+	for {
+		f := st.form(sub, name)
+		if has := sub.has[name]; f == nil || has != nil && has.sent == f.version && !anyway {
+			return f, nil
+		}
+		r, err := f.resource()
+		if err == nil {
+			return f, r
+		}
+		if !st.server.unfit(st.key(sub.typ, name), f, err) {
+			return nil, nil
+		}
+	}
+}
+
 // resendEndpoints sends the endpoints of clusters that were sent anew.
 func (st *stream) resendEndpoints() {
 	sub := st.subs[xds.EndpointType]
-	if len(st.resend) == 0 || sub == nil || sub.held {
+	switch {
+	case sub == nil && st.grace: // it asks for endpoints when it needs them
+		clear(st.resend)
+		return
+	case len(st.resend) == 0 || sub == nil || sub.held:
 		return
 	}
 	var names []string
@@ -79,27 +108,27 @@ func (st *stream) resendEndpoints() {
 }
 
 // split makes the contents of responses.
-func split(rs []*xds.Resource, b batching) [][]*xds.Resource {
+func split(rs []sending, b batching) [][]sending {
 	if len(rs) == 0 {
 		return nil
 	}
 	if b == whole {
-		return [][]*xds.Resource{rs}
+		return [][]sending{rs}
 	}
-	var parts [][]*xds.Resource
+	var parts [][]sending
 	size := 0
 	for i, r := range rs {
-		if i == 0 || len(rs) <= oneByOne || size+len(r.Body) > batchBytes {
+		if i == 0 || len(rs) <= oneByOne || size+len(r.res.Body) > batchBytes {
 			parts, size = append(parts, nil), 0
 		}
 		parts[len(parts)-1] = append(parts[len(parts)-1], r)
-		size += len(r.Body)
+		size += len(r.res.Body)
 	}
 	return parts
 }
 
 // respond queues one response.
-func (st *stream) respond(typ string, set []*xds.Resource, removed []string) {
+func (st *stream) respond(typ string, set []sending, removed []string) {
 	s := st.server
 	st.nonce++
 	m := &discovery.DeltaDiscoveryResponse{
@@ -109,16 +138,19 @@ func (st *stream) respond(typ string, set []*xds.Resource, removed []string) {
 	}
 	sub := st.subs[typ]
 	rec := &response{typ: typ, set: set, removed: removed}
-	for _, r := range set {
+	for _, x := range set {
+		r := x.res
 		m.Resources = append(m.Resources, &discovery.Resource{
 			Name: r.Name, Version: r.Version,
 			Resource: &anypb.Any{TypeUrl: r.Type, Value: r.Body},
 		})
-		st.under(sub, r.Name, r.Version)
+		has := st.under(sub, r.Name, r.Version)
+		has.of, has.missing = x.of, x.missing
 		s.counters.Bytes += uint64(len(r.Body))
 	}
 	for _, n := range removed {
-		st.under(sub, n, "")
+		has := st.under(sub, n, "")
+		has.of, has.missing = nil, false
 	}
 	s.counters.Resources += uint64(len(set))
 	s.counters.Removed += uint64(len(removed))
@@ -135,19 +167,20 @@ func (st *stream) respond(typ string, set []*xds.Resource, removed []string) {
 }
 
 // under notes that a version is under way.
-func (st *stream) under(sub *subscription, name, v string) {
+func (st *stream) under(sub *subscription, name, v string) *version {
 	has := sub.has[name]
 	if has == nil {
 		has = &version{}
 		sub.has[name] = has
 	}
 	has.sent, has.nonce, has.open = v, st.nonce, true
+	return has
 }
 
 // takeGone removes what vanished while the client was away: last, in reverse
 // order, each type acknowledged before the next.
 func (st *stream) takeGone() {
-	if !st.grace || len(st.open) > 0 {
+	if st.swept || !st.grace || len(st.open) > 0 || st.lazy != nil && len(st.lazy.waiting) > 0 {
 		return
 	}
 	for _, sub := range st.subs {
@@ -155,22 +188,43 @@ func (st *stream) takeGone() {
 			return
 		}
 	}
-	types := xds.Types()
-	for _, t := range slices.Backward(types) {
-		sub := st.subs[t]
-		if sub == nil || len(sub.gone) == 0 {
-			continue
-		}
-		var removed []string
-		for _, n := range sub.gone {
-			if has := sub.has[n]; has != nil && has.sent != "" && st.server.store[t][n] == nil {
-				removed = append(removed, n)
-			}
-		}
-		sub.gone = nil
-		if len(removed) > 0 {
-			st.respond(t, nil, removed)
+	for _, t := range slices.Backward(xds.Types()) {
+		if sub := st.subs[t]; sub != nil && st.takeGoneOf(sub) {
 			return
 		}
 	}
+	st.swept = true
+}
+
+// takeGoneOf does so for one type, and reports whether the client has to answer.
+func (st *stream) takeGoneOf(sub *subscription) bool {
+	gone := sub.gone
+	sub.gone = nil
+	if st.lazy != nil {
+		switch sub.typ {
+		case xds.ClusterType: // also what nothing needs any more
+			gone = slices.Sorted(maps.Keys(sub.has))
+		case xds.RouteType:
+			return st.send(sub, st.orphans(sub), whole)
+		}
+	}
+	var removed []string
+	for _, n := range gone {
+		if has := sub.has[n]; has != nil && has.sent != "" && !st.keeps(sub, n) {
+			removed = append(removed, n)
+		}
+	}
+	if len(removed) > 0 {
+		st.respond(sub.typ, nil, removed)
+	}
+	return len(removed) > 0
+}
+
+// keeps reports whether a resource is not to be taken from the client: it is there,
+// and lazy clients want it.
+func (st *stream) keeps(sub *subscription, name string) bool {
+	if st.server.entry(key{sub.typ, name}) == nil {
+		return false
+	}
+	return st.lazy == nil || st.wants(sub, name)
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 
@@ -26,6 +27,26 @@ type Options struct {
 	// OnReject is told of every rejected resource, at the moment when the culprit
 	// is known. It runs under the server's lock: it must not block nor call back.
 	OnReject func(Rejection)
+	// Adapt gives what rewrites resources for a client before they are sent; nil: as
+	// they are. A resource whose content it changes must get another version, the
+	// same each time. What it fails for counts as rejected by the client.
+	Adapt func(*core.Node) func(xds.Resource) (xds.Resource, error)
+	// Static lists clusters that are never sent: clients have them from the start.
+	Static []string
+
+	// Lazy clients are sent the clusters of route tables that they ask for, and no
+	// others. Scopes tell them to ask when the first request comes: the server sets
+	// on_demand, whatever it was given. Listeners may use route tables without
+	// scopes, but not those whose name ends in "~" and a number.
+	Lazy bool
+	// InUse lists route tables that a lazy client asks for at once, as those of a
+	// client before it. They are forgotten when a client had the time to do so.
+	InUse []string
+	// OnUse is told when Server.InUse may have changed; as OnReject.
+	OnUse func()
+	// ClusterWait is how long a route table waits for the client's answer to its
+	// clusters; 0 = 5 s. Then it is sent without, and has 503s until they come.
+	ClusterWait time.Duration
 }
 
 // Change sets a resource, or deletes it if Resource is nil.
@@ -79,6 +100,12 @@ type Server struct {
 	counters Counters
 	expect   *time.Timer // runs while a client is expected
 	expected bool
+
+	static map[string]bool
+	// Of a lazy server:
+	leads    map[string]map[string]bool // scopes by the table that they lead to
+	restored map[string]bool            // tables in use of which no client has told yet
+	warmFor  time.Duration
 }
 
 type key struct{ typ, name string }
@@ -90,7 +117,7 @@ type entry struct {
 	good     *xds.Resource // last that a client accepted, maybe want
 	before   *xds.Resource // accepted before good
 	standIn  *xds.Resource // served while want is rejected and nothing was accepted
-	route    string        // of an eager scope: the routes that want leads to
+	route    string        // of a scope: the routes that want leads to; see routeOf
 }
 
 // effective is what a client is to have; nil if nothing can be given.
@@ -116,6 +143,22 @@ func New(opts Options, initial []xds.Resource) *Server {
 		store:   map[string]map[string]*entry{},
 		streams: map[*stream]struct{}{},
 		waiting: map[key][]*item{},
+
+		static:   map[string]bool{},
+		leads:    map[string]map[string]bool{},
+		restored: map[string]bool{},
+		warmFor:  warmFor,
+	}
+	if s.opts.ClusterWait == 0 {
+		s.opts.ClusterWait = clusterWait
+	}
+	for _, n := range opts.Static {
+		s.static[n] = true
+	}
+	if opts.Lazy {
+		for _, n := range opts.InUse {
+			s.restored[n] = true
+		}
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -176,6 +219,7 @@ func (s *Server) apply(changes []Change, done func(Outcome)) (cancel func()) {
 			st.changed(t, changed[t])
 		}
 		st.resendEndpoints()
+		st.tidy()
 	}
 	return s.await(changes, done)
 }
@@ -186,6 +230,12 @@ func (s *Server) set(typ, name string, r *xds.Resource) bool {
 	e := byName[name]
 	if r == nil {
 		delete(byName, name)
+		if e != nil {
+			s.lead(name, e.route, "")
+		}
+		if typ == xds.RouteType {
+			delete(s.restored, name)
+		}
 		return e != nil
 	}
 	if byName == nil {
@@ -193,15 +243,19 @@ func (s *Server) set(typ, name string, r *xds.Resource) bool {
 		s.store[typ] = byName
 	}
 	if e == nil {
-		byName[name] = &entry{want: r, route: routeOf(r)}
-		return true
-	}
-	if e.want.Version == r.Version {
+		e = &entry{}
+		byName[name] = e
+	} else if e.want.Version == r.Version {
 		return false
 	}
-	e.want, e.rejected, e.standIn, e.route = r, "", nil, routeOf(r)
+	route := s.routeOf(r)
+	s.lead(name, e.route, route)
+	e.want, e.rejected, e.standIn, e.route = r, "", nil, route
 	return true
 }
+
+// entry is what there is under a key; nil if nobody set it.
+func (s *Server) entry(k key) *entry { return s.store[k.typ][k.name] }
 
 func compareTypes(a, b string) int {
 	rank := func(t string) int {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -43,6 +44,9 @@ type stream struct {
 	// clusters that were sent anew and whose endpoints must follow.
 	resend map[string]bool
 	grace  bool // goneAfter is over
+	swept  bool // what vanished while the client was away was taken from it
+	adapt  func(xds.Resource) (xds.Resource, error)
+	lazy   *lazy // nil: it gets all that it wants
 
 	queue  []*discovery.DeltaDiscoveryResponse
 	wake   chan struct{} // holds a token if the queue may have something
@@ -68,15 +72,38 @@ type version struct {
 	acked string
 	nonce uint64 // response that carries sent
 	open  bool   // sent is not answered yet
+
+	// What sent and acked were made from; nil if that is not known.
+	of, ackedOf *xds.Resource
+	missing     bool // of stands in for what is not there
 }
 
 type response struct {
 	typ     string
-	set     []*xds.Resource
+	set     []sending
 	removed []string
 }
 
-func (sub *subscription) wants(name string) bool { return sub.wildcard || sub.names[name] }
+// sending is a resource as it goes to a client, and what it was made from.
+type sending struct {
+	res, of *xds.Resource
+	missing bool // of stands in for what is not there
+}
+
+// wants reports whether the client is to have what there is under a name.
+func (st *stream) wants(sub *subscription, name string) bool {
+	switch {
+	case sub.typ == xds.ClusterType && st.server.static[name]:
+		return false
+	case sub.names[name]:
+		return true
+	case st.lazy == nil || !sub.wildcard:
+		return sub.wildcard
+	case sub.typ == xds.ClusterType:
+		return st.lazy.uses[name] > 0
+	}
+	return sub.typ != xds.RouteType
+}
 
 func phase(typ string) int {
 	if p := xds.Phase(typ); p >= 0 {
@@ -97,11 +124,16 @@ func (s *Server) DeltaAggregatedResources(g discovery.AggregatedDiscoveryService
 		wake:   make(chan struct{}, 1),
 	}
 	s.mu.Lock()
+	if s.opts.Lazy {
+		st.lazy = newLazy()
+		st.warm(s.inUse())
+	}
 	s.streams[st] = struct{}{}
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		delete(s.streams, st)
+		st.leave()
 		s.settleAll()
 		s.mu.Unlock()
 	}()
@@ -109,10 +141,14 @@ func (s *Server) DeltaAggregatedResources(g discovery.AggregatedDiscoveryService
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		st.grace = true
-		st.takeGone()
+		st.tidy()
 		s.settleAll()
 	})
 	defer timer.Stop()
+	if s.opts.Lazy {
+		cool := time.AfterFunc(s.warmFor, st.cool)
+		defer cool.Stop()
+	}
 
 	received := make(chan error, 1)
 	go func() { // ends with the stream, which ends with this function
@@ -158,6 +194,9 @@ func (st *stream) request(req *discovery.DeltaDiscoveryRequest) {
 	if n := req.GetNode().GetId(); n != "" {
 		st.node = n
 	}
+	if adapt := st.server.opts.Adapt; adapt != nil && st.adapt == nil && req.GetNode() != nil {
+		st.adapt = adapt(req.GetNode())
+	}
 	if req.GetResponseNonce() != "" {
 		if n, err := strconv.ParseUint(req.GetResponseNonce(), 16, 64); err == nil {
 			st.answer(req.GetTypeUrl(), n, req)
@@ -171,7 +210,14 @@ func (st *stream) request(req *discovery.DeltaDiscoveryRequest) {
 		st.resubscribe(sub, req)
 	}
 	st.release()
+	st.tidy()
+}
+
+// tidy does what can be done only now, after something changed.
+func (st *stream) tidy() {
+	st.proceed()
 	st.takeGone()
+	st.sweep()
 }
 
 // subscribe handles the first request for a type.
@@ -184,6 +230,7 @@ func (st *stream) subscribe(req *discovery.DeltaDiscoveryRequest) {
 		held:   true,
 	}
 	st.subs[sub.typ] = sub
+	st.swept = false
 	sub.wildcard = len(req.GetResourceNamesSubscribe()) == 0
 	for _, n := range req.GetResourceNamesSubscribe() {
 		if n == "*" {
@@ -199,19 +246,24 @@ func (st *stream) subscribe(req *discovery.DeltaDiscoveryRequest) {
 		}
 	}
 	slices.Sort(sub.gone)
+	st.begin(sub)
 }
 
 // resubscribe changes what the client wants. What it asks for by name is
 // answered even if it was sent before: it may have dropped it.
 func (st *stream) resubscribe(sub *subscription, req *discovery.DeltaDiscoveryRequest) {
+	s := st.server
 	for _, n := range req.GetResourceNamesUnsubscribe() {
 		if n == "*" {
 			sub.wildcard = false
+			maps.DeleteFunc(sub.has, func(n string, _ *version) bool { return !sub.names[n] })
 			continue
 		}
 		delete(sub.names, n)
+		st.untrack(sub, n)
 		if !sub.wildcard {
 			delete(sub.has, n)
+			delete(sub.forced, n)
 		}
 	}
 	known := req.GetInitialResourceVersions()
@@ -219,12 +271,11 @@ func (st *stream) resubscribe(sub *subscription, req *discovery.DeltaDiscoveryRe
 	for _, n := range req.GetResourceNamesSubscribe() {
 		if n == "*" {
 			sub.wildcard = true
-			for name := range st.server.store[sub.typ] {
-				ask = append(ask, name)
-			}
+			ask = append(ask, st.everything(sub)...)
 			continue
 		}
 		sub.names[n] = true
+		st.track(sub, n)
 		if v, ok := known[n]; ok {
 			sub.has[n] = &version{sent: v, acked: v}
 		} else {
@@ -236,7 +287,27 @@ func (st *stream) resubscribe(sub *subscription, req *discovery.DeltaDiscoveryRe
 		slices.Sort(ask)
 		st.send(sub, slices.Compact(ask), whole)
 	}
-	st.server.settleAll()
+	for _, names := range [][]string{req.GetResourceNamesUnsubscribe(), req.GetResourceNamesSubscribe()} {
+		for _, n := range names {
+			if n == "*" {
+				s.settleAll()
+				return
+			}
+			s.settle(st.key(sub.typ, n))
+		}
+	}
+	s.settle(anyRoutes)
+}
+
+// everything is what a wildcard stands for.
+func (st *stream) everything(sub *subscription) []string {
+	switch {
+	case st.lazy == nil || sub.typ != xds.ClusterType && sub.typ != xds.RouteType:
+		return slices.Collect(maps.Keys(st.server.store[sub.typ]))
+	case sub.typ == xds.ClusterType:
+		return slices.Collect(maps.Keys(st.lazy.uses))
+	}
+	return nil
 }
 
 // release sends first answers whose turn has come: a client that comes back asks
@@ -252,9 +323,11 @@ func (st *stream) release() {
 		if !sub.held {
 			continue
 		}
-		for p := range phase(t) {
-			if st.opened[p] > 0 {
-				return
+		if st.lazy == nil || t != xds.RouteType { // those wait each for its own clusters
+			for p := range phase(t) {
+				if st.opened[p] > 0 {
+					return
+				}
 			}
 		}
 		sub.held = false
@@ -268,13 +341,11 @@ func (st *stream) release() {
 func (st *stream) first(sub *subscription) {
 	var names []string
 	if sub.wildcard {
-		for n := range st.server.store[sub.typ] {
-			names = append(names, n)
-		}
+		names = st.everything(sub)
 	}
 	for n := range sub.names {
 		// What it has and nobody sets any more stays until what leads to it is gone.
-		if sub.has[n] == nil || st.server.store[sub.typ][n] != nil {
+		if sub.has[n] == nil || st.server.entry(st.key(sub.typ, n)) != nil {
 			names = append(names, n)
 		}
 	}
@@ -288,6 +359,18 @@ func (st *stream) first(sub *subscription) {
 // changed tells the client that resources of a type were set or deleted.
 func (st *stream) changed(typ string, names []string) {
 	if sub := st.subs[typ]; sub != nil && !sub.held {
-		st.send(sub, names, changes)
+		st.send(sub, st.namesOf(typ, names), changes)
 	}
+}
+
+// namesOf is by what names the client knows what is in the store.
+func (st *stream) namesOf(typ string, stored []string) []string {
+	if st.lazy == nil || typ != xds.RouteType {
+		return stored
+	}
+	var names []string
+	for _, n := range stored {
+		names = append(names, st.lazy.names[n]...)
+	}
+	return names
 }

@@ -40,7 +40,7 @@ func (s *Server) await(changes []Change, done func(Outcome)) (cancel func()) {
 		it := &item{key: key{c.Type, c.Name}, wait: w}
 		if c.Resource != nil {
 			it.version = c.Resource.Version
-			it.route = routeOf(c.Resource)
+			it.route = s.routeOf(c.Resource)
 		}
 		if s.isSettled(it) {
 			w.left--
@@ -61,7 +61,7 @@ func (s *Server) await(changes []Change, done func(Outcome)) (cancel func()) {
 		for _, c := range changes { // settling forgets who does not wait any more
 			s.settle(key{c.Type, c.Name})
 			if c.Resource != nil {
-				s.settle(key{xds.RouteType, routeOf(c.Resource)})
+				s.settle(key{xds.RouteType, s.routeOf(c.Resource)})
 			}
 		}
 		s.settle(anyRoutes)
@@ -150,14 +150,14 @@ func (s *Server) isSettled(it *item) bool {
 	return len(s.streams) > 0 || !s.expected
 }
 
-// routeOf is the name of the routes that an eager scope leads to. A client has the
-// scope only when it has those.
-func routeOf(r *xds.Resource) string {
+// routeOf is the name of the routes that a scope leads to. Without laziness only
+// eager scopes count: a client has such a scope only when it has the routes.
+func (s *Server) routeOf(r *xds.Resource) string {
 	if r.Type != xds.ScopeType {
 		return ""
 	}
 	var m route.ScopedRouteConfiguration
-	if err := proto.Unmarshal(r.Body, &m); err != nil || m.GetOnDemand() {
+	if err := proto.Unmarshal(r.Body, &m); err != nil || m.GetOnDemand() && !s.opts.Lazy {
 		return ""
 	}
 	return m.GetRouteConfigurationName()
