@@ -89,7 +89,7 @@ var firstMapped = netip.MustParseAddr("::ffff:0.0.0.0")
 
 func prefixRow(r *incr.Reader, p netip.Prefix, unassigned bool) []incr.Row {
 	c, rows := class(r, "", p, unassigned)
-	return append(rows, incr.Row{Table: Prefixes, Key: p.String(), Value: &Prefix{Prefix: p, Class: c}})
+	return append(rows, incr.Row{Table: Prefixes, Key: p.String(), Value: &Prefix{Prefix: p, Class: c, Unassigned: unassigned}})
 }
 
 // classOf is the class of sources with that identity in (or at) a prefix, and the

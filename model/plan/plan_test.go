@@ -188,8 +188,8 @@ func TestUnknownPodsAreNotLetIn(t *testing.T) {
 		Rules: []model.AuthRule{from("other")}}}
 	s := store(append(world(), n, deny)...)
 	p, _ := s.Get(plan.Prefixes, "10.244.2.0/24").(*plan.Prefix)
-	if p == nil {
-		t.Fatal("the pod range has no class")
+	if p == nil || !p.Unassigned {
+		t.Fatalf("the pod range has no class of its own: %+v", p)
 	}
 	for _, r := range s.Rows(plan.Verdicts) {
 		v := r.Value.(*plan.Verdict)

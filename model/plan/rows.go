@@ -48,6 +48,9 @@ type Listener struct {
 	Mode Mode `json:"mode"`
 	// DetectTimeout is how long a Detect listener waits for the first bytes; 0: for ever.
 	DetectTimeout time.Duration `json:"detectTimeout,omitempty"`
+	// ServerNames are all those of Connections that its clients may get to, sorted, each
+	// once: it looks for them in what clients of TLS say. Modes TLS and Detect.
+	ServerNames []string `json:"serverNames,omitempty"`
 	// Inbound listeners take connections for local pods from anywhere; they know
 	// the source by its address alone. HTTP only.
 	Inbound  bool     `json:"inbound,omitempty"`
@@ -241,6 +244,8 @@ type Address struct {
 type Prefix struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Class  uint64       `json:"class"`
+	// Unassigned is its class's: nobody in it is reached through Any.
+	Unassigned bool `json:"unassigned,omitempty"`
 }
 
 // Action is what the kernel does with a packet for a pod.
