@@ -60,6 +60,13 @@ static __always_inline void map_v4(struct fl_addr *a, __be32 v4)
 	a->w[3] = v4;
 }
 
+static __always_inline void unspecified(bool v6, struct fl_addr *a)
+{
+	map_v4(a, 0);
+	if (v6)
+		a->w[2] = 0;
+}
+
 static __always_inline bool is_v4(const struct fl_addr *a)
 {
 	return !a->w[0] && !a->w[1] && a->w[2] == bpf_htonl(0xffff);

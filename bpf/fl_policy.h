@@ -30,9 +30,9 @@
 #define FL_PORT_UNCHECKED 63264 /* it did not */
 
 FL_MAP(fl_addresses_v1, BPF_MAP_TYPE_HASH, struct fl_addr, struct fl_address, 131072, BPF_F_NO_PREALLOC);
-FL_MAP(fl_prefixes_v1, BPF_MAP_TYPE_LPM_TRIE, struct fl_prefix_key, __u64, 16384, BPF_F_NO_PREALLOC);
+FL_MAP(fl_prefixes_v2, BPF_MAP_TYPE_LPM_TRIE, struct fl_prefix_key, struct fl_address, 16384, BPF_F_NO_PREALLOC);
 FL_MAP(fl_policy_v1, BPF_MAP_TYPE_HASH, struct fl_policy_key, struct fl_policy, 262144, BPF_F_NO_PREALLOC);
-FL_MAP(fl_pods_v1, BPF_MAP_TYPE_HASH, struct fl_addr, struct fl_pod, 4096, BPF_F_NO_PREALLOC);
+FL_MAP(fl_pods_v2, BPF_MAP_TYPE_HASH, struct fl_addr, struct fl_pod, 4096, BPF_F_NO_PREALLOC);
 
 struct verdict {
 	__u64 class;
@@ -78,15 +78,23 @@ static __always_inline __u64 classify(const struct fl_addr *addr, __u32 *flags)
 {
 	struct fl_address *a = bpf_map_lookup_elem(&fl_addresses_v1, addr);
 	struct fl_prefix_key key = { .bits = 128, .addr = *addr };
-	__u64 *class;
 
-	if (a) {
-		*flags = a->flags;
-		return a->class;
-	}
-	*flags = 0;
-	class = bpf_map_lookup_elem(&fl_prefixes_v1, &key);
-	return class ? *class : 0;
+	if (!a)
+		a = bpf_map_lookup_elem(&fl_prefixes_v2, &key);
+	*flags = a ? a->flags : 0;
+	return a ? a->class : 0;
+}
+
+/* Whether an address is a pod's or a node's, as far as that can be known. */
+static __always_inline bool is_somebodys(const struct fl_addr *addr)
+{
+	struct fl_prefix_key key = { .bits = 128, .addr = *addr };
+	struct fl_address *in;
+
+	if (bpf_map_lookup_elem(&fl_addresses_v1, addr))
+		return true;
+	in = bpf_map_lookup_elem(&fl_prefixes_v2, &key);
+	return in && (in->flags & FL_ADDR_UNASSIGNED);
 }
 
 /* What the set says of a class at a port. Nothing there: denied. */

@@ -16,6 +16,7 @@
 #define LOOPBACK_IFINDEX 1
 
 FL_MAP(fl_settings_v1, BPF_MAP_TYPE_ARRAY, __u32, struct fl_settings, 1, 0);
+FL_MAP(fl_bank_v1, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1, 0);
 
 /*
  * Hands a connection to a socket. The reference is released here. TIME_WAIT
@@ -102,18 +103,18 @@ static __always_inline bool to_socket(struct __sk_buff *skb, const struct fl_pac
 	return true;
 }
 
-/* Hands the packet to whoever listens on the proxy port, or on its standby. Nobody: dropped. */
+/* Hands the packet to whoever listens on the proxy port in the bank in use, or else in the other. Nobody: dropped. */
 static __always_inline int to_proxy(struct __sk_buff *skb, const struct fl_packet *p, __u16 port, __u8 direction,
 				    const struct verdict *v)
 {
-	__u32 zero = 0;
-	struct fl_settings *s = bpf_map_lookup_elem(&fl_settings_v1, &zero);
+	__u32 zero = 0, *bank = bpf_map_lookup_elem(&fl_bank_v1, &zero);
+	__u16 offset = bank && *bank ? FL_BANK_OFFSET : 0;
 	struct bpf_sock *sk = NULL;
 
 	if (port)
-		sk = lookup(skb, p->v6, &p->t, true, port);
-	if (!sk && port && s && s->standby)
-		sk = lookup(skb, p->v6, &p->t, true, port + s->standby);
+		sk = lookup(skb, p->v6, &p->t, true, port + offset);
+	if (port && !sk)
+		sk = lookup(skb, p->v6, &p->t, true, port + FL_BANK_OFFSET - offset);
 	if (!sk)
 		return drop(skb, p, FL_DROP_NO_PROXY, direction, v);
 	if (sk->state != TCP_LISTEN) {
@@ -163,16 +164,22 @@ static __always_inline bool wants_inbound(const struct fl_packet *p, const struc
 	return true;
 }
 
-/* The port that a captured pod's request to this service goes to, 0 if to none. */
+/* The proxy port that a captured pod's connection goes to, 0 if to none. */
 static __always_inline __u16 outbound_port(const struct fl_packet *p, const struct fl_pod *from)
 {
 	struct fl_svc_key key = { .addr = p->t.daddr, .port = p->t.dport, .proto = IPPROTO_TCP };
 	struct fl_svc *svc;
 
-	if (!from->http_port)
+	if (!from->ports[FL_MODE_HTTP])
 		return 0;
 	svc = bpf_map_lookup_elem(&fl_services_v1, &key);
-	return svc && (svc->flags & FL_SVC_PROXY_HTTP) ? from->http_port : 0;
+	if (!svc && from->ports[FL_MODE_ANY]) {
+		unspecified(p->v6, &key.addr);
+		svc = bpf_map_lookup_elem(&fl_services_v1, &key);
+		if (svc && is_somebodys(&p->t.daddr))
+			svc = NULL;
+	}
+	return svc ? from->ports[svc->flags & FL_SVC_MODE] : 0;
 }
 
 /*

@@ -21,7 +21,25 @@ struct fl_svc_key {
 	__u8 pad;
 };
 
-#define FL_SVC_PROXY_HTTP (1 << 0) /* captured clients keep the address and are redirected */
+/*
+ * Who balances a service: the kernel, or one of the proxy's listeners of the client.
+ * FL_MODE_ANY is of services at the unspecified address, which stands for every address
+ * that is no pod's, no node's and no service's at that port.
+ */
+enum fl_mode {
+	FL_MODE_KERNEL,
+	FL_MODE_HTTP,
+	FL_MODE_TLS,
+	FL_MODE_OPAQUE,
+	FL_MODE_ANY,
+	FL_MODE_DETECT,
+	FL_MODE_DETECT2,
+	FL_MODE_DETECT3,
+	FL_MODES,
+};
+
+#define FL_SVC_MODE   0x7      /* bits of enum fl_mode; the one above is kept for more */
+#define FL_SVC_DIRECT (1 << 4) /* not balanced: who is not redirected gets to where it dials */
 
 struct fl_svc {
 	__u32 id;	/* generation of the slots: new backends, new id */
@@ -73,12 +91,16 @@ struct fl_aff {
 	__u64 seen; /* ktime, ns */
 };
 
-/* --- clients whose requests are redirected: fl_captured_v1, key: netns cookie, value: __u32 flags --- */
+/*
+ * --- clients that are redirected: fl_captured_v1, key: netns cookie ---
+ * value: __u32, bit n-1 for mode n: what it dials in that mode keeps its address
+ */
 
 /* --- whose an address is: fl_addresses_v1 --- */
 
-#define FL_ADDR_MANAGED (1 << 0) /* pod of a node that runs Fairlead: its proxy's ports can be believed */
-#define FL_ADDR_NODE	(1 << 1) /* a node itself */
+#define FL_ADDR_MANAGED	   (1 << 0) /* pod of a node that runs Fairlead: its proxy's ports can be believed */
+#define FL_ADDR_NODE	   (1 << 1) /* a node itself */
+#define FL_ADDR_UNASSIGNED (1 << 2) /* of prefixes: inside a node's pod range */
 
 struct fl_address {
 	__u64 class;
@@ -86,14 +108,14 @@ struct fl_address {
 	__u32 pad;
 };
 
-/* --- addresses that belong to nobody: fl_prefixes_v1 (LPM) --- */
+/* --- addresses that are not known one by one: fl_prefixes_v2 (LPM) --- */
 
 struct fl_prefix_key {
 	__u32 bits; /* of the 16-byte address */
 	struct fl_addr addr;
 };
 
-/* value: __u64 class */
+/* value: struct fl_address */
 
 /* --- policy: fl_policy_v1 --- */
 
@@ -121,15 +143,19 @@ struct fl_policy {
 	__u32 pad;
 };
 
-/* --- local pods: fl_pods_v1 --- */
+/* --- local pods: fl_pods_v2 --- */
 
 #define FL_PROBE_PORTS 8
 
 struct fl_pod {
 	__u64 set;	/* 0: nobody governs it */
 	__u32 ifindex;	/* of the host's end of its veth */
-	__u16 http_port; /* outbound proxy port, host order; 0: not captured */
-	__u16 pad;
+	__u32 pad;
+	/*
+	 * Outbound proxy ports by mode, in host order, of bank 0. 0: not redirected; of
+	 * FL_MODE_HTTP: not captured; of FL_MODE_KERNEL: always.
+	 */
+	__u16 ports[FL_MODES];
 	__u16 probes[FL_PROBE_PORTS]; /* network order; 0 ends */
 };
 
@@ -137,8 +163,17 @@ struct fl_pod {
 
 struct fl_settings {
 	__u16 inbound_port; /* host order; 0: none */
-	__u16 standby;	    /* offset of the standby listener; 0: none */
-	__u32 pad;
+	__u16 pad[3];
+};
+
+/*
+ * --- the bank in use: fl_bank_v1 (array of 1), value: __u32, 0 or 1 ---
+ * Two proxies run side by side while one follows the other. The listeners of bank 1
+ * have the ports of bank 0 and this many more. It is the proxy's to write, as the
+ * settings are the agent's.
+ */
+enum fl_bank {
+	FL_BANK_OFFSET = 1000,
 };
 
 /* --- connections: fl_conntrack_v1 (LRU) --- */
@@ -171,7 +206,7 @@ enum fl_path {
 struct fl_conn {
 	__u64 seen; /* ktime, ns; by a datagram of who opened it */
 	__u16 path;
-	__u16 port; /* proxy port, host order */
+	__u16 port; /* proxy port, host order, of bank 0 */
 	__u32 pad;
 };
 
@@ -194,7 +229,7 @@ enum fl_reason {
 	FL_DROP_TRUNCATED,
 	FL_DROP_EXTENSION,  /* headers that are not walked: IPv6 extensions, a VLAN tag in a VLAN tag */
 	FL_DROP_FRAGMENT,
-	FL_DROP_NO_PROXY,   /* nobody listens on the proxy port */
+	FL_DROP_NO_PROXY,   /* nobody listens on the proxy port, in neither bank */
 	FL_DROP_ASSIGN,	    /* the kernel refused the socket */
 	FL_DROP_LOOPBACK,
 	FL_MAP_FULL,	    /* a flow could not be remembered: its replies will be judged as new */
@@ -222,7 +257,7 @@ struct fl_event {
 	__u64 rule;
 	struct fl_tuple tuple; /* for FL_CONNECT: daddr is what was dialled, saddr what was chosen */
 	__u32 ifindex;
-	__u16 port; /* proxy port, host order */
+	__u16 port; /* proxy port, host order, of bank 0 */
 	__u8 reason;
 	__u8 direction;
 	__u32 pid;

@@ -11,7 +11,7 @@ import (
 
 // needs makes the server's policy need the request, and gives nobody to read it.
 func needs(class uint64, action NetFlAction) func(w *world) {
-	return under(entry(class, 80, tcp, action), func(w *world) { w.settings(15100, 0) })
+	return under(entry(class, 80, tcp, action), func(w *world) { w.inbound(15100) })
 }
 
 func TestFromNet(t *testing.T) {

@@ -26,12 +26,12 @@ func one(path NetFlPath, port uint16, frame func(f family) packet.Packet) func(f
 	return func(f family) []flow { return []flow{{frame: frame(f), path: path, port: port}} }
 }
 
-// captured makes the client's requests to the service go to a port that nobody has.
+// captured makes what the client sends to the service go by these flags. Its proxy
+// ports are proxyPort(mode), which nobody has.
 func captured(flags uint32) func(*world) {
 	return func(w *world) {
-		w.pod(w.f.client, NetFlPod{Ifindex: uint32(w.lab.client), HttpPort: 15101})
-		key := NetFlSvcKey{Addr: addrOf(w.f.service), Port: be(80), Proto: tcp}
-		put(w.t, w.FlServicesV1, key, NetFlSvc{Id: 1, Slots: 1, Flags: flags})
+		w.capture(http, tls, opaque, anyMode, detect, detect2, detect3)
+		w.service(w.f.service, 80, NetFlSvc{Id: 1, Slots: 1, Flags: flags})
 	}
 }
 
@@ -312,12 +312,12 @@ func TestFromPodRedirect(t *testing.T) {
 		return func(w *world) {
 			w.govern(w.f.server)
 			w.policy(classClient, 80, tcp, a)
-			w.settings(15100, 0)
+			w.inbound(15100)
 		}
 	}
 	runVectors(t, []vector{
 		{
-			name: "a captured client without its proxy is dropped", frame: dialService, world: captured(1),
+			name: "a captured client without its proxy is dropped", frame: dialService, world: captured(uint32(http)),
 			want: drop, counts: []NetFlReason{noProxy}, said: []said{{reason: noProxy, port: 15101}},
 			flows: one(proxied, 15101, dialService),
 		},
@@ -326,21 +326,21 @@ func TestFromPodRedirect(t *testing.T) {
 			want: next, counts: []NetFlReason{okDirect}, said: said1(okDirect), flows: one(direct, 0, dialService),
 		},
 		{
-			name: "another port of the service goes straight", world: captured(1),
+			name: "another port of the service goes straight", world: captured(uint32(http)),
 			frame: func(f family) packet.Packet { return packet.TCP(at(f.client, 40000), at(f.service, 81), packet.SYN) },
 			want:  next, counts: []NetFlReason{okDirect}, said: said1(okDirect),
 			flows: one(direct, 0, func(f family) packet.Packet { return packet.TCP(at(f.client, 40000), at(f.service, 81), packet.SYN) }),
 		},
 		{
 			name: "a client that is not captured goes straight", frame: dialService,
-			world: func(w *world) { captured(1)(w); w.pod(w.f.client, NetFlPod{Ifindex: uint32(w.lab.client)}) },
+			world: func(w *world) { captured(uint32(http))(w); w.pod(w.f.client, NetFlPod{Ifindex: uint32(w.lab.client)}) },
 			want:  next, counts: []NetFlReason{okDirect}, said: said1(okDirect), flows: one(direct, 0, dialService),
 		},
 		{
 			name:  "a segment of a redirected connection without socket asks the proxy",
 			frame: func(f family) packet.Packet { return dialService(f).Flags(packet.ACK) },
 			world: func(w *world) {
-				captured(1)(w)
+				captured(uint32(http))(w)
 				w.conn(at(w.f.client, 40000), at(w.f.service, 80), tcp, proxied, 0, 15101)
 			},
 			want: drop, counts: []NetFlReason{noProxy}, said: said1(noProxy), kept: true,
@@ -367,7 +367,7 @@ func TestFromPodRedirect(t *testing.T) {
 		},
 		{
 			name: "without inbound port the connection is dropped", frame: dialServer,
-			world: func(w *world) { inbound(check)(w); w.settings(0, 100) },
+			world: func(w *world) { inbound(check)(w); w.inbound(0) },
 			want:  drop, counts: []NetFlReason{noProxy}, said: []said{{noProxy, classClient, governed, rule, 0}},
 			flows: one(proxied, 0, dialServer),
 		},

@@ -187,8 +187,8 @@ type liveCase struct {
 func TestLive(t *testing.T) {
 	proxy := func(ports ...uint16) func(t *testing.T, w *world) {
 		return func(t *testing.T, w *world) {
-			captured(1)(w)
-			w.settings(15100, 100)
+			captured(uint32(http))(w)
+			w.inbound(15100)
 			for _, p := range ports {
 				listen(t, at(w.f.loopback, p).String())
 			}
@@ -200,6 +200,9 @@ func TestLive(t *testing.T) {
 			w.policy(classAny, 80, tcp, a)
 			proxy(ports...)(t, w)
 		}
+	}
+	second := func(first func(t *testing.T, w *world)) func(t *testing.T, w *world) {
+		return func(t *testing.T, w *world) { first(t, w); w.bank(1) }
 	}
 	open := func(t *testing.T, w *world) { connected(t, w.f) }
 	anywhere := map[bool]string{true: "0.0.0.0:80", false: "[::]:80"}
@@ -214,16 +217,47 @@ func TestLive(t *testing.T) {
 			want: to(15101, listening), counts: []NetFlReason{okOutbound}, said: []said{{reason: okOutbound, port: 15101}},
 		},
 		{
-			name: "the standby takes over where nobody listens", world: proxy(15201), frame: dialService, passes: true,
-			want: to(15201, listening), counts: []NetFlReason{okOutbound}, said: []said{{reason: okOutbound, port: 15101}},
+			name: "the other bank takes over where nobody listens", world: proxy(16101), frame: dialService, passes: true,
+			want: to(16101, listening), counts: []NetFlReason{okOutbound}, said: []said{{reason: okOutbound, port: 15101}},
 		},
 		{
-			name: "the standby waits while the proxy listens", world: proxy(15201, 15101), frame: dialService, passes: true,
+			name: "the other bank waits while the proxy listens", world: proxy(16101, 15101), frame: dialService, passes: true,
 			want: to(15101, listening), counts: []NetFlReason{okOutbound}, said: []said{{reason: okOutbound, port: 15101}},
 		},
 		{
-			name: "without any listener the connection is dropped", world: proxy(15102), frame: dialService,
+			name: "the second bank is another port", world: second(proxy(16101, 15101)), frame: dialService, passes: true,
+			want: to(16101, listening), counts: []NetFlReason{okOutbound}, said: []said{{reason: okOutbound, port: 15101}},
+		},
+		{
+			name: "the first bank takes over for the second", world: second(proxy(15101)), frame: dialService, passes: true,
+			want: to(15101, listening), counts: []NetFlReason{okOutbound}, said: []said{{reason: okOutbound, port: 15101}},
+		},
+		{
+			name: "without any listener the connection is dropped", world: proxy(15102, 16102, 14101, 17101), frame: dialService,
 			counts: []NetFlReason{noProxy}, said: []said{{reason: noProxy, port: 15101}},
+		},
+		{
+			name: "in the second bank too", world: second(proxy(15102, 16102, 14101, 17101)), frame: dialService,
+			counts: []NetFlReason{noProxy}, said: []said{{reason: noProxy, port: 15101}},
+		},
+		{
+			name: "a port of none is none of the second bank either", uplink: true, frame: request,
+			world: func(t *testing.T, w *world) {
+				inbound(check, 1000)(t, w)
+				w.inbound(0)
+				w.bank(1)
+			},
+			counts: []NetFlReason{noProxy}, said: []said{{noProxy, classRemote, governed, rule, 0}},
+		},
+		{
+			name: "each mode has a listener of its own", frame: dialService, passes: true,
+			world: func(t *testing.T, w *world) { proxy(15101, 15102)(t, w); captured(uint32(tls))(w) },
+			want:  to(15102, listening), counts: []NetFlReason{okOutbound}, said: []said{{reason: okOutbound, port: 15102}},
+		},
+		{
+			name: "addresses that nobody has go to theirs", frame: dialStranger, passes: true,
+			world: func(t *testing.T, w *world) { proxy(15101, 15104)(t, w); w.anywhere(80, uint32(anyMode)) },
+			want:  to(15104, listening), counts: []NetFlReason{okOutbound}, said: []said{{reason: okOutbound, port: 15104}},
 		},
 		{
 			name: "a segment without socket goes to the proxy, which answers it", frame: segment, passes: true,
@@ -246,8 +280,21 @@ func TestLive(t *testing.T) {
 			want: to(15100, listening), counts: []NetFlReason{okInbound}, said: []said{{okInbound, classRemote, governed, rule, 15100}},
 		},
 		{
-			name: "the inbound proxy's standby takes over", uplink: true, world: inbound(check, 15200), frame: request, passes: true,
-			want: to(15200, listening), counts: []NetFlReason{okInbound}, said: []said{{okInbound, classRemote, governed, rule, 15100}},
+			name: "the inbound proxy's other bank takes over", uplink: true, world: inbound(check, 16100), frame: request, passes: true,
+			want: to(16100, listening), counts: []NetFlReason{okInbound}, said: []said{{okInbound, classRemote, governed, rule, 15100}},
+		},
+		{
+			name: "the inbound proxy of the second bank", uplink: true, world: second(inbound(check, 15100, 16100)), frame: request, passes: true,
+			want: to(16100, listening), counts: []NetFlReason{okInbound}, said: []said{{okInbound, classRemote, governed, rule, 15100}},
+		},
+		{
+			// It answers RST; the proxy of the first bank, which had the connection, may be gone.
+			name: "a segment without socket goes to the bank in use", frame: segment, passes: true,
+			world: func(t *testing.T, w *world) {
+				second(proxy(15101, 16101))(t, w)
+				w.conn(at(w.f.client, 40000), at(w.f.service, 80), tcp, proxied, 0, 15101)
+			},
+			want: to(16101, listening),
 		},
 		{
 			name: "a segment goes to the socket that has the connection", world: open, frame: segment, passes: true,

@@ -34,6 +34,8 @@ const enum fl_action *unused_action __attribute__((unused));
 const enum fl_path *unused_path __attribute__((unused));
 const enum fl_side *unused_side __attribute__((unused));
 const enum fl_direction *unused_direction __attribute__((unused));
+const enum fl_mode *unused_mode __attribute__((unused));
+const enum fl_bank *unused_bank __attribute__((unused));
 
 /* 169.254.42.1 and fd00:42::1 stand for a pod in packets that it sent to itself through the proxy. */
 static __always_inline void self_addr(bool v6, struct fl_addr *a)
@@ -65,7 +67,7 @@ static __always_inline int opened_by_pod(struct __sk_buff *skb, struct fl_packet
 	v.port = outbound_port(p, from);
 	if (v.port)
 		return open_to_proxy(skb, p, FL_OK_OUTBOUND, FL_FROM_POD, &v);
-	to = bpf_map_lookup_elem(&fl_pods_v1, &p->t.daddr);
+	to = bpf_map_lookup_elem(&fl_pods_v2, &p->t.daddr);
 	if (to && wants_inbound(p, to, false, &v))
 		return open_to_proxy(skb, p, FL_OK_INBOUND, FL_FROM_POD, &v);
 	remember(&p->t, FL_DIRECT, 0);
@@ -153,7 +155,7 @@ int fl_from_pod(struct __sk_buff *skb)
 		return TCX_NEXT;
 	if (p.kind == FL_BROKEN)
 		return drop(skb, &p, p.reason, FL_FROM_POD, NULL);
-	pod = bpf_map_lookup_elem(&fl_pods_v1, &p.t.saddr);
+	pod = bpf_map_lookup_elem(&fl_pods_v2, &p.t.saddr);
 	if (!pod || pod->ifindex != skb->ifindex)
 		return drop(skb, &p, FL_DROP_SPOOFED, FL_FROM_POD, NULL);
 	if (is_loopback(&p.t.daddr))
@@ -193,11 +195,11 @@ int fl_from_net(struct __sk_buff *skb)
 		return TCX_NEXT;
 	}
 	self_addr(p.v6, &self);
-	if (same_addr(&p.t.saddr, &self) || bpf_map_lookup_elem(&fl_pods_v1, &p.t.saddr))
+	if (same_addr(&p.t.saddr, &self) || bpf_map_lookup_elem(&fl_pods_v2, &p.t.saddr))
 		return drop(skb, &p, FL_DROP_SPOOFED, FL_FROM_NET, NULL);
 	if (is_loopback(&p.t.daddr)) /* where the proxy listens; the kernel may be told to take it in */
 		return drop(skb, &p, FL_DROP_LOOPBACK, FL_FROM_NET, NULL);
-	pod = bpf_map_lookup_elem(&fl_pods_v1, &p.t.daddr);
+	pod = bpf_map_lookup_elem(&fl_pods_v2, &p.t.daddr);
 	if (!pod) /* the node's own, or somebody else's */
 		return TCX_NEXT;
 	if (p.kind == FL_BROKEN)
@@ -282,7 +284,7 @@ int fl_from_node(struct __sk_buff *skb)
 	parse(skb, &p);
 	if (p.kind != FL_IP || p.fragment || p.t.proto != IPPROTO_TCP)
 		return TCX_NEXT;
-	pod = bpf_map_lookup_elem(&fl_pods_v1, &p.t.daddr);
+	pod = bpf_map_lookup_elem(&fl_pods_v2, &p.t.daddr);
 	if (!pod)
 		return TCX_NEXT;
 	if (to_socket(skb, &p, FL_TO_POD, &ret))
@@ -309,7 +311,7 @@ int fl_to_pod(struct __sk_buff *skb)
 		return drop(skb, &p, FL_DROP_EXTENSION, FL_TO_POD, NULL);
 	if (p.kind == FL_BROKEN)
 		return drop(skb, &p, p.reason, FL_TO_POD, NULL);
-	pod = bpf_map_lookup_elem(&fl_pods_v1, &p.t.daddr);
+	pod = bpf_map_lookup_elem(&fl_pods_v2, &p.t.daddr);
 	if (!pod || pod->ifindex != skb->ifindex)
 		return drop(skb, &p, FL_DROP_UNKNOWN_POD, FL_TO_POD, NULL);
 	if (p.kind == FL_ICMP_ERROR)

@@ -35,6 +35,12 @@ type NetFlAddress struct {
 	Pad   uint32
 }
 
+type NetFlBank uint32
+
+const (
+	NetFlBankFL_BANK_OFFSET NetFlBank = 1000
+)
+
 type NetFlConn struct {
 	_    structs.HostLayout
 	Seen uint64
@@ -52,6 +58,20 @@ const (
 	NetFlDirectionFL_CONNECT  NetFlDirection = 3
 )
 
+type NetFlMode uint32
+
+const (
+	NetFlModeFL_MODE_KERNEL  NetFlMode = 0
+	NetFlModeFL_MODE_HTTP    NetFlMode = 1
+	NetFlModeFL_MODE_TLS     NetFlMode = 2
+	NetFlModeFL_MODE_OPAQUE  NetFlMode = 3
+	NetFlModeFL_MODE_ANY     NetFlMode = 4
+	NetFlModeFL_MODE_DETECT  NetFlMode = 5
+	NetFlModeFL_MODE_DETECT2 NetFlMode = 6
+	NetFlModeFL_MODE_DETECT3 NetFlMode = 7
+	NetFlModeFL_MODES        NetFlMode = 8
+)
+
 type NetFlPath uint32
 
 const (
@@ -61,12 +81,12 @@ const (
 )
 
 type NetFlPod struct {
-	_        structs.HostLayout
-	Set      uint64
-	Ifindex  uint32
-	HttpPort uint16
-	Pad      uint16
-	Probes   [8]uint16
+	_       structs.HostLayout
+	Set     uint64
+	Ifindex uint32
+	Pad     uint32
+	Ports   [8]uint16
+	Probes  [8]uint16
 }
 
 type NetFlPolicy struct {
@@ -123,8 +143,7 @@ const (
 type NetFlSettings struct {
 	_           structs.HostLayout
 	InboundPort uint16
-	Standby     uint16
-	Pad         uint32
+	Pad         [3]uint16
 }
 
 type NetFlSide uint32
@@ -166,13 +185,14 @@ type NetFlTuple struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	NetMapFlAddressesV1   = "fl_addresses_v1"
+	NetMapFlBankV1        = "fl_bank_v1"
 	NetMapFlCapturedV1    = "fl_captured_v1"
 	NetMapFlConntrackV1   = "fl_conntrack_v1"
 	NetMapFlCountersV1    = "fl_counters_v1"
 	NetMapFlEventsV1      = "fl_events_v1"
-	NetMapFlPodsV1        = "fl_pods_v1"
+	NetMapFlPodsV2        = "fl_pods_v2"
 	NetMapFlPolicyV1      = "fl_policy_v1"
-	NetMapFlPrefixesV1    = "fl_prefixes_v1"
+	NetMapFlPrefixesV2    = "fl_prefixes_v2"
 	NetMapFlServicesV1    = "fl_services_v1"
 	NetMapFlSettingsV1    = "fl_settings_v1"
 	NetProgFlFromNet      = "fl_from_net"
@@ -180,7 +200,9 @@ const (
 	NetProgFlFromPod      = "fl_from_pod"
 	NetProgFlToPod        = "fl_to_pod"
 	NetVarUnusedAction    = "unused_action"
+	NetVarUnusedBank      = "unused_bank"
 	NetVarUnusedDirection = "unused_direction"
+	NetVarUnusedMode      = "unused_mode"
 	NetVarUnusedPath      = "unused_path"
 	NetVarUnusedReason    = "unused_reason"
 	NetVarUnusedSide      = "unused_side"
@@ -239,13 +261,14 @@ type NetProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetMapSpecs struct {
 	FlAddressesV1 *ebpf.MapSpec `ebpf:"fl_addresses_v1"`
+	FlBankV1      *ebpf.MapSpec `ebpf:"fl_bank_v1"`
 	FlCapturedV1  *ebpf.MapSpec `ebpf:"fl_captured_v1"`
 	FlConntrackV1 *ebpf.MapSpec `ebpf:"fl_conntrack_v1"`
 	FlCountersV1  *ebpf.MapSpec `ebpf:"fl_counters_v1"`
 	FlEventsV1    *ebpf.MapSpec `ebpf:"fl_events_v1"`
-	FlPodsV1      *ebpf.MapSpec `ebpf:"fl_pods_v1"`
+	FlPodsV2      *ebpf.MapSpec `ebpf:"fl_pods_v2"`
 	FlPolicyV1    *ebpf.MapSpec `ebpf:"fl_policy_v1"`
-	FlPrefixesV1  *ebpf.MapSpec `ebpf:"fl_prefixes_v1"`
+	FlPrefixesV2  *ebpf.MapSpec `ebpf:"fl_prefixes_v2"`
 	FlServicesV1  *ebpf.MapSpec `ebpf:"fl_services_v1"`
 	FlSettingsV1  *ebpf.MapSpec `ebpf:"fl_settings_v1"`
 }
@@ -255,7 +278,9 @@ type NetMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetVariableSpecs struct {
 	UnusedAction    *ebpf.VariableSpec `ebpf:"unused_action"`
+	UnusedBank      *ebpf.VariableSpec `ebpf:"unused_bank"`
 	UnusedDirection *ebpf.VariableSpec `ebpf:"unused_direction"`
+	UnusedMode      *ebpf.VariableSpec `ebpf:"unused_mode"`
 	UnusedPath      *ebpf.VariableSpec `ebpf:"unused_path"`
 	UnusedReason    *ebpf.VariableSpec `ebpf:"unused_reason"`
 	UnusedSide      *ebpf.VariableSpec `ebpf:"unused_side"`
@@ -282,13 +307,14 @@ func (o *NetObjects) Close() error {
 // It can be passed to LoadNetObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetMaps struct {
 	FlAddressesV1 *ebpf.Map `ebpf:"fl_addresses_v1"`
+	FlBankV1      *ebpf.Map `ebpf:"fl_bank_v1"`
 	FlCapturedV1  *ebpf.Map `ebpf:"fl_captured_v1"`
 	FlConntrackV1 *ebpf.Map `ebpf:"fl_conntrack_v1"`
 	FlCountersV1  *ebpf.Map `ebpf:"fl_counters_v1"`
 	FlEventsV1    *ebpf.Map `ebpf:"fl_events_v1"`
-	FlPodsV1      *ebpf.Map `ebpf:"fl_pods_v1"`
+	FlPodsV2      *ebpf.Map `ebpf:"fl_pods_v2"`
 	FlPolicyV1    *ebpf.Map `ebpf:"fl_policy_v1"`
-	FlPrefixesV1  *ebpf.Map `ebpf:"fl_prefixes_v1"`
+	FlPrefixesV2  *ebpf.Map `ebpf:"fl_prefixes_v2"`
 	FlServicesV1  *ebpf.Map `ebpf:"fl_services_v1"`
 	FlSettingsV1  *ebpf.Map `ebpf:"fl_settings_v1"`
 }
@@ -296,13 +322,14 @@ type NetMaps struct {
 func (m *NetMaps) Close() error {
 	return _NetClose(
 		m.FlAddressesV1,
+		m.FlBankV1,
 		m.FlCapturedV1,
 		m.FlConntrackV1,
 		m.FlCountersV1,
 		m.FlEventsV1,
-		m.FlPodsV1,
+		m.FlPodsV2,
 		m.FlPolicyV1,
-		m.FlPrefixesV1,
+		m.FlPrefixesV2,
 		m.FlServicesV1,
 		m.FlSettingsV1,
 	)
@@ -313,7 +340,9 @@ func (m *NetMaps) Close() error {
 // It can be passed to LoadNetObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetVariables struct {
 	UnusedAction    *ebpf.Variable `ebpf:"unused_action"`
+	UnusedBank      *ebpf.Variable `ebpf:"unused_bank"`
 	UnusedDirection *ebpf.Variable `ebpf:"unused_direction"`
+	UnusedMode      *ebpf.Variable `ebpf:"unused_mode"`
 	UnusedPath      *ebpf.Variable `ebpf:"unused_path"`
 	UnusedReason    *ebpf.Variable `ebpf:"unused_reason"`
 	UnusedSide      *ebpf.Variable `ebpf:"unused_side"`

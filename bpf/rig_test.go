@@ -264,7 +264,7 @@ func (w *world) clean(t testing.TB) {
 	w.t = t
 	drained(t, w.events)
 	for _, m := range []*ebpf.Map{
-		w.FlAddressesV1, w.FlCapturedV1, w.FlConntrackV1, w.FlPodsV1, w.FlPolicyV1, w.FlPrefixesV1, w.FlServicesV1,
+		w.FlAddressesV1, w.FlCapturedV1, w.FlConntrackV1, w.FlPodsV2, w.FlPolicyV1, w.FlPrefixesV2, w.FlServicesV1,
 	} {
 		key := make([]byte, m.KeySize())
 		for {
@@ -284,7 +284,8 @@ func (w *world) clean(t testing.TB) {
 	for r := range NetFlReasonFL_REASONS {
 		put(t, w.FlCountersV1, uint32(r), zero)
 	}
-	w.settings(0, 0)
+	w.inbound(0)
+	w.bank(0)
 }
 
 func put(t testing.TB, m *ebpf.Map, key, value any) {
@@ -317,26 +318,33 @@ func (w *world) peopled() {
 	w.address(w.f.server, classServer, addrManaged)
 	w.address(w.f.remote, classRemote, addrManaged)
 	w.address(w.f.node, classNode, addrNode)
+	w.prefix(classListed, 0)
+}
+
+// prefix gives the family's prefix a class.
+func (w *world) prefix(class uint64, flags uint32) {
+	w.t.Helper()
 	bits := w.f.prefix.Bits()
 	if w.f.prefix.Addr().Is4() {
 		bits += 96
 	}
 	key := NetFlPrefixKey{Bits: uint32(bits), Addr: addrOf(w.f.prefix.Addr())}
-	put(w.t, w.FlPrefixesV1, key, uint64(classListed))
+	put(w.t, w.FlPrefixesV2, key, NetFlAddress{Class: class, Flags: flags})
 }
 
 // Flags of an address.
 const (
-	addrManaged = 1
-	addrNode    = 2
+	addrManaged    = 1
+	addrNode       = 2
+	addrUnassigned = 4 // of a prefix
 )
 
-func (w *world) pod(a netip.Addr, p NetFlPod) { put(w.t, w.FlPodsV1, addrOf(a), p) }
+func (w *world) pod(a netip.Addr, p NetFlPod) { put(w.t, w.FlPodsV2, addrOf(a), p) }
 
 // govern puts a pod under the set, changed by edit.
 func (w *world) govern(a netip.Addr, edit ...func(*NetFlPod)) {
 	var p NetFlPod
-	if err := w.FlPodsV1.Lookup(addrOf(a), &p); err != nil {
+	if err := w.FlPodsV2.Lookup(addrOf(a), &p); err != nil {
 		w.t.Fatal(err)
 	}
 	p.Set = governed
@@ -420,10 +428,13 @@ func endpoint(a NetFlAddr, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(b).Unmap(), be(port))
 }
 
-// settings writes the inbound port and the offset of the standby.
-func (w *world) settings(inbound, standby uint16) {
-	put(w.t, w.FlSettingsV1, uint32(0), NetFlSettings{InboundPort: inbound, Standby: standby})
+// inbound writes the node's inbound port.
+func (w *world) inbound(port uint16) {
+	put(w.t, w.FlSettingsV1, uint32(0), NetFlSettings{InboundPort: port})
 }
+
+// bank writes which one is in use.
+func (w *world) bank(n uint32) { put(w.t, w.FlBankV1, uint32(0), n) }
 
 // counted are the counters that are not zero, by reason.
 func counted(t testing.TB, m *ebpf.Map) map[NetFlReason]uint64 {

@@ -6,8 +6,8 @@
  * is turned into a backend's at connect() or sendmsg(), once, and shown as the
  * service again by getpeername() and recvmsg().
  *
- * A service whose requests are routed keeps its address for clients whose traffic
- * a program on their veth will redirect; everyone else is balanced here at once.
+ * A service that the proxy balances keeps its address for clients whose traffic a
+ * program on their veth will redirect; everyone else is balanced here at once.
  */
 #include "fl_common.h"
 
@@ -98,6 +98,18 @@ static __always_inline bool remembered(struct fl_aff_key *key, const struct fl_s
 	return true;
 }
 
+/* Whether the client's connections to the service are redirected on their way. */
+static __always_inline bool is_captured(__u64 client, const struct fl_svc *svc)
+{
+	__u32 mode = svc->flags & FL_SVC_MODE;
+	__u32 *modes;
+
+	if (mode == FL_MODE_KERNEL)
+		return false;
+	modes = bpf_map_lookup_elem(&fl_captured_v1, &client);
+	return modes && (*modes & (1u << (mode - 1)));
+}
+
 /* Refuses as a machine does on which nobody listens: clients know what to make of that. */
 static __always_inline int nobody(struct fl_svc_key *key)
 {
@@ -127,10 +139,10 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 	key.port = (__u16)ctx->user_port;
 	key.proto = transport(ctx);
 	svc = bpf_map_lookup_elem(&fl_services_v1, &key);
-	if (!svc)
+	if (!svc || (svc->flags & FL_SVC_DIRECT))
 		return 1;
 	client = bpf_get_netns_cookie(ctx);
-	if ((svc->flags & FL_SVC_PROXY_HTTP) && bpf_map_lookup_elem(&fl_captured_v1, &client))
+	if (is_captured(client, svc))
 		return 1;
 	if (!svc->slots)
 		return nobody(&key);

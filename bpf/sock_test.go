@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -196,6 +197,16 @@ func (w *sockWorld) head(port uint16, proto uint8, s SockFlSvc) {
 	put(w.t, w.FlServicesV1, w.key(port, proto), s)
 }
 
+// capture makes the client one whose connections of these modes are redirected.
+func (w *sockWorld) capture(modes ...NetFlMode) {
+	w.t.Helper()
+	var bits uint32
+	for _, m := range modes {
+		bits |= 1 << (m - 1)
+	}
+	put(w.t, w.FlCapturedV1, netnsCookie(w.t), bits)
+}
+
 func (w *sockWorld) key(port uint16, proto uint8) SockFlSvcKey {
 	k := SockFlSvcKey{Port: be(port), Proto: proto}
 	k.Addr.W = addrOf(w.f.service).W
@@ -359,15 +370,53 @@ func TestSockets(t *testing.T) {
 			w.refused("tcp", 80, 1)
 		}},
 		{"a captured client keeps the service's address", func(t *testing.T, w *sockWorld) {
-			w.service(80, tcp, SockFlSvc{Id: 1, Flags: 1}, w.backend(0))
+			w.service(80, tcp, SockFlSvc{Id: 1, Flags: uint32(http)}, w.backend(0))
 			all(t, w.child.ask(t, "tcp", w.dialled(80), 1), 1, "a")
-			put(t, w.FlCapturedV1, netnsCookie(t), uint32(0))
+			w.capture(http)
 			all(t, w.child.ask(t, "tcp", w.dialled(80), 1), 1, "service")
 			w.counted(okBalanced, 1)
 		}},
+		{"a captured client keeps the address in every mode that it is captured in", func(t *testing.T, w *sockWorld) {
+			for i, m := range modes {
+				w.service(80, tcp, SockFlSvc{Id: uint32(i + 1), Flags: uint32(m)}, w.backend(0))
+				w.capture(m)
+				all(t, w.child.ask(t, "tcp", w.dialled(80), 1), 1, "service")
+				w.capture(slices.DeleteFunc(slices.Clone(modes), func(o NetFlMode) bool { return o == m })...)
+				all(t, w.child.ask(t, "tcp", w.dialled(80), 1), 1, "a")
+			}
+		}},
+		{"an address of a pod is left alone, whoever dials it", func(t *testing.T, w *sockWorld) {
+			w.service(80, tcp, SockFlSvc{Flags: uint32(http) | svcDirect})
+			for range 2 {
+				got := w.child.ask(t, "tcp", w.dialled(80), 1)
+				all(t, got, 1, "service")
+				if got[0].Peer != w.dialled(80) {
+					t.Errorf("getpeername says %s, want %s", got[0].Peer, w.dialled(80))
+				}
+				w.capture(http)
+			}
+			w.service(80, tcp, SockFlSvc{Id: 1, Flags: svcDirect}, w.backend(0)) // the proxy is bypassed
+			all(t, w.child.ask(t, "tcp", w.dialled(80), 1), 1, "service")
+			w.counted(okBalanced, 0)
+			w.counted(noBackend, 0)
+		}},
+		{"no address is the client's own, whatever goes to addresses that nobody has", func(t *testing.T, w *sockWorld) {
+			w.f.service = netip.IPv4Unspecified()
+			if w.f.loopback.Is6() {
+				w.f.service = netip.IPv6Unspecified()
+			}
+			w.service(80, tcp, SockFlSvc{Flags: uint32(anyMode) | svcDirect})
+			all(t, w.child.ask(t, "tcp", w.dialled(80), 1), 1, "service")
+			w.capture(modes...)
+			all(t, w.child.ask(t, "tcp", w.dialled(80), 1), 1, "service")
+			w.f.service = w.f.stranger
+			here(t, w.f.service)
+			all(t, w.child.ask(t, "tcp", w.dialled(80), 1), 1, "service")
+			w.counted(noBackend, 0)
+		}},
 		{"a captured client is balanced where requests are not routed", func(t *testing.T, w *sockWorld) {
 			w.service(80, tcp, SockFlSvc{Id: 1}, w.backend(0))
-			put(t, w.FlCapturedV1, netnsCookie(t), uint32(0))
+			w.capture(modes...)
 			all(t, w.child.ask(t, "tcp", w.dialled(80), 1), 1, "a")
 		}},
 		{"another port and another protocol are left alone", func(t *testing.T, w *sockWorld) {

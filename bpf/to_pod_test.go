@@ -113,7 +113,7 @@ func TestToPodPolicy(t *testing.T) {
 		rejected("no action denies", toServer, under(entry(classRemote, 80, tcp, 0)), request, badPolicy, classRemote, rule),
 		admitted("a class by the longest prefix", toServer, under(entry(classListed, 80, tcp, allow), func(w *world) {
 			key := NetFlPrefixKey{Bits: 0}
-			put(w.t, w.FlPrefixesV1, key, uint64(1))
+			put(w.t, w.FlPrefixesV2, key, NetFlAddress{Class: 1})
 		}), requestFrom(listed, 40000), okAllowed, classListed, rule),
 		admitted("a class by an address within a prefix", toServer, under(entry(5, 80, tcp, allow), func(w *world) {
 			w.address(w.f.listed, 5, 0)

@@ -103,11 +103,17 @@ func (d *Datapath) start() (*watcher, error) {
 		return nil, withLacking(err, d.features)
 	}
 	d.objects = o
+	if err := o.bringOver(d.opt.PinDir); err != nil {
+		return nil, err
+	}
 	d.links = &links{dir: filepath.Join(d.opt.PinDir, linkDir), objects: o, log: d.log}
 	if err := d.adopt(); err != nil {
 		return nil, err
 	}
 	if err := d.links.takeOver(); err != nil {
+		return nil, err
+	}
+	if err := dropSuperseded(d.opt.PinDir); err != nil {
 		return nil, err
 	}
 	lacked, err := d.host.ensure()

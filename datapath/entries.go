@@ -59,11 +59,11 @@ func (noKernel) Delete(any) error                           { return nil }
 // unplaced takes pods without interfaces.
 type unplaced table
 
-func (u *unplaced) put(row *plan.Pod, port uint16) {
-	e := podEntry(row, 0, port)
+func (u *unplaced) put(row *plan.Pod, ports modePorts) {
+	e := podEntry(row, 0, ports)
 	u.have[e.key] = e.value
 }
-func (u *unplaced) remove(row *plan.Pod) { delete(u.have, podEntry(row, 0, 0).key) }
+func (u *unplaced) remove(row *plan.Pod) { delete(u.have, podEntry(row, 0, modePorts{}).key) }
 func (u *unplaced) keep([]*plan.Pod)     {}
 func (u *unplaced) settle()              {}
 func (u *unplaced) prune()               {}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
@@ -19,10 +20,11 @@ const (
 	mapAffinity  = "fl_affinity_v1"
 	mapCaptured  = "fl_captured_v1"
 	mapAddresses = "fl_addresses_v1"
-	mapPrefixes  = "fl_prefixes_v1"
+	mapPrefixes  = "fl_prefixes_v2"
 	mapPolicy    = "fl_policy_v1"
-	mapPods      = "fl_pods_v1"
+	mapPods      = "fl_pods_v2"
 	mapSettings  = "fl_settings_v1"
+	mapBank      = "fl_bank_v1"
 	mapConntrack = "fl_conntrack_v1"
 	mapCounters  = "fl_counters_v1"
 	mapEvents    = "fl_events_v1"
@@ -30,6 +32,72 @@ const (
 
 // The structs below are those of bpf/fl_types.h, byte for byte; a test compares
 // them with the types in the compiled programs.
+
+// modePorts are a pod's proxy ports by the number of the mode, in host order. 0: not
+// redirected; that of the kernel's own mode is always 0.
+type modePorts [8]uint16
+
+// captured reports whether the pod is redirected at all: every captured pod has a
+// listener for requests.
+func (p modePorts) captured() bool { return p[modeHTTP] != 0 }
+
+// byMode leaves out modes without port.
+func (p modePorts) byMode() map[plan.Mode]uint16 {
+	var out map[plan.Mode]uint16
+	for i, mode := range plan.Modes() {
+		if port := p[i+1]; port != 0 {
+			if out == nil {
+				out = map[plan.Mode]uint16{}
+			}
+			out[mode] = port
+		}
+	}
+	return out
+}
+
+// bits are the modes that have ports, as the kernel has them for a captured client.
+func (p modePorts) bits() (out uint32) {
+	for mode, port := range p {
+		if mode > 0 && port != 0 {
+			out |= 1 << (mode - 1)
+		}
+	}
+	return out
+}
+
+// modeHTTP is the number of plan.HTTP.
+const modeHTTP = 1
+
+// modeNumber is 0 for the kernel's own mode.
+func modeNumber(m plan.Mode) (uint32, error) {
+	if m == plan.Kernel {
+		return 0, nil
+	}
+	i := slices.Index(plan.Modes(), m)
+	if i < 0 || i+1 >= len(modePorts{}) {
+		return 0, fmt.Errorf("unknown mode %q", m)
+	}
+	return uint32(i + 1), nil
+}
+
+// portsOf are the ports of a pod's listeners; none as long as that for requests has
+// none: the pod is not captured yet.
+func portsOf(p *plan.Pod, ports func(listener string) uint16) (modePorts, error) {
+	var out modePorts
+	for mode, listener := range p.Listeners {
+		n, err := modeNumber(mode)
+		if err != nil || n == 0 {
+			return modePorts{}, fmt.Errorf("pod %s: listener %s of mode %q", p.Name, listener, mode)
+		}
+		if listener != "" {
+			out[n] = ports(listener)
+		}
+	}
+	if !out.captured() {
+		return modePorts{}, nil
+	}
+	return out, nil
+}
 
 // addr is 16 bytes, a v4 address as v4-mapped v6.
 type addr [16]byte
@@ -44,8 +112,11 @@ type serviceKey struct {
 	_     uint8
 }
 
-// proxyHTTP: captured clients keep the service's address and are redirected.
-const proxyHTTP = 1 << 0
+// Flags of a service: its mode, and whether the kernel leaves its address alone.
+const (
+	serviceMode   = 0x7
+	serviceDirect = 1 << 4
+)
 
 type serviceValue struct {
 	ID       uint32
@@ -66,10 +137,12 @@ type backend struct {
 }
 
 const (
-	addressManaged = 1 << 0
-	addressNode    = 1 << 1
+	addressManaged    = 1 << 0
+	addressNode       = 1 << 1
+	addressUnassigned = 1 << 2 // of prefixes
 )
 
+// addressValue is what is known of an address, or of those in a prefix.
 type addressValue struct {
 	Class uint64
 	Flags uint32
@@ -108,17 +181,16 @@ type policyValue struct {
 const maxProbes = 8
 
 type podValue struct {
-	Set      uint64
-	Ifindex  uint32
-	HTTPPort uint16 // host order
-	_        uint16
-	Probes   [maxProbes]port
+	Set     uint64
+	Ifindex uint32
+	_       uint32
+	Ports   modePorts
+	Probes  [maxProbes]port
 }
 
 type settings struct {
 	InboundPort uint16 // host order
-	Standby     uint16
-	_           uint32
+	_           [3]uint16
 }
 
 type tuple struct {
@@ -231,7 +303,11 @@ func prefixEntry(p *plan.Prefix) entry {
 	if p.Prefix.Addr().Is4() {
 		bits += 96
 	}
-	return entry{encode(prefixKey{Bits: uint32(bits), Addr: toAddr(p.Prefix.Masked().Addr())}), encode(p.Class)}
+	v := addressValue{Class: p.Class}
+	if p.Unassigned {
+		v.Flags |= addressUnassigned
+	}
+	return entry{encode(prefixKey{Bits: uint32(bits), Addr: toAddr(p.Prefix.Masked().Addr())}), encode(v)}
 }
 
 func serviceEntryKey(s *plan.Service) (string, error) {
@@ -240,6 +316,19 @@ func serviceEntryKey(s *plan.Service) (string, error) {
 		return "", fmt.Errorf("service %s: unknown protocol %q", s.Key(), s.Protocol)
 	}
 	return encode(serviceKey{Addr: toAddr(s.Addr), Port: toPort(s.Port), Proto: proto}), nil
+}
+
+// serviceFlags are those of the kernel's fl_svc. The unspecified address stands for
+// others: whoever dials it means his own host.
+func serviceFlags(s *plan.Service) (uint32, error) {
+	flags, err := modeNumber(s.Mode)
+	if err != nil {
+		return 0, fmt.Errorf("service %s: %w", s.Key(), err)
+	}
+	if s.Direct || s.Addr.IsUnspecified() {
+		flags |= serviceDirect
+	}
+	return flags, nil
 }
 
 // slotsOf gives each backend as many slots as its weight, in the order of the row.
@@ -255,8 +344,8 @@ func slotsOf(s *plan.Service) []string {
 }
 
 // podEntry leaves out probe ports beyond those that the kernel has room for.
-func podEntry(p *plan.Pod, ifindex int, http uint16) entry {
-	v := podValue{Set: p.Set, Ifindex: uint32(ifindex), HTTPPort: http}
+func podEntry(p *plan.Pod, ifindex int, ports modePorts) entry {
+	v := podValue{Set: p.Set, Ifindex: uint32(ifindex), Ports: ports}
 	for i, n := range p.ProbePorts[:min(len(p.ProbePorts), maxProbes)] {
 		v.Probes[i] = toPort(n)
 	}

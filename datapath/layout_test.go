@@ -79,7 +79,7 @@ func TestMapNames(t *testing.T) {
 	}
 	for _, name := range []string{
 		mapServices, mapSlots, mapReverse, mapAffinity, mapCaptured, mapAddresses, mapPrefixes, mapPolicy, mapPods,
-		mapSettings, mapConntrack, mapCounters, mapEvents,
+		mapSettings, mapBank, mapConntrack, mapCounters, mapEvents,
 	} {
 		if !have[name] {
 			t.Errorf("the programs have no pinned map %s", name)
@@ -149,9 +149,74 @@ func TestEntries(t *testing.T) {
 			t.Errorf("%s has %d bits in the kernel, want %d (%v)", prefix, k.Bits, bits, err)
 		}
 	}
-	p := podEntry(&plan.Pod{Addr: netip.MustParseAddr("10.0.0.1"), ProbePorts: []uint16{1, 2, 3, 4, 5, 6, 7, 8, 9}}, 5, 15100)
+	e := prefixEntry(&plan.Prefix{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Class: 3, Unassigned: true})
+	if want := encode(addressValue{Class: 3, Flags: addressUnassigned}); e.value != want {
+		t.Errorf("a pod range is %x, want %x", e.value, want)
+	}
+	p := podEntry(&plan.Pod{Addr: netip.MustParseAddr("10.0.0.1"), ProbePorts: []uint16{1, 2, 3, 4, 5, 6, 7, 8, 9}}, 5, modePorts{1: 15100, 7: 15107})
 	var pv podValue
-	if err := decode(p.value, &pv); err != nil || pv.Probes[7].host() != 8 || pv.HTTPPort != 15100 || pv.Ifindex != 5 {
+	if err := decode(p.value, &pv); err != nil || pv.Probes[7].host() != 8 || pv.Ports != (modePorts{1: 15100, 7: 15107}) || pv.Ifindex != 5 {
 		t.Errorf("pod %+v, %v", pv, err)
+	}
+}
+
+// A pod has the ports of its listeners once that for requests has one.
+func TestPortsOf(t *testing.T) {
+	ports := map[string]uint16{"h": 15100, "t": 15101, "d3": 15102}
+	of := func(name string) uint16 { return ports[name] }
+	for _, c := range []struct {
+		listeners map[plan.Mode]string
+		want      modePorts
+		bits      uint32
+		fails     bool
+	}{
+		{listeners: nil},
+		{map[plan.Mode]string{plan.HTTP: "h"}, modePorts{1: 15100}, 1, false},
+		{map[plan.Mode]string{plan.HTTP: "h", plan.TLS: "t", plan.Detect3: "d3", plan.Any: "none yet"}, modePorts{1: 15100, 2: 15101, 7: 15102}, 1<<0 | 1<<1 | 1<<6, false},
+		{listeners: map[plan.Mode]string{plan.HTTP: "none yet", plan.TLS: "t"}},
+		{listeners: map[plan.Mode]string{plan.TLS: "t"}},
+		{listeners: map[plan.Mode]string{plan.HTTP: "h", plan.Kernel: "t"}, fails: true},
+		{listeners: map[plan.Mode]string{plan.HTTP: "h", "other": "t"}, fails: true},
+	} {
+		got, err := portsOf(&plan.Pod{Name: "ns/p", Listeners: c.listeners}, of)
+		if got != c.want || got.bits() != c.bits || (err != nil) != c.fails {
+			t.Errorf("%v: %v, bits %#x, %v; want %v, bits %#x, an error: %v", c.listeners, got, got.bits(), err, c.want, c.bits, c.fails)
+		}
+	}
+}
+
+// Modes are numbered as in the C enumeration.
+func TestModes(t *testing.T) {
+	kernel := map[string]uint64{}
+	for _, v := range typeOf[*btf.Enum](t, "fl_mode").Values {
+		kernel[strings.ToLower(strings.TrimPrefix(v.Name, "FL_MODE_"))] = v.Value
+	}
+	if n := kernel["fl_modes"]; int(n) != len(modePorts{}) || n > serviceMode+1 {
+		t.Errorf("the kernel has %d modes, a pod %d ports", n, len(modePorts{}))
+	}
+	delete(kernel, "fl_modes")
+	for _, m := range append(plan.Modes(), plan.Kernel) {
+		n, err := modeNumber(m)
+		if want, ok := kernel[string(m)]; err != nil || !ok || uint64(n) != want {
+			t.Errorf("mode %s is %d (%v), the kernel's is %d", m, n, err, want)
+		}
+		delete(kernel, string(m))
+	}
+	if len(kernel) > 0 {
+		t.Errorf("the plan has no modes %v", kernel)
+	}
+	if _, err := modeNumber("other"); err == nil {
+		t.Error("unknown mode: no error")
+	}
+	if n, err := modeNumber(plan.HTTP); n != modeHTTP || err != nil {
+		t.Errorf("HTTP is %d, %v", n, err)
+	}
+}
+
+func TestBankOffset(t *testing.T) {
+	for _, v := range typeOf[*btf.Enum](t, "fl_bank").Values {
+		if v.Value != BankOffset {
+			t.Errorf("%s is %d, want %d", v.Name, v.Value, BankOffset)
+		}
 	}
 }

@@ -20,7 +20,7 @@ import (
 // interface is not there yet is pending and tried again. Not safe for concurrent
 // use.
 type pods struct {
-	table    *table // fl_pods_v1
+	table    *table // fl_pods_v2
 	captured *table // fl_captured_v1
 	links    *links
 	netnsDir string
@@ -43,22 +43,24 @@ type pod struct {
 }
 
 type podRow struct {
-	row  *plan.Pod
-	port uint16
+	row   *plan.Pod
+	ports modePorts
 }
 
-// port is the pod's outbound proxy port; its rows have the same.
-func (p *pod) port() (port uint16) {
+// ports are the pod's outbound proxy ports; its rows have the same.
+func (p *pod) ports() (out modePorts) {
 	for _, r := range p.rows {
-		port = max(port, r.port)
+		for mode, port := range r.ports {
+			out[mode] = max(out[mode], port)
+		}
 	}
-	return port
+	return out
 }
 
-// waits says that the pod's listener has no port yet.
+// waits says that the pod's listener for requests has no port yet.
 func (p *pod) waits() bool {
 	for _, r := range p.rows {
-		if r.row.Listeners[plan.HTTP] != "" && r.port == 0 {
+		if r.row.Listeners[plan.HTTP] != "" && !r.ports.captured() {
 			return true
 		}
 	}
@@ -69,7 +71,7 @@ func (p *pod) addresses() []netip.Addr {
 	return slices.SortedFunc(maps.Keys(p.rows), netip.Addr.Compare)
 }
 
-func (s *pods) put(row *plan.Pod, port uint16) {
+func (s *pods) put(row *plan.Pod, ports modePorts) {
 	if old := s.byAddr[row.Addr]; old != nil && old.name != row.Name {
 		delete(old.rows, row.Addr) // the address is another pod's now
 	}
@@ -78,7 +80,7 @@ func (s *pods) put(row *plan.Pod, port uint16) {
 		p = &pod{name: row.Name, rows: map[netip.Addr]podRow{}}
 		s.byName[row.Name] = p
 	}
-	p.rows[row.Addr] = podRow{row, port}
+	p.rows[row.Addr] = podRow{row, ports}
 	p.stale = true
 	s.byAddr[row.Addr] = p
 }
@@ -159,7 +161,7 @@ func (p *pod) reason() string {
 func (s *pods) say(p *pod) {
 	switch reason := p.reason(); {
 	case reason == "" && !p.ready:
-		s.log.Info("pod is ready", "pod", p.name, "interface", p.iface.name, "proxyPort", p.port())
+		s.log.Info("pod is ready", "pod", p.name, "interface", p.iface.name, "proxyPort", p.ports()[modeHTTP])
 		p.ready, p.said = true, ""
 	case reason != "" && reason != p.said:
 		s.log.Info("pod is not ready", "pod", p.name, "reason", reason)
@@ -193,13 +195,11 @@ func (s *pods) write(p *pod, f *finder) error {
 	if iface.index == 0 {
 		return notFound
 	}
-	if p.port() == 0 {
-		if err := s.release(p); err != nil {
-			return err
-		}
+	if err := s.release(p); err != nil {
+		return err
 	}
 	for _, a := range p.addresses() {
-		if err := s.table.put(podEntry(p.rows[a].row, p.iface.index, p.rows[a].port)); err != nil {
+		if err := s.table.put(podEntry(p.rows[a].row, p.iface.index, p.rows[a].ports)); err != nil {
 			return err
 		}
 	}
@@ -222,9 +222,10 @@ func (s *pods) knownIndex(p *pod) int {
 	return 0
 }
 
-// capture says that what the pod dials is redirected.
+// capture says that what the pod dials is redirected, in the modes that have ports.
 func (s *pods) capture(p *pod, f *finder) error {
-	if p.port() == 0 {
+	ports := p.ports()
+	if !ports.captured() {
 		return nil
 	}
 	if p.cookie == 0 {
@@ -234,16 +235,24 @@ func (s *pods) capture(p *pod, f *finder) error {
 		}
 		p.cookie = c
 	}
-	return s.captured.put(entry{encode(p.cookie), encode(uint32(1))})
+	return s.captured.put(entry{encode(p.cookie), encode(ports.bits())})
 }
 
-// release ends the capture of a pod's namespace; from then on what it dials is
-// balanced at once and needs no redirect.
+// release ends the capture of a pod's namespace in the modes that have no port any
+// more; from then on what it dials is balanced at once and needs no redirect.
 func (s *pods) release(p *pod) error {
-	if p.cookie == 0 || s.wanted().captured[encode(p.cookie)] {
+	if p.cookie == 0 {
 		return nil
 	}
-	if err := s.captured.remove(encode(p.cookie)); err != nil {
+	key, ports := encode(p.cookie), p.ports()
+	if s.wanted().captured[key] {
+		var have uint32
+		if !ports.captured() || decode(s.captured.have[key], &have) != nil {
+			return nil // another pod has it, or nobody yet
+		}
+		return s.captured.put(entry{key, encode(have & ports.bits())})
+	}
+	if err := s.captured.remove(key); err != nil {
 		return err
 	}
 	p.cookie = 0
@@ -268,7 +277,7 @@ func (s *pods) wanted() wantedPods {
 		}
 		w.links[pinName(progToPod, p.iface.index)] = true
 		w.links[pinName(progFromPod, p.iface.index)] = true
-		if p.cookie != 0 && p.port() != 0 {
+		if p.cookie != 0 && p.ports().captured() {
 			w.captured[encode(p.cookie)] = true
 		}
 	}
@@ -300,7 +309,7 @@ func (s *pods) status() []PodStatus {
 		p := s.byName[name]
 		reason := p.reason()
 		out = append(out, PodStatus{
-			Name: name, Addresses: p.addresses(), Interface: p.iface.name, ProxyPort: p.port(),
+			Name: name, Addresses: p.addresses(), Interface: p.iface.name, ProxyPorts: p.ports().byMode(),
 			Ready: reason == "", Reason: reason, Warning: p.warning,
 		})
 	}

@@ -14,7 +14,7 @@ import (
 // podTable takes the rows of local pods. Its entries depend on interfaces that may
 // not be there yet, so it has no errors: what is not done is pending.
 type podTable interface {
-	put(row *plan.Pod, port uint16) // the pod's address is this now
+	put(row *plan.Pod, ports modePorts) // the pod's address is this now
 	remove(row *plan.Pod)
 	keep(rows []*plan.Pod) // removes all others
 	settle()               // writes what was put
@@ -129,11 +129,11 @@ func (r *rows) put(t incr.Table, value any, ports func(string) uint16) (string, 
 		e := prefixEntry(v)
 		return e.key, r.prefixes.put(e)
 	case *plan.Pod:
-		var port uint16
-		if l := v.Listeners[plan.HTTP]; l != "" {
-			port = ports(l)
+		p, err := portsOf(v, ports)
+		if err != nil {
+			return "", err
 		}
-		r.pods.put(v, port)
+		r.pods.put(v, p)
 		return "", nil
 	case *plan.Service:
 		return r.services.put(v)

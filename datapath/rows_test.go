@@ -61,14 +61,14 @@ func (m *memory) table(name string) *table {
 // memoryPods has every pod's interface.
 type memoryPods struct{ table *table }
 
-func (p memoryPods) put(row *plan.Pod, port uint16) { _ = p.table.put(podEntry(row, 1, port)) }
-func (p memoryPods) remove(row *plan.Pod)           { _ = p.table.remove(podEntry(row, 1, 0).key) }
-func (p memoryPods) settle()                        {}
-func (p memoryPods) prune()                         {}
+func (p memoryPods) put(row *plan.Pod, ports modePorts) { _ = p.table.put(podEntry(row, 1, ports)) }
+func (p memoryPods) remove(row *plan.Pod)               { _ = p.table.remove(podEntry(row, 1, modePorts{}).key) }
+func (p memoryPods) settle()                            {}
+func (p memoryPods) prune()                             {}
 func (p memoryPods) keep(rows []*plan.Pod) {
 	want := map[string]bool{}
 	for _, r := range rows {
-		want[podEntry(r, 1, 0).key] = true
+		want[podEntry(r, 1, modePorts{}).key] = true
 	}
 	_ = p.table.prune(want)
 }
@@ -233,7 +233,7 @@ func TestServiceGenerations(t *testing.T) {
 	proxied := someService("10.0.0.1:1")
 	proxied.Mode, proxied.Affinity = plan.HTTP, 1500*time.Millisecond
 	third := putService(t, r, proxied)
-	if got, want := third, (serviceValue{ID: second.ID, Slots: 1, Affinity: 2, Flags: proxyHTTP}); got != want {
+	if got, want := third, (serviceValue{ID: second.ID, Slots: 1, Affinity: 2, Flags: modeHTTP}); got != want {
 		t.Errorf("other mode: %+v, want %+v", got, want)
 	}
 	if got, want := m.took(), "+services"; got != want {
@@ -249,6 +249,39 @@ func TestServiceGenerations(t *testing.T) {
 		t.Errorf("id %d is used again", again.ID)
 	}
 }
+
+func TestServiceFlags(t *testing.T) {
+	r := newMemory().open(t)
+	addr := netip.MustParseAddr("10.244.0.1")
+	for _, c := range []struct {
+		row  plan.Service
+		want uint32
+	}{
+		{plan.Service{Addr: addr, Mode: plan.Kernel}, 0},
+		{plan.Service{Addr: addr, Mode: plan.HTTP}, 1},
+		{plan.Service{Addr: addr, Mode: plan.Detect3}, 7},
+		{plan.Service{Addr: addr, Mode: plan.HTTP, Direct: true}, 1 | 1<<4},
+		{plan.Service{Addr: addr, Mode: plan.Kernel, Direct: true}, 1 << 4},
+		{plan.Service{Addr: netip.IPv4Unspecified(), Mode: plan.Any}, 4 | 1<<4},
+		{plan.Service{Addr: netip.IPv6Unspecified(), Mode: plan.Any}, 4 | 1<<4},
+		{plan.Service{Addr: netip.IPv6Unspecified(), Mode: plan.Kernel}, 1 << 4},
+	} {
+		c.row.Port, c.row.Protocol = 80, model.TCP
+		if got := putService(t, r, &c.row); got != (serviceValue{Flags: c.want}) {
+			t.Errorf("%+v: %+v, want flags %#x", c.row, got, c.want)
+		}
+	}
+	// v4-mapped, not the same as the other family's.
+	key, err := serviceEntryKey(&plan.Service{Addr: netip.IPv4Unspecified(), Port: 80, Protocol: model.TCP})
+	if want := encode(serviceKey{Addr: addr16("::ffff:0.0.0.0"), Port: toPort(80), Proto: 6}); key != want || err != nil {
+		t.Errorf("key %x (%v), want %x", key, err, want)
+	}
+	if _, err := r.services.put(&plan.Service{Addr: addr, Port: 80, Protocol: model.TCP, Mode: "other"}); err == nil {
+		t.Error("unknown mode: no error")
+	}
+}
+
+func addr16(s string) addr { return netip.MustParseAddr(s).As16() }
 
 func TestServiceWeights(t *testing.T) {
 	m := newMemory()

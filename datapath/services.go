@@ -73,11 +73,12 @@ func (s *services) put(row *plan.Service) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	old, backends := s.current(key), slotsOf(row)
-	v := serviceValue{Slots: uint32(len(backends)), Affinity: seconds(row.Affinity)}
-	if row.Mode == plan.HTTP {
-		v.Flags |= proxyHTTP
+	flags, err := serviceFlags(row)
+	if err != nil {
+		return key, err
 	}
+	old, backends := s.current(key), slotsOf(row)
+	v := serviceValue{Slots: uint32(len(backends)), Affinity: seconds(row.Affinity), Flags: flags}
 	switch {
 	case len(backends) == 0:
 	case old.ID != 0 && slices.Equal(backends, s.byID[old.ID]):

@@ -2,12 +2,17 @@
 
 package datapath
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"fairlead.io/fairlead/model/plan"
+)
 
 // Status is what the datapath has in the kernel, as it is now.
 type Status struct {
 	Cgroup     Attached          `json:"cgroup"`
 	Interfaces []Attached        `json:"interfaces"` // sorted by name
+	Bank       int               `json:"bank"`       // of the proxy's listeners: the one in use
 	Host       []Need            `json:"host"`
 	Features   []Need            `json:"features"`
 	Pods       []PodStatus       `json:"pods,omitempty"` // sorted by name
@@ -37,10 +42,11 @@ type PodStatus struct {
 	Name      string       `json:"name"`
 	Addresses []netip.Addr `json:"addresses"`
 	Interface string       `json:"interface,omitempty"`
-	ProxyPort uint16       `json:"proxyPort,omitempty"` // 0: not captured, or its listener is not ready
-	Ready     bool         `json:"ready"`
-	Reason    string       `json:"reason,omitempty"`  // why it is not ready
-	Warning   string       `json:"warning,omitempty"` // what is left out though it is ready
+	// ProxyPorts of listeners that are ready, in bank 0; none: not captured, or not yet.
+	ProxyPorts map[plan.Mode]uint16 `json:"proxyPorts,omitempty"`
+	Ready      bool                 `json:"ready"`
+	Reason     string               `json:"reason,omitempty"`  // why it is not ready
+	Warning    string               `json:"warning,omitempty"` // what is left out though it is ready
 }
 
 // MapStatus is a map's fill.

@@ -29,6 +29,9 @@ func (d *Datapath) Status() (Status, error) {
 		return st, err
 	}
 	st.Host = host
+	if st.Bank, err = d.objects.bank(); err != nil {
+		return st, err
+	}
 	counters, err := d.counters()
 	if err != nil {
 		return st, err
