@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"fairlead.io/fairlead/xds"
 )
@@ -97,18 +96,18 @@ func (s *Server) applyAndWait(ctx context.Context, changes []Change) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	cancel()
-	var missing []string
+	late := &UnansweredError{Err: ctx.Err()}
 	for _, c := range changes {
 		it := &item{key: key{c.Type, c.Name}}
 		if c.Resource != nil {
 			it.version, it.route = c.Resource.Version, s.routeOf(c.Resource)
 		}
 		if !s.isSettled(it) {
-			missing = append(missing, xds.Short(c.Type)+" "+c.Name)
+			late.Changes = append(late.Changes, c)
 		}
 	}
-	if len(missing) > 3 {
-		missing = append(missing[:3:3], fmt.Sprintf("%d more", len(missing)-3))
+	if len(late.Changes) == 0 { // answered just now
+		return nil
 	}
-	return fmt.Errorf("wait for answers to %s: %w", strings.Join(missing, ", "), ctx.Err())
+	return late
 }

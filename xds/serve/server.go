@@ -64,6 +64,9 @@ type Rejection struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 	Detail  string `json:"detail"` // the client's words
+	// Kept is the version that clients have in its place, the last that was
+	// accepted; "": there is none.
+	Kept string `json:"kept,omitempty"`
 }
 
 // Outcome is what became of changes.
@@ -280,7 +283,11 @@ func (s *Server) outcome(changes []Change) Outcome {
 }
 
 func rejection(e *entry) Rejection {
-	return Rejection{Type: e.want.Type, Name: e.want.Name, Version: e.want.Version, Detail: e.rejected}
+	r := Rejection{Type: e.want.Type, Name: e.want.Name, Version: e.want.Version, Detail: e.rejected}
+	if e.good != nil {
+		r.Kept = e.good.Version
+	}
+	return r
 }
 
 func compareRejections(a, b Rejection) int {
