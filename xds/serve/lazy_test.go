@@ -371,9 +371,9 @@ func TestResourcesAreAdaptedToClients(t *testing.T) {
 	if len(told) != 1 || told[0] != "a@2: no" {
 		t.Errorf("told %q", told)
 	}
-	p = push(t, s, set(resource(cds, "b", "unfit"))...)
-	plain.want("Cluster b@unfit")
-	p.rejected("b")
+	plain.close()
+	eventually(t, "end of a client", func() bool { return len(s.Status().Clients) == 1 })
+	push(t, s, set(resource(cds, "b", "unfit"))...).rejected("b")
 	c.quiet()
 	if len(told) != 2 || told[1] != "b@unfit: adapt to client: it does not fit" {
 		t.Errorf("told %q", told)
