@@ -241,8 +241,9 @@ type Frontend struct {
 	// Backends share the connections of a port that is not HTTP. Empty: the
 	// service's own endpoints.
 	Backends []Backend `json:"backends,omitempty"`
-	// Connections are tried in order instead of Backends, for connections that are
-	// not HTTP; one that none matches is closed. Only AppTLS, AppTCP and AppDetect.
+	// Connections are used instead of Backends, for connections that are not HTTP: of
+	// those that match, the one with the most specific server name, the first among
+	// equals; one that none matches is closed. Only AppTLS, AppTCP and AppDetect.
 	Connections []ConnectionRoute `json:"connections,omitempty"`
 	// DetectTimeout is how long the first bytes are waited for (AppDetect) before the
 	// connection is taken as opaque; 0: for ever.
@@ -281,7 +282,8 @@ type ConnectionRoute struct {
 	ServerNames     []string          `json:"serverNames,omitempty"`
 	SourceNamespace string            `json:"sourceNamespace,omitempty"`
 	SourceLabels    map[string]string `json:"sourceLabels,omitempty"`
-	// Backends by weight; the share of one without endpoints is closed. Empty: closed.
+	// Backends by weight; the share of one without endpoints goes to the others. None
+	// has endpoints, or none is there: closed.
 	Backends []Backend `json:"backends,omitempty"`
 	Src      []Source  `json:"-"`
 }

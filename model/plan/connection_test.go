@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/model/plan"
 )
 
@@ -23,47 +24,79 @@ func to(service string, weight uint32) model.Backend {
 	return model.Backend{Namespace: "shop", Service: service, Port: 5432, Weight: weight}
 }
 
+// streams prints the clusters of connections: name, then endpoints, or shares of them.
+func streams(s *incr.Store) []string {
+	var out []string
+	for _, r := range s.Rows(plan.Clusters) {
+		if !strings.HasPrefix(r.Key, "tcp|") && !strings.HasPrefix(r.Key, "tls|") {
+			continue
+		}
+		line := r.Key
+		e := s.Get(plan.Endpoints, r.Key).(*plan.ClusterEndpoints)
+		add := func(bs []plan.Backend) {
+			for _, b := range bs {
+				line += fmt.Sprintf(" %s", b.Addrs[0])
+			}
+		}
+		add(e.Backends)
+		for _, sh := range e.Shares {
+			line += fmt.Sprintf(" %d:", sh.Weight)
+			add(sh.Backends)
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+// classOf is the class of a local pod, the same in all its listeners.
+func classOf(t *testing.T, s *incr.Store, addr string) string {
+	t.Helper()
+	class := ""
+	for _, name := range s.Get(plan.Pods, addr).(*plan.Pod).Listeners {
+		l := s.Get(plan.Listeners, name).(*plan.Listener)
+		if class == "" {
+			class = l.Class
+		}
+		if l.Class != class || class == "" {
+			t.Errorf("%s is of class %q, not %q", name, l.Class, class)
+		}
+	}
+	return class
+}
+
 func TestConnectionsBySource(t *testing.T) {
 	p := store(database(model.Frontend{Connections: []model.ConnectionRoute{
-		{SourceLabels: map[string]string{"v": "1"}, Backends: []model.Backend{to("db2", 3), to("nobody", 1), to("db", 0)}},
-		{SourceNamespace: "other"},
-		{Backends: []model.Backend{to("db", 7)}},
+		{SourceLabels: map[string]string{"v": "1"}, Backends: []model.Backend{to("db2", 3), to("nobody", 1), to("db", 2), to("db", 0)}},
+		{SourceNamespace: "other", Backends: []model.Backend{to("db", 1)}},
+		{SourceNamespace: "shop", Backends: []model.Backend{to("db2", 7)}},
 	}})...)
 	s := p.Get(plan.Services, "TCP/10.96.0.9:5432").(*plan.Service)
 	if s.Mode != plan.Opaque || len(s.Backends) != 2 {
 		t.Errorf("service %+v", s) // those that are not captured get its own endpoints
 	}
-	if sc, _ := p.Get(plan.Scopes, "tcp|10.96.0.9:5432").(*plan.Scope); sc == nil || sc.RouteTable != "tcp/shop/db:5432" {
-		t.Errorf("scope %+v", sc)
-	}
 	if p.Get(plan.Scopes, "10.96.0.9:5432") != nil {
 		t.Error("connections have a scope of requests")
 	}
-	rt := table(t, p, "tcp/shop/db:5432")
-	var got []string
-	for _, c := range rt.Connections {
-		line := c.SourceNamespace
-		if c.SourceSelects != "" {
-			line += "labels"
-		}
-		for _, w := range c.Clusters {
-			line += fmt.Sprintf(" %s*%d", w.Name, w.Weight)
-		}
-		got = append(got, line)
-		if p.Get(plan.Origins, c.ID) == nil {
-			t.Errorf("%s has no origin", line)
-		}
+	one, rest := classOf(t, p, "10.244.1.2"), classOf(t, p, "10.244.1.1")
+	want := []string{
+		"tcp|" + one + "|10.96.0.9:5432 3: 10.244.2.2:5432 2: 10.244.1.2:5432 10.244.2.2:5432", // whoever is not there leaves its share to the others
+		"tcp|" + rest + "|10.96.0.9:5432 10.244.2.2:5432",
 	}
-	// The share of a backend that is not there is kept, and closed.
-	check(t, got, "labels tcp/shop/db2:5432*3 tcp/shop/nobody:5432*1", "other", " tcp/shop/db:5432*1")
-	if e := p.Get(plan.Endpoints, "tcp/shop/nobody:5432").(*plan.ClusterEndpoints); len(e.Backends) > 0 {
-		t.Errorf("endpoints %+v", e)
+	slices.Sort(want)
+	check(t, streams(p), want...)
+	o, _ := p.Get(plan.Origins, "tcp|"+one+"|10.96.0.9:5432").(*plan.Origin)
+	if o == nil {
+		t.Error("a cluster of connections has no origin")
 	}
-	// The pod that carries the labels has a listener that says so.
-	l := p.Get(plan.Listeners, p.Get(plan.Pods, "10.244.1.2").(*plan.Pod).Listeners[plan.Opaque]).(*plan.Listener)
-	if !slices.Contains(l.Selects, rt.Connections[0].SourceSelects) {
-		t.Errorf("listener %+v", l)
-	}
+}
+
+func TestConnectionsOfNobody(t *testing.T) {
+	p := store(database(model.Frontend{Connections: []model.ConnectionRoute{
+		{SourceNamespace: "other", Backends: []model.Backend{to("db", 1)}}, {SourceNamespace: "shop"}}})...)
+	// No route: no cluster, which is closed; nobody behind a route: an empty one.
+	check(t, streams(p), "tcp|"+classOf(t, p, "10.244.1.1")+"|10.96.0.9:5432", "tcp|"+classOf(t, p, "10.244.1.2")+"|10.96.0.9:5432")
+	p = store(database(model.Frontend{Connections: []model.ConnectionRoute{{SourceNamespace: "other", Backends: []model.Backend{to("db", 1)}}}})...)
+	check(t, streams(p))
 }
 
 // A connection is judged where it arrives, whatever guards the endpoint and however
@@ -78,38 +111,108 @@ func TestConnectionsAreNotChecked(t *testing.T) {
 		"a stranger":  {endpoints("web", 80, 8080, "10.244.1.2", "10.244.2.77")},
 	} {
 		p := store(append(database(model.Frontend{Connections: []model.ConnectionRoute{{ServerNames: []string{"db"}, Backends: []model.Backend{
-			{Namespace: "shop", Service: "web", Port: 80, Weight: 1}, {Namespace: "shop", Service: "web", Port: 80, Labels: map[string]string{"v": "1"}, Weight: 1}}}}}), rows...)...)
-		n := 0
-		for _, r := range p.Rows(plan.Clusters) {
-			if c := r.Value.(*plan.Cluster); strings.HasPrefix(c.Name, "tcp/") {
-				n++
-				if c.Checked || c.Policy != nil || c.App != model.AppTCP {
-					t.Errorf("%s: %+v", name, c)
-				}
-			}
+			{Namespace: "shop", Service: "web", Port: 80, Weight: 1}}}}}), rows...)...)
+		c, _ := p.Get(plan.Clusters, "tls|db||10.96.0.9:5432").(*plan.Cluster)
+		if c == nil || c.Checked || c.Policy != nil || c.App != model.AppTCP {
+			t.Errorf("%s: %+v", name, c)
 		}
 		// One cluster for all endpoints of a backend: no policy tells them apart.
-		if n != 2 || len(p.Get(plan.Endpoints, "tcp/shop/web:80").(*plan.ClusterEndpoints).Backends) != 2 {
-			t.Errorf("%s: %d clusters", name, n)
+		if e := p.Get(plan.Endpoints, c.Name).(*plan.ClusterEndpoints); len(e.Backends) != 2 {
+			t.Errorf("%s: endpoints %+v", name, e)
 		}
 	}
 }
 
 func TestConnectionsByServerName(t *testing.T) {
-	p := store(database(model.Frontend{App: model.AppTLS, Connections: []model.ConnectionRoute{
-		{ServerNames: []string{"a.example.com", "*.b.example.com"}, Backends: []model.Backend{to("db2", 1)}}, {}}})...)
-	if s := p.Get(plan.Services, "TCP/10.96.0.9:5432").(*plan.Service); s.Mode != plan.TLS {
-		t.Errorf("service %+v", s)
+	for name, c := range map[string]struct {
+		routes []model.ConnectionRoute
+		want   []string // without the destination; $1 is the class of the pod with the label
+	}{
+		"names": {[]model.ConnectionRoute{{ServerNames: []string{"a.example.com", "*.b.example.com"}, Backends: []model.Backend{to("db2", 1)}}},
+			[]string{"tls|*.b.example.com|| 2", "tls|a.example.com|| 2"}},
+		"the most specific": {[]model.ConnectionRoute{
+			{ServerNames: []string{"*.example.com"}, Backends: []model.Backend{to("db", 1)}},
+			{ServerNames: []string{"*.a.example.com", "b.example.com"}, Backends: []model.Backend{to("db2", 1)}},
+			{ServerNames: []string{"b.example.com"}},
+			{Backends: []model.Backend{to("db", 1)}}},
+			[]string{"tls||| 12", "tls|*.a.example.com|| 2", "tls|*.example.com|| 12", "tls|b.example.com|| 2"}},
+		"by label": {[]model.ConnectionRoute{
+			{ServerNames: []string{"*.example.com"}, Backends: []model.Backend{to("db", 1)}},
+			{ServerNames: []string{"a.example.com"}, SourceLabels: map[string]string{"v": "1"}, Backends: []model.Backend{to("db2", 1)}}},
+			// Clients without the label get what the wildcard gives.
+			[]string{"tls|*.example.com|| 12", "tls|a.example.com|$1| 2", "tls|a.example.com|$2| 12"}},
+		"the rest by label": {[]model.ConnectionRoute{
+			{ServerNames: []string{"a.example.com"}, Backends: []model.Backend{to("db", 1)}},
+			{SourceLabels: map[string]string{"v": "1"}, Backends: []model.Backend{to("db2", 1)}}},
+			[]string{"tls||$1| 2", "tls|a.example.com|$1| 12", "tls|a.example.com|$2| 12"}},
+	} {
+		p := store(database(model.Frontend{App: model.AppTLS, Connections: c.routes})...)
+		if s := p.Get(plan.Services, "TCP/10.96.0.9:5432").(*plan.Service); s.Mode != plan.TLS {
+			t.Errorf("%s: service %+v", name, s)
+		}
+		var got []string
+		fill := strings.NewReplacer(classOf(t, p, "10.244.1.2"), "$1", classOf(t, p, "10.244.1.1"), "$2",
+			"10.96.0.9:5432", "", " 10.244.1.2:5432 10.244.2.2:5432", " 12", " 10.244.2.2:5432", " 2")
+		for _, line := range streams(p) {
+			got = append(got, fill.Replace(line))
+		}
+		slices.Sort(got)
+		slices.Sort(c.want)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
 	}
-	cs := table(t, p, "tcp/shop/db:5432").Connections
-	if len(cs) != 2 || !slices.Equal(cs[0].ServerNames, []string{"a.example.com", "*.b.example.com"}) || cs[1].Clusters != nil {
-		t.Errorf("connections %+v", cs)
+}
+
+// Server names of all services are those of the listener, whose name does not change
+// with them.
+func TestServerNamesOfListeners(t *testing.T) {
+	route := func(names ...string) []model.ConnectionRoute {
+		return []model.ConnectionRoute{{ServerNames: names, Backends: []model.Backend{to("db", 1)}}}
 	}
-	want := []plan.Mode{plan.HTTP, plan.TLS}
+	p := store(append(database(model.Frontend{Connections: route("b", "a")}), service("other", "10.96.0.20", 443, model.AppTLS),
+		frontend("red", model.Frontend{Service: "other", Port: 443, Connections: route("*.c", "a")}))...)
+	name := p.Get(plan.Pods, "10.244.1.1").(*plan.Pod).Listeners[plan.TLS]
+	if l := p.Get(plan.Listeners, name).(*plan.Listener); !slices.Equal(l.ServerNames, []string{"*.c", "a", "b"}) {
+		t.Errorf("listener %+v", l)
+	}
+	p.Delete("route/red", "shop/other:443")
+	p.Run()
+	if l, _ := p.Get(plan.Listeners, name).(*plan.Listener); l == nil || !slices.Equal(l.ServerNames, []string{"a", "b"}) {
+		t.Errorf("listener %+v", l)
+	}
 	for _, m := range plan.Modes() {
-		if has := p.Get(plan.Pods, "10.244.1.1").(*plan.Pod).Listeners[m] != ""; has != slices.Contains(want, m) {
+		if has := p.Get(plan.Pods, "10.244.1.1").(*plan.Pod).Listeners[m] != ""; has != (m == plan.HTTP || m == plan.TLS) {
 			t.Errorf("listener for %s: %v", m, has)
 		}
+	}
+}
+
+// Who dials a pod of a headless service gets that one, unless a route says otherwise.
+func TestConnectionsToHeadlessServices(t *testing.T) {
+	rows := append(world(), headless("db", 5432, model.AppTCP), endpoints("db", 5432, 5432, "10.244.1.2", "10.244.2.2"),
+		service("db2", "10.96.0.10", 5432, ""), endpoints("db2", 5432, 5432, "10.244.2.9"))
+	red := func(f model.Frontend) input {
+		f.Service, f.Port = "db", 5432
+		return frontend("red", f)
+	}
+	for name, c := range map[string]struct {
+		f    model.Frontend
+		want []string
+	}{
+		"itself": {model.Frontend{Connections: []model.ConnectionRoute{{Backends: []model.Backend{to("db", 1)}}}},
+			[]string{"tcp||10.244.1.2:5432 10.244.1.2:5432", "tcp||10.244.2.2:5432 10.244.2.2:5432"}},
+		"another": {model.Frontend{Backends: []model.Backend{to("db2", 1)}},
+			[]string{"tcp||10.244.1.2:5432 10.244.2.9:5432", "tcp||10.244.2.2:5432 10.244.2.9:5432"}},
+	} {
+		p := store(append(slices.Clone(rows), red(c.f))...)
+		if s, _ := p.Get(plan.Services, "TCP/10.244.1.2:5432").(*plan.Service); s == nil || s.Mode != plan.Opaque || !s.Direct {
+			t.Errorf("%s: %+v", name, s)
+		}
+		check(t, streams(p), c.want...)
+	}
+	if p := store(rows...); p.Get(plan.Services, "TCP/10.244.1.2:5432") != nil {
+		t.Error("without routes the proxy is in the way")
 	}
 }
 
@@ -122,17 +225,13 @@ func undeclared(name string, n byte, wait time.Duration) []input {
 
 func TestDetection(t *testing.T) {
 	p := store(append(world(), undeclared("any", 1, time.Second)...)...)
-	for key, name := range map[string]string{"10.96.1.1:9000": "shop/any:9000", "tcp|10.96.1.1:9000": "tcp/shop/any:9000"} {
-		if sc, _ := p.Get(plan.Scopes, key).(*plan.Scope); sc == nil || sc.RouteTable != name {
-			t.Errorf("%s: %+v", key, sc)
-		}
+	if sc, _ := p.Get(plan.Scopes, "10.96.1.1:9000").(*plan.Scope); sc == nil || sc.RouteTable != "shop/any:9000" {
+		t.Errorf("scope of requests: %+v", sc)
 	}
+	check(t, streams(p), "tcp||10.96.1.1:9000 10.244.1.2:9000")
 	c := p.Get(plan.Clusters, table(t, p, "shop/any:9000").Routes[0].Clusters[0].Name).(*plan.Cluster)
 	if c.App != model.AppDetect || !c.Checked {
 		t.Errorf("cluster %+v", c)
-	}
-	if got := table(t, p, "tcp/shop/any:9000").Connections[0].Clusters[0].Name; got != "tcp/shop/any:9000" {
-		t.Errorf("connections to %s", got)
 	}
 	l := p.Get(plan.Listeners, p.Get(plan.Pods, "10.244.1.1").(*plan.Pod).Listeners[plan.Detect]).(*plan.Listener)
 	if l.Mode != plan.Detect || l.DetectTimeout != time.Second || !strings.HasPrefix(l.Name, "out/detect/") {

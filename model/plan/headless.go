@@ -12,42 +12,54 @@ import (
 
 // headless computes what clients of a port get whose service has no address: they dial
 // its endpoints. Captured ones are taken to the proxy where a plane has something to
-// say about their requests; all others are left alone, as are all connections that
-// are not declared to be HTTP: a proxy could not tell the kernel's choice of an
-// endpoint from its own.
+// say about what they send; all others are left alone.
 func (c *compiler) headless(p *servicePort) {
 	if !p.steersDirect(c) {
 		return
 	}
-	c.need(HTTP, 0)
+	mode := c.mode(p)
 	c.direct = p
 	defer func() { c.direct = nil }()
 	all := c.dialable(p)
 	for _, v6 := range []bool{false, true} {
 		c.v6 = v6
-		t := c.requests(p)
-		if t.Elsewhere != nil && len(p.service.Hosts) > 0 {
-			// By name it can be asked for through any address, also without endpoints.
-			c.lead(HostScopeKey(p.service.Hosts[0], p.port.Port, v6), t)
+		var t *RouteTable
+		if p.app.HasRequests() {
+			t = c.requests(p)
+			if t.Elsewhere != nil && len(p.service.Hosts) > 0 {
+				// By name it can be asked for through any address, also without endpoints.
+				c.lead(HostScopeKey(p.service.Hosts[0], p.port.Port, v6), t)
+			}
 		}
 		for _, e := range all {
 			if e.Addr.Is6() != v6 || c.taken(p, e) {
 				continue
 			}
-			s := &Service{Addr: e.Addr, Port: e.Port, Protocol: model.TCP, Name: p.service.Key(), Mode: HTTP, Direct: true}
+			s := &Service{Addr: e.Addr, Port: e.Port, Protocol: model.TCP, Name: p.service.Key(), Mode: mode, Direct: true}
 			c.put(Services, s.Key(), s)
-			c.lead(DestinationKey(netip.AddrPortFrom(e.Addr, e.Port)), t)
+			dst := netip.AddrPortFrom(e.Addr, e.Port)
+			if t != nil {
+				c.lead(DestinationKey(dst), t)
+			}
+			if !p.app.IsHTTP() {
+				c.connections(p, mode, dst)
+			}
 		}
 	}
 }
 
-// steersDirect reports whether requests to endpoints of the headless port concern the
-// proxy: they have routes, or may be for somebody else by their authority.
+// steersDirect reports whether what is sent to endpoints of the headless port concerns
+// the proxy: there are routes for it, or a request may be for somebody else by its
+// authority.
 func (p *servicePort) steersDirect(c *compiler) bool {
-	if len(p.service.VIPs) > 0 || p.port.Protocol != model.TCP || !p.app.IsHTTP() {
+	if len(p.service.VIPs) > 0 || p.port.Protocol != model.TCP {
 		return false
 	}
-	return p.frontend != nil || choiceOf(c.r, p.key, p.service.Namespace, nil).Basis == model.ByAuthority
+	f := p.frontend
+	if p.app.IsHTTP() {
+		return f != nil || choiceOf(c.r, p.key, p.service.Namespace, nil).Basis == model.ByAuthority
+	}
+	return f != nil && (f.App == model.AppDetect || len(f.Connections)+len(f.Backends) > 0)
 }
 
 // dialable are the endpoints of a port, ready or not: what is dialled by its address
@@ -66,7 +78,7 @@ func (c *compiler) dialable(p *servicePort) []model.Endpoint {
 }
 
 // taken reports whether another headless port, the first by its key, has the endpoint
-// too: a request to it cannot be for both.
+// too: what is sent to it cannot be for both.
 func (c *compiler) taken(p *servicePort, e model.Endpoint) bool {
 	first := ""
 	for _, row := range c.r.Select(endpoints, "addr", e.Addr.String()) {
@@ -90,7 +102,7 @@ func (c *compiler) taken(p *servicePort, e model.Endpoint) bool {
 		return false
 	}
 	c.say(model.Diagnostic{Source: p.service.Src, Code: "shared-endpoint", Effect: model.Degrades, Outcome: model.Approximated,
-		Message: fmt.Sprintf("%s and %s are headless and have endpoints in common: requests to their addresses get the routes of %s", first, p.key, first),
+		Message: fmt.Sprintf("%s and %s are headless and have endpoints in common: what is sent to their addresses gets the routes of %s", first, p.key, first),
 		Advice:  "give one of the two an address"})
 	return true
 }

@@ -23,7 +23,7 @@ func (c *compiler) need(m Mode, wait time.Duration) {
 	c.put(modes, string(m), proxied{m, wait})
 }
 
-// mode says who balances a port that has an address.
+// mode says who balances a port.
 func (c *compiler) mode(p *servicePort) Mode {
 	m, wait := Kernel, time.Duration(0)
 	switch {
@@ -38,6 +38,8 @@ func (c *compiler) mode(p *servicePort) Mode {
 		if slices.ContainsFunc(p.frontend.Connections, func(r model.ConnectionRoute) bool { return len(r.ServerNames) > 0 }) {
 			m = TLS
 		}
+	case len(p.frontend.Backends) > 0 && len(p.service.VIPs) == 0:
+		m = Opaque // there is no address that the kernel could balance
 	}
 	if m != Kernel {
 		c.need(m, wait)

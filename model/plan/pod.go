@@ -25,14 +25,7 @@ type inbound struct {
 // podStage computes the rows of the node's own pods.
 func (b *builder) podStage() incr.Stage {
 	return incr.Stage{Name: "plan/pod",
-		Keys: map[incr.Table]func(string, any) []string{
-			workloads: func(k string, v any) []string {
-				if w := v.(*model.Workload); w.Node != b.node || w.HostNetwork {
-					return nil
-				}
-				return []string{k}
-			},
-		},
+		Keys: map[incr.Table]func(string, any) []string{workloads: b.local},
 		Compute: func(r *incr.Reader, key string) []incr.Row {
 			w, _ := r.Get(workloads, key).(*model.Workload)
 			g, _ := r.Get(Governance, key).(*Governed)
@@ -62,16 +55,11 @@ func (b *builder) podStage() incr.Stage {
 }
 
 // outboundListeners are the proxy ports of a captured pod, one for each mode: they
-// know its identity and the predicates over labels that it satisfies. One for HTTP is
+// know whose pod it is. One for HTTP is
 // always there; the others come with the first service of their mode and go with the
 // last.
 func outboundListeners(r *incr.Reader, w *model.Workload) []*Listener {
-	var selects []string
-	for _, row := range r.All(predicates) {
-		if hasLabels(w.Labels, row.Value.(map[string]string)) {
-			selects = append(selects, row.Key)
-		}
-	}
+	cl := clientOf(r, w)
 	needed := []proxied{{Mode: HTTP}}
 	for _, row := range r.All(modes) {
 		if m := row.Value.(proxied); m.Mode != HTTP {
@@ -80,8 +68,13 @@ func outboundListeners(r *incr.Reader, w *model.Workload) []*Listener {
 	}
 	out := make([]*Listener, len(needed))
 	for i, m := range needed {
-		l := &Listener{Mode: m.Mode, DetectTimeout: m.DetectTimeout, Identity: w.Identity, Selects: selects}
+		l := &Listener{Mode: m.Mode, DetectTimeout: m.DetectTimeout, Identity: cl.Identity, Selects: cl.Selects, Class: cl.Class}
 		l.Name = "out/" + string(l.Mode) + "/" + model.Hash(l)[:16]
+		if l.Mode == TLS {
+			for _, row := range r.All(serverNames) {
+				l.ServerNames = append(l.ServerNames, row.Key)
+			}
+		}
 		out[i] = l
 	}
 	return out

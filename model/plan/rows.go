@@ -48,14 +48,18 @@ type Listener struct {
 	Mode Mode `json:"mode"`
 	// DetectTimeout is how long a Detect listener waits for the first bytes; 0: for ever.
 	DetectTimeout time.Duration `json:"detectTimeout,omitempty"`
-	// ServerNames are all those of Connections that its clients may get to, sorted, each
-	// once: it looks for them in what clients of TLS say. Modes TLS and Detect.
-	ServerNames []string `json:"serverNames,omitempty"`
 	// Inbound listeners take connections for local pods from anywhere; they know
 	// the source by its address alone. HTTP only.
 	Inbound  bool     `json:"inbound,omitempty"`
 	Identity string   `json:"identity,omitempty"` // SPIFFE id of the clients
 	Selects  []string `json:"selects,omitempty"`  // sorted ids of predicates that they satisfy
+	// Class stands for Identity and Selects in the names of clusters of connections; the
+	// same in all modes.
+	Class string `json:"class,omitempty"`
+	// ServerNames are those that some service tells apart, exact or "*.suffix"; sorted.
+	// Mode TLS only. The name of the listener does not depend on them: it can take
+	// another one in place.
+	ServerNames []string `json:"serverNames,omitempty"`
 }
 
 // Scope leads requests for a destination to a route table.
@@ -73,9 +77,6 @@ func DestinationKey(a netip.AddrPort) string { return a.String() }
 // InboundKey is the key of requests that come in for a local pod's port.
 func InboundKey(a netip.AddrPort) string { return "in|" + a.String() }
 
-// ConnectionKey is the key of connections, as opposed to requests, to an address.
-func ConnectionKey(a netip.AddrPort) string { return "tcp|" + a.String() }
-
 // HostScopeKey is the key of a host without address; requests get there by their
 // authority alone. v6 says of which family the client is.
 func HostScopeKey(host string, port uint16, v6 bool) string {
@@ -88,6 +89,22 @@ func HostScopeKey(host string, port uint16, v6 bool) string {
 
 // AnyKey is the key of requests to an address that nobody is known to have, by port.
 func AnyKey(port uint16) string { return fmt.Sprintf("any|%d", port) }
+
+// Names of clusters of connections. What a listener knows of a connection is in the
+// name that it asks for; plan has a cluster for the name, or for one that says less: a
+// class "" is whatever client, a pattern "*.suffix" or "" whatever server name it takes.
+
+// ConnectionCluster is where connections to an address go of which no byte was looked
+// at, or that were found not to be HTTP.
+func ConnectionCluster(class string, dst netip.AddrPort) string {
+	return "tcp|" + class + "|" + dst.String()
+}
+
+// ServerNameCluster is where TLS connections to an address go by the server name that
+// the client says; the pattern is one of the listener's ServerNames, "" if none fits.
+func ServerNameCluster(pattern, class string, dst netip.AddrPort) string {
+	return "tls|" + pattern + "|" + class + "|" + dst.String()
+}
 
 // PassKey is the key of requests that go on to where they were going. Its route table
 // is part of every proxy, not a row.
@@ -104,10 +121,8 @@ type RouteTable struct {
 	// whatever is asked, and Hosts is empty. With Elsewhere and without Hosts, as in the
 	// table of AnyKey, every request is looked up.
 	Elsewhere *Elsewhere `json:"elsewhere,omitempty"`
-	// Routes in order; no match: 404. Of connections in Connections tables.
+	// Routes in order; no match: 404.
 	Routes []Route `json:"routes,omitempty"`
-	// Connections in order, of tables that ConnectionKey leads to; no match: closed.
-	Connections []Connection `json:"connections,omitempty"`
 }
 
 // Elsewhere is how requests for hosts that are not a frontend's own find theirs: the
@@ -116,16 +131,6 @@ type RouteTable struct {
 type Elsewhere struct {
 	Port    uint16        `json:"port"`
 	Unknown model.Unknown `json:"unknown"` // of a host that nobody knows
-}
-
-// Connection is one way for connections that are not read as requests.
-type Connection struct {
-	ID string `json:"id"` // content hash; the route's name in Envoy, key of its Origin
-	// ServerNames by SNI, exact or "*.suffix"; empty: any or none.
-	ServerNames     []string          `json:"serverNames,omitempty"`
-	SourceNamespace string            `json:"sourceNamespace,omitempty"` // against the listener's Identity
-	SourceSelects   string            `json:"sourceSelects,omitempty"`   // predicate in the listener's Selects
-	Clusters        []WeightedCluster `json:"clusters,omitempty"`        // weights > 0, no header edits; empty: closed
 }
 
 // Route is one route with everything resolved to clusters. A route with neither
@@ -172,8 +177,8 @@ type Mirror struct {
 
 // Cluster is a set of endpoints of one family that obey one policy. Name:
 // "ns/svc:port" with "/<hash>" behind it where labels, and "~<hash>" where policies,
-// make it a part of the service, and "@6" at the end for IPv6; "tcp/" stands before
-// those that take connections.
+// make it a part of the service, and "@6" at the end for IPv6. Those that take
+// connections are named by what the client dialled, see ConnectionCluster.
 type Cluster struct {
 	Name string `json:"name"`
 	// App is what it is spoken to: an HTTP protocol, AppDetect for the client's own, or
@@ -192,6 +197,16 @@ type Cluster struct {
 type ClusterEndpoints struct {
 	Cluster  string    `json:"cluster"`
 	Backends []Backend `json:"backends,omitempty"`
+	// Shares are there instead of Backends where connections are split: two or more,
+	// each with backends.
+	Shares []EndpointShare `json:"shares,omitempty"`
+}
+
+// EndpointShare is a part of the connections to a cluster, in proportion to its weight
+// and whatever the number of its backends.
+type EndpointShare struct {
+	Weight   uint32    `json:"weight"`
+	Backends []Backend `json:"backends"`
 }
 
 // Backend is one endpoint by its addresses. Clusters of services are of one family
@@ -340,8 +355,9 @@ type KernelBackend struct {
 	Weight uint32         `json:"weight"`
 }
 
-// Origin names what an id came from. The id is a route's ID, or a rule's in 16 hex
-// digits as in the kernel's Rule and the RBAC policy names.
+// Origin names what an id came from. The id is a route's ID, the name of a cluster of
+// connections, or a rule's in 16 hex digits as in the kernel's Rule and the RBAC policy
+// names.
 type Origin struct {
 	ID      string         `json:"id"`
 	Sources []model.Source `json:"sources"`

@@ -111,7 +111,7 @@ func (c *compiler) port(p *servicePort) {
 			c.lead(DestinationKey(dst), c.requests(p))
 		}
 		if mode != Kernel && !p.app.IsHTTP() {
-			c.lead(ConnectionKey(dst), c.connections(p))
+			c.connections(p, mode, dst)
 		}
 	}
 }

@@ -31,12 +31,14 @@ const Diagnostics incr.Table = "diagnostic/plan" // []model.Diagnostic, key of t
 
 // Tables between the stages.
 const (
-	cidrs      incr.Table = "plan/cidr"      // netip.Prefix that some policy names
-	predicates incr.Table = "plan/predicate" // map[string]string: labels that some route asks of its clients
-	sets       incr.Table = "plan/set"       // *Governed, key of the set in hex; those of local pods
-	inbounds   incr.Table = "plan/inbound"   // *inbound, key of its route table
-	modes      incr.Table = "plan/mode"      // proxied, key: the mode
-	detections incr.Table = "plan/detection" // time.Duration for which some port's first bytes are waited for; in their order, for ever last
+	cidrs       incr.Table = "plan/cidr"       // netip.Prefix that some policy names
+	predicates  incr.Table = "plan/predicate"  // map[string]string: labels that some route asks of its clients
+	sets        incr.Table = "plan/set"        // *Governed, key of the set in hex; those of local pods
+	inbounds    incr.Table = "plan/inbound"    // *inbound, key of its route table
+	clients     incr.Table = "plan/client"     // *client, key: its class
+	modes       incr.Table = "plan/mode"       // proxied, key: the mode
+	serverNames incr.Table = "plan/servername" // string that some service of mode TLS tells apart; key: itself
+	detections  incr.Table = "plan/detection"  // time.Duration for which some port's first bytes are waited for; in their order, for ever last
 )
 
 func authzTable(plane string) incr.Table { return incr.Table("authz/" + plane) }
@@ -98,6 +100,7 @@ func Register(s *incr.Store, node string, planes []string) {
 	s.Add(b.cidrStage())
 	s.Add(b.predicateStage())
 	s.Add(b.detectionStage())
+	s.Add(b.clientStage())
 	s.Add(b.addressStage())
 	s.Add(b.governStage())
 	s.Add(b.serviceStage())
