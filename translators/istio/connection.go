@@ -3,7 +3,6 @@
 package istio
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -109,47 +108,10 @@ func (c *chain) rules(cs []candidate, client string, tls bool) (out []model.Conn
 			done = !tls && unconditional(own[len(own)-1], client)
 		}
 	}
-	if tls && len(out) > 0 {
-		out = bySpecificity(out)
-		if c.t.unknownHosts(c.r, c.svc.Namespace) == model.UnknownRefuse {
-			out = append(out, closed(out)...)
-		}
+	if tls && c.t.unknownHosts(c.r, c.svc.Namespace) == model.UnknownRefuse {
+		out = append(out, closed(out)...)
 	}
 	return out, by
-}
-
-// bySpecificity orders routes by server name as Envoy's filter chains are chosen: an
-// exact name before any wildcard, a longer wildcard before a shorter one; what is
-// equal in the order in which it is written.
-func bySpecificity(in []model.ConnectionRoute) []model.ConnectionRoute {
-	var out []model.ConnectionRoute
-	for _, r := range in {
-		var exact, wild []string
-		for _, n := range r.ServerNames {
-			if isWildcard(n) {
-				wild = append(wild, n)
-			} else {
-				exact = append(exact, n)
-			}
-		}
-		if len(exact) > 0 {
-			slices.Sort(exact)
-			r.ServerNames = slices.Compact(exact)
-			out = append(out, r)
-		}
-		for _, n := range wild {
-			r.ServerNames = []string{n}
-			out = append(out, r)
-		}
-	}
-	rank := func(r model.ConnectionRoute) int {
-		if n := r.ServerNames[0]; isWildcard(n) {
-			return -len(n)
-		}
-		return -1 << 20
-	}
-	slices.SortStableFunc(out, func(a, b model.ConnectionRoute) int { return cmp.Compare(rank(a), rank(b)) })
-	return out
 }
 
 // closed ends the connections of clients that have routes by server name and ask for
@@ -229,7 +191,8 @@ func (h *httpTranslation) serverNames(field string, in []string) []string {
 		}
 		out = append(out, strings.ToLower(n))
 	}
-	return out
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // plainHost reports whether a wildcard, if it is one, stands for whole labels.

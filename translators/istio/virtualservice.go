@@ -113,7 +113,7 @@ func (t *Translator) judgeHosts(r translators.Reader, n *notes, vs *networking.V
 						"set appProtocol on the port, or a name that begins with http")
 				}
 			}
-			t.judgeHeadless(r, n, field, svc, vs)
+			judgeHeadless(r, n, field, svc)
 		}
 	}
 	if out.external {
@@ -127,22 +127,13 @@ func (t *Translator) judgeHosts(r translators.Reader, n *notes, vs *networking.V
 }
 
 // judgeHeadless notes what is different where clients dial the pods.
-func (t *Translator) judgeHeadless(r translators.Reader, n *notes, field string, svc *model.Service, vs *networking.VirtualService) {
+func judgeHeadless(r translators.Reader, n *notes, field string, svc *model.Service) {
 	o := r.Get(objects.ServiceKind, svc.Namespace, svc.Name)
 	if o == nil || o.Value.(*corev1.Service).Spec.ClusterIP != corev1.ClusterIPNone {
 		return
 	}
-	for _, p := range svc.Ports {
-		switch {
-		case p.Protocol != model.TCP:
-		case p.App.IsHTTP() && len(vs.GetHttp()) > 0:
-			n.approximated(field, "headless-service", model.Degrades,
-				fmt.Sprintf("service %s is headless: requests go to the pod that the client has dialled, but a share or a subset of it to any of its pods; in Istio those, too, go to the one dialled", svc.Key()), "")
-		case !p.App.IsHTTP() && len(vs.GetTcp())+len(vs.GetTls())+len(vs.GetHttp()) > 0:
-			n.approximated(field, "headless-service", model.Degrades,
-				fmt.Sprintf("service %s is headless: connections to port %d of its pods are not steered", svc.Key(), p.Port), "give the service an address, or say that the port is HTTP")
-		}
-	}
+	n.approximated(field, "headless-service", model.Degrades,
+		fmt.Sprintf("service %s is headless: what is sent to its pods goes to the one that the client has dialled, but a share of requests, and a subset, to any of them; in Istio those, too, go to the one dialled", svc.Key()), "")
 }
 
 // judgeUnusedRules notes routes of a kind that no port of the services has.

@@ -11,7 +11,6 @@ import (
 	split2 "github.com/servicemeshinterface/smi-sdk-go/pkg/apis/split/v1alpha2"
 	split3 "github.com/servicemeshinterface/smi-sdk-go/pkg/apis/split/v1alpha3"
 	split4 "github.com/servicemeshinterface/smi-sdk-go/pkg/apis/split/v1alpha4"
-	corev1 "k8s.io/api/core/v1"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
@@ -149,14 +148,6 @@ func (c *splitter) frontends(k translators.Key) []*model.Frontend {
 	if apex == nil {
 		c.rep.refused(c.o, "spec.service", "unknown-service", model.Degrades, fmt.Sprintf("there is no service %s/%s: nothing is split", k.Namespace, k.Name), "")
 		return nil
-	}
-	opaque := func(p model.ServicePort) bool {
-		return p.Protocol == model.TCP && p.App != model.AppUndeclared && !p.App.IsHTTP()
-	}
-	if svc := c.r.Get(objects.ServiceKind, k.Namespace, k.Name); svc != nil && svc.Value.(*corev1.Service).Spec.ClusterIP == corev1.ClusterIPNone &&
-		slices.ContainsFunc(apex.Ports, opaque) {
-		c.rep.say(c.o, "spec.service", "headless-apex", model.Degrades, model.Approximated,
-			"the service is headless: connections to its pods that are not HTTP are not split", "give the service an address")
 	}
 	c.nested(k)
 	backends := c.backends(k.Namespace)
