@@ -215,7 +215,7 @@ func TestHostsWithoutService(t *testing.T) {
 		}
 	}
 	rt := table(t, p, "shop/host/www.example.com:80@6")
-	if len(rt.Routes) != 2 || rt.Routes[0].Clusters[0].Name != "shop/web:80@6" || !rt.Routes[1].Original || rt.Routes[1].Checked || rt.Elsewhere != nil {
+	if len(rt.Routes) != 2 || rt.Routes[0].Clusters[0].Name != "shop/web:80@6" || !rt.Routes[1].Original || rt.Routes[1].Checked || rt.Routes[1].App != model.AppDetect || rt.Elsewhere != nil {
 		t.Errorf("table %+v", rt)
 	}
 	check(t, rowsOf(p, plan.Services, func(k string) bool { return k != "TCP/10.96.0.1:80" }),

@@ -57,7 +57,7 @@ func (b *builder) hostStage() incr.Stage {
 			}
 			app := f.App
 			if app == "" {
-				app = model.AppHTTP
+				app = model.AppDetect // nobody says what speaks there; the client may know
 			}
 			for _, c.v6 = range []bool{false, true} {
 				c.lead(HostScopeKey(f.Host, f.Port, c.v6), &RouteTable{Name: c.named(key), Routes: c.routes(f, app)})
