@@ -237,7 +237,7 @@ func TestRuleParts(t *testing.T) {
 		policy := allow(c.rule)
 		policy.Known = known
 		inbound.Routes = append(inbound.Routes, plan.Route{
-			ID: name, Original: true, App: model.AppHTTP, Policy: policy,
+			ID: name, Original: true, App: model.AppHTTP, Checked: true, Policy: policy,
 			Match: model.RouteMatch{Headers: []model.NamedMatch{{Name: "x-case", Match: exact(name)}}},
 		})
 	}
@@ -284,9 +284,9 @@ func TestInbound(t *testing.T) {
 			{Identity: betaID, Addresses: []netip.Addr{netip.MustParseAddr(beta)}},
 		},
 	}
-	http2 := plan.Route{ID: "in2", Original: true, App: model.AppGRPC, Match: pathMatch(model.Exact, "/http2")}
+	http2 := plan.Route{ID: "in2", Original: true, App: model.AppGRPC, Checked: true, Match: pathMatch(model.Exact, "/http2")}
 	r.push(append(listeners(),
-		&plan.RouteTable{Name: "in", Routes: []plan.Route{http2, {ID: "in", Original: true, App: model.AppHTTP, Policy: policy}}},
+		&plan.RouteTable{Name: "in", Routes: []plan.Route{http2, {ID: "in", Original: true, App: model.AppHTTP, Checked: true, Policy: policy}}},
 		&plan.Scope{Key: plan.InboundKey(netip.MustParseAddrPort(podC)), RouteTable: "in"},
 		&plan.Scope{Key: plan.InboundKey(netip.MustParseAddrPort(podC6)), RouteTable: "in"})...)
 	for _, c := range []struct {

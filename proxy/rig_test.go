@@ -290,9 +290,9 @@ func (r *rig) pushOutcome(rows ...any) serve.Outcome {
 
 func listeners() []any {
 	return []any{
-		&plan.Listener{Name: "out/http/alpha", Identity: alphaID, Selects: []string{"p1", "p2"}},
-		&plan.Listener{Name: "out/http/beta", Identity: betaID},
-		&plan.Listener{Name: "in/http", Inbound: true},
+		&plan.Listener{Name: "out/http/alpha", Mode: plan.HTTP, Identity: alphaID, Selects: []string{"p1", "p2"}},
+		&plan.Listener{Name: "out/http/beta", Mode: plan.HTTP, Identity: betaID},
+		&plan.Listener{Name: "in/http", Mode: plan.HTTP, Inbound: true},
 	}
 }
 

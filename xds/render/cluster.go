@@ -3,9 +3,11 @@
 package render
 
 import (
+	"errors"
 	"fmt"
 	"math"
-	"net/netip"
+	"slices"
+	"strconv"
 	"time"
 
 	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -46,6 +48,12 @@ const (
 // Cluster renders a set of endpoints that obey one policy.
 func Cluster(c *plan.Cluster) (xds.Resource, error) {
 	filters, err := foldedPolicy(c.Policy)
+	if err == nil && len(filters) > 0 && c.App == model.AppTCP {
+		err = errors.New("connections have no requests that a policy could be judged on")
+	}
+	if err == nil && slices.Contains(StaticClusters(), c.Name) {
+		err = errors.New("the name is one of the proxy's own")
+	}
 	if err != nil {
 		return xds.Resource{}, fmt.Errorf("render cluster %s: %w", c.Name, err)
 	}
@@ -55,24 +63,76 @@ func Cluster(c *plan.Cluster) (xds.Resource, error) {
 		EdsClusterConfig:     &cluster.Cluster_EdsClusterConfig{EdsConfig: ads()},
 		LbPolicy:             cluster.Cluster_LEAST_REQUEST,
 	}
+	if c.App == model.AppTCP {
+		forConnections(m)
+	}
 	return finish("cluster", c.Name, withUpstream(m, c.App, c.Checked, filters))
 }
 
-// OriginalClusters are the static clusters that lead to the address that the
-// client had dialled, for the bootstrap. What goes through them was judged by the
-// inbound listener.
+// Static clusters that a node's bootstrap must have, beside OriginalClusters. All are
+// gRPC, over unix sockets.
+const (
+	XDSCluster       = "xds"       // the node proxy's, of resources
+	AccessLogCluster = "als"       // the agent's, of access logs
+	AuthorityCluster = "authority" // the node proxy's, of whom a Host means
+)
+
+// StaticClusters are the names of all clusters that resources refer to and that are
+// in the bootstrap: they are never sent.
+func StaticClusters() []string {
+	names := []string{XDSCluster, AccessLogCluster, AuthorityCluster}
+	for _, o := range originals() {
+		names = append(names, o.name())
+	}
+	return names
+}
+
+// original is a way to the address that the client had dialled.
+type original struct {
+	app     model.App // AppHTTP, AppHTTP2, or AppDetect for the client's own
+	checked bool
+}
+
+func originals() []original {
+	var all []original
+	for _, app := range []model.App{model.AppHTTP, model.AppHTTP2, model.AppDetect} {
+		all = append(all, original{app, true}, original{app, false})
+	}
+	return all
+}
+
+func (o original) name() string {
+	n := "original/" + string(o.app)
+	if o.checked {
+		n += "/checked"
+	}
+	return n
+}
+
+// originalFor is the one that speaks app.
+func originalFor(app model.App, checked bool) (original, error) {
+	switch app {
+	case model.AppGRPC:
+		app = model.AppHTTP2
+	case model.AppHTTP, model.AppHTTP2, model.AppDetect:
+	default:
+		return original{}, fmt.Errorf("requests to the original destination, which speaks %q", app)
+	}
+	return original{app, checked}, nil
+}
+
+// OriginalClusters are the static clusters that lead to the address that the client
+// had dialled, for the bootstrap.
 func OriginalClusters() []*cluster.Cluster {
-	original := func(name string, app model.App) *cluster.Cluster {
-		return withUpstream(&cluster.Cluster{
-			Name:                 name,
+	var all []*cluster.Cluster
+	for _, o := range originals() {
+		all = append(all, withUpstream(&cluster.Cluster{
+			Name:                 o.name(),
 			ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_ORIGINAL_DST},
 			LbPolicy:             cluster.Cluster_CLUSTER_PROVIDED,
-		}, app, true, nil)
+		}, o.app, o.checked, nil))
 	}
-	return []*cluster.Cluster{
-		original(OriginalHTTPCluster, model.AppHTTP),
-		original(OriginalHTTP2Cluster, model.AppHTTP2),
-	}
+	return all
 }
 
 // withUpstream adds what all clusters that lead to pods have.
@@ -80,32 +140,44 @@ func withUpstream(m *cluster.Cluster, app model.App, checked bool, filters []*hc
 	m.ConnectTimeout = durationpb.New(connectTimeout)
 	m.CircuitBreakers = unlimited()
 	m.UpstreamBindConfig = sourcePorts(checked)
-	m.TypedExtensionProtocolOptions = map[string]*anypb.Any{
-		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(protocol(app, filters)),
+	if app != model.AppTCP {
+		m.TypedExtensionProtocolOptions = map[string]*anypb.Any{
+			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(protocol(app, filters)),
+		}
 	}
 	return m
 }
 
 // protocol is what the port's declaration says, whatever the client speaks: a
-// server that declares http need not know HTTP/2.
+// server that declares http need not know HTTP/2. Where nothing is declared, the
+// client knows.
 func protocol(app model.App, filters []*hcm.HttpFilter) *upstream.HttpProtocolOptions {
 	o := &upstream.HttpProtocolOptions{
 		CommonHttpProtocolOptions: &core.HttpProtocolOptions{IdleTimeout: durationpb.New(upstreamIdle)},
 		HttpFilters:               filters,
 	}
+	http1, http2 := &core.Http1ProtocolOptions{}, &core.Http2ProtocolOptions{AllowConnect: true}
 	explicit := &upstream.HttpProtocolOptions_ExplicitHttpConfig{}
-	if app == model.AppHTTP2 || app == model.AppGRPC {
-		explicit.ProtocolConfig = &upstream.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-			Http2ProtocolOptions: &core.Http2ProtocolOptions{AllowConnect: true},
+	switch app {
+	case model.AppDetect:
+		o.UpstreamProtocolOptions = &upstream.HttpProtocolOptions_UseDownstreamProtocolConfig{
+			UseDownstreamProtocolConfig: &upstream.HttpProtocolOptions_UseDownstreamHttpConfig{
+				HttpProtocolOptions: http1, Http2ProtocolOptions: http2,
+			},
 		}
-	} else {
-		explicit.ProtocolConfig = &upstream.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
-			HttpProtocolOptions: &core.Http1ProtocolOptions{},
-		}
+		return o
+	case model.AppHTTP2, model.AppGRPC:
+		explicit.ProtocolConfig = &upstream.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: http2}
+	default:
+		explicit.ProtocolConfig = &upstream.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: http1}
 	}
 	o.UpstreamProtocolOptions = &upstream.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit}
 	return o
 }
+
+// foldPrefix keeps the names of a cluster's filters apart from those of the chain,
+// because Envoy gives a filter the configuration that a route has for its name.
+const foldPrefix = "fold."
 
 // foldedPolicy is the destination's policy as upstream filters, judged after the
 // request was rewritten.
@@ -124,7 +196,7 @@ func foldedPolicy(p *plan.Policy) ([]*hcm.HttpFilter, error) {
 			return nil, err
 		}
 		fs = append(fs, &hcm.HttpFilter{
-			Name:       foldPrefix + r.slot,
+			Name:       foldPrefix + r.name,
 			ConfigType: &hcm.HttpFilter_TypedConfig{TypedConfig: config},
 		})
 	}
@@ -191,15 +263,44 @@ func Endpoints(e *plan.ClusterEndpoints) (xds.Resource, error) {
 		return xds.Resource{}, fmt.Errorf("render endpoints of %s: %w", e.Cluster, err)
 	}
 	m := &endpoint.ClusterLoadAssignment{ClusterName: e.Cluster}
-	group := &endpoint.LocalityLbEndpoints{}
-	for _, b := range e.Backends {
+	if len(e.Shares) > 0 && len(e.Backends) > 0 {
+		return fail(errors.New("backends beside shares"))
+	}
+	if len(e.Backends) > 0 {
+		group, err := lbEndpoints(e.Backends)
+		if err != nil {
+			return fail(err)
+		}
+		m.Endpoints = []*endpoint.LocalityLbEndpoints{{LbEndpoints: group}}
+	}
+	total := uint64(0)
+	for i, s := range e.Shares {
+		group, err := lbEndpoints(s.Backends)
+		if err != nil {
+			return fail(err)
+		}
+		if total += uint64(s.Weight); s.Weight == 0 || total > math.MaxUint32 {
+			return fail(fmt.Errorf("weight %d, %d in all", s.Weight, total))
+		}
+		m.Endpoints = append(m.Endpoints, &endpoint.LocalityLbEndpoints{
+			Locality:            &core.Locality{SubZone: strconv.Itoa(i)},
+			LoadBalancingWeight: uint32Value(s.Weight),
+			LbEndpoints:         group,
+		})
+	}
+	return finish("endpoints of", e.Cluster, m)
+}
+
+func lbEndpoints(backends []plan.Backend) ([]*endpoint.LbEndpoint, error) {
+	var out []*endpoint.LbEndpoint
+	for _, b := range backends {
 		if len(b.Addrs) == 0 {
-			return fail(fmt.Errorf("a backend without address"))
+			return nil, errors.New("a backend without address")
 		}
 		ep := &endpoint.Endpoint{}
 		for i, a := range b.Addrs {
 			if !a.IsValid() || a.Addr().Zone() != "" || a.Port() == 0 {
-				return fail(fmt.Errorf("%s is no address of a backend", a))
+				return nil, fmt.Errorf("%s is no address of a backend", a)
 			}
 			addr := address(a.Addr().Unmap().String(), a.Port())
 			if i == 0 {
@@ -208,25 +309,15 @@ func Endpoints(e *plan.ClusterEndpoints) (xds.Resource, error) {
 			}
 			ep.AdditionalAddresses = append(ep.AdditionalAddresses, &endpoint.Endpoint_AdditionalAddress{Address: addr})
 		}
-		group.LbEndpoints = append(group.LbEndpoints, &endpoint.LbEndpoint{
-			HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: ep},
-		})
+		out = append(out, &endpoint.LbEndpoint{HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: ep}})
 	}
-	if len(group.LbEndpoints) > 0 {
-		m.Endpoints = []*endpoint.LocalityLbEndpoints{group}
-	}
-	return finish("endpoints of", e.Cluster, m)
+	return out, nil
 }
 
 // NoEndpoints stands in for endpoints that nobody rendered: Envoy waits for those
 // of a cluster before it takes the cluster into use.
 func NoEndpoints(cluster string) (xds.Resource, error) {
 	return Endpoints(&plan.ClusterEndpoints{Cluster: cluster})
-}
-
-// destination prints an address as Envoy's %DOWNSTREAM_LOCAL_ADDRESS% does.
-func destination(a netip.AddrPort) string {
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
 }
 
 func uint32Value(n uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(n) }

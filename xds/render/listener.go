@@ -12,13 +12,12 @@ import (
 	mutation "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	grpclog "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	filterstate "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
-	rbac "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
-	router "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	httpinspector "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldst "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	originalsrc "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_src/v3"
 	setfilterstate "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/set_filter_state/v3"
+	tlsinspector "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlymutation "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	ipdetection "github.com/envoyproxy/go-control-plane/envoy/extensions/http/original_ip_detection/custom_header/v3"
@@ -40,28 +39,6 @@ const (
 	SelectsKey  = "fl.selects"  // "|p1|p2|": the predicates that it satisfies
 )
 
-// Static clusters that a node's bootstrap must have.
-const (
-	AccessLogCluster     = "als"
-	OriginalHTTPCluster  = "original/http"
-	OriginalHTTP2Cluster = "original/http2"
-)
-
-// AllowSlots is how many groups of allows an inbound policy may have: a listener
-// has one slot for the denials of all planes, and one for what each plane allows.
-// They stand disabled in the chain and are switched on by routes.
-const AllowSlots = 5
-
-// Names of filters that hold policy. In a cluster they have a prefix of their own,
-// because Envoy gives a filter the configuration that a route has for its name.
-const (
-	routePrefix = "fl."
-	foldPrefix  = "fl.fold."
-	denySlot    = "deny"
-)
-
-func allowSlot(group int) string { return fmt.Sprintf("allow.%d", group) }
-
 // Listener renders a proxy port: bound to the loopback addresses, so that nobody
 // but the kernel's redirect reaches it, and transparent, so that it answers for
 // the addresses that clients dialled.
@@ -69,7 +46,7 @@ func Listener(l *plan.Listener, port uint16) (xds.Resource, error) {
 	if port == 0 {
 		return xds.Resource{}, fmt.Errorf("render listener %s: no port", l.Name)
 	}
-	for _, s := range append([]string{l.Name, l.Identity}, l.Selects...) {
+	for _, s := range append([]string{l.Name, l.Identity, l.Class}, l.Selects...) {
 		if strings.ContainsAny(s, "|\r\n\x00") || !utf8.ValidString(s) {
 			return xds.Resource{}, fmt.Errorf("render listener %s: %q cannot be filter state", l.Name, s)
 		}
@@ -87,19 +64,85 @@ func Listener(l *plan.Listener, port uint16) (xds.Resource, error) {
 			listenerFilter("envoy.filters.listener.original_dst", &originaldst.OriginalDst{}),
 			listenerFilter("envoy.filters.listener.original_src", &originalsrc.OriginalSrc{}),
 		},
-		FilterChains: []*listener.FilterChain{{
-			Filters: []*listener.Filter{{
-				Name:       "envoy.filters.network.http_connection_manager",
-				ConfigType: &listener.Filter_TypedConfig{TypedConfig: pack(connectionManager(l))},
-			}},
-		}},
 	}
 	if l.Inbound {
 		m.TrafficDirection = core.TrafficDirection_INBOUND
 	} else {
 		m.ListenerFilters = append(m.ListenerFilters, clientState(l))
 	}
+	if err := chains(m, l); err != nil {
+		return xds.Resource{}, fmt.Errorf("render listener %s: %w", l.Name, err)
+	}
 	return finish("listener", l.Name, m)
+}
+
+// chains adds what a listener of the mode does with connections. Inspectors come last:
+// Envoy skips the listener filters behind one that waited in vain.
+func chains(m *listener.Listener, l *plan.Listener) error {
+	if l.Inbound && l.Mode != plan.HTTP {
+		return fmt.Errorf("inbound, and of mode %q", l.Mode)
+	}
+	if len(l.ServerNames) > 0 && l.Mode != plan.TLS {
+		return fmt.Errorf("server names, and of mode %q", l.Mode)
+	}
+	if l.DetectTimeout < 0 || l.DetectTimeout > 0 && !detects(l.Mode) {
+		return fmt.Errorf("a timeout of %s for the first bytes, and of mode %q", l.DetectTimeout, l.Mode)
+	}
+	switch {
+	case l.Mode == plan.HTTP || l.Mode == plan.Any:
+		m.FilterChains = []*listener.FilterChain{{Filters: []*listener.Filter{requests(l)}}}
+		return nil
+	case l.Mode == plan.Opaque:
+		m.FilterChains = []*listener.FilterChain{{Filters: connections(l, connectionPrefix+l.Class+"|")}}
+		return nil
+	case detects(l.Mode):
+		m.ListenerFilters = append(m.ListenerFilters, tlsInspector(),
+			listenerFilter("envoy.filters.listener.http_inspector", &httpinspector.HttpInspector{}))
+		m.FilterChains = []*listener.FilterChain{{
+			FilterChainMatch: &listener.FilterChainMatch{
+				// TLS may name the same protocols, of what is inside it.
+				TransportProtocol:    "raw_buffer",
+				ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"},
+			},
+			Filters: []*listener.Filter{requests(l)},
+		}}
+		m.DefaultFilterChain = &listener.FilterChain{Filters: connections(l, connectionPrefix+l.Class+"|")}
+	case l.Mode == plan.TLS:
+		m.ListenerFilters = append(m.ListenerFilters, tlsInspector())
+		patterns, err := names(l.ServerNames, isDNSName)
+		if err != nil {
+			return fmt.Errorf("server name: %w", err)
+		}
+		prefix := func(pattern string) string { return serverNamePrefix + pattern + "|" + l.Class + "|" }
+		for _, p := range patterns {
+			m.FilterChains = append(m.FilterChains, &listener.FilterChain{
+				Name:             p,
+				FilterChainMatch: &listener.FilterChainMatch{ServerNames: []string{p}},
+				Filters:          connections(l, prefix(p)),
+			})
+		}
+		m.DefaultFilterChain = &listener.FilterChain{Filters: connections(l, prefix(""))}
+	default:
+		return fmt.Errorf("no listener is of mode %q", l.Mode)
+	}
+	// Clients of TLS may connect long before they speak; others get what they would get
+	// if nobody looked, when the time is over.
+	m.ListenerFiltersTimeout = durationpb.New(l.DetectTimeout)
+	m.ContinueOnListenerFiltersTimeout = true
+	return nil
+}
+
+func detects(m plan.Mode) bool {
+	return m == plan.Detect || m == plan.Detect2 || m == plan.Detect3
+}
+
+func tlsInspector() *listener.ListenerFilter {
+	return listenerFilter("envoy.filters.listener.tls_inspector", &tlsinspector.TlsInspector{})
+}
+
+// requests reads a connection's requests.
+func requests(l *plan.Listener) *listener.Filter {
+	return networkFilter("envoy.filters.network.http_connection_manager", connectionManager(l))
 }
 
 // clientState tells routes and policies who the clients of the port are. The
@@ -116,17 +159,21 @@ func clientState(l *plan.Listener) *listener.ListenerFilter {
 			continue
 		}
 		values = append(values, &filterstate.FilterStateValue{
-			Key:        &filterstate.FilterStateValue_ObjectKey{ObjectKey: kv[0]},
-			FactoryKey: "envoy.hashable_string",
-			Value: &filterstate.FilterStateValue_FormatString{FormatString: &core.SubstitutionFormatString{
-				Format: &core.SubstitutionFormatString_TextFormatSource{TextFormatSource: &core.DataSource{
-					Specifier: &core.DataSource_InlineString{InlineString: literal(kv[1])},
-				}},
-			}},
+			Key:                &filterstate.FilterStateValue_ObjectKey{ObjectKey: kv[0]},
+			FactoryKey:         "envoy.hashable_string",
+			Value:              formatted(literal(kv[1])),
 			SharedWithUpstream: filterstate.FilterStateValue_ONCE,
 		})
 	}
 	return listenerFilter("envoy.filters.listener.set_filter_state", &setfilterstate.Config{OnAccept: values})
+}
+
+func formatted(text string) *filterstate.FilterStateValue_FormatString {
+	return &filterstate.FilterStateValue_FormatString{FormatString: &core.SubstitutionFormatString{
+		Format: &core.SubstitutionFormatString_TextFormatSource{TextFormatSource: &core.DataSource{
+			Specifier: &core.DataSource_InlineString{InlineString: text},
+		}},
+	}}
 }
 
 // connectionManager is the one profile that serves all planes. It trusts nothing
@@ -139,7 +186,7 @@ func connectionManager(l *plan.Listener) *hcm.HttpConnectionManager {
 		RouteSpecifier:                scopedRoutes(),
 		EarlyHeaderMutationExtensions: []*core.TypedExtensionConfig{destinationHeader(l)},
 		HttpFilters:                   httpFilters(),
-		AccessLog:                     []*accesslog.AccessLog{accessLog()},
+		AccessLog:                     []*accesslog.AccessLog{requestLog()},
 
 		// Policy, routes and the application must mean the same path: dots and
 		// slashes are normalised. A path with an escaped slash has two meanings, and
@@ -150,7 +197,12 @@ func connectionManager(l *plan.Listener) *hcm.HttpConnectionManager {
 		MergeSlashes:                 true,
 		PathWithEscapedSlashesAction: hcm.HttpConnectionManager_REJECT_REQUEST,
 
-		// WebSocket over HTTP/2 (RFC 8441).
+		// Scopes and hosts are looked up without the dot.
+		StripTrailingHostDot: true,
+		HttpProtocolOptions:  &core.Http1ProtocolOptions{AcceptHttp_10: true, DefaultHostForHttp_10: noHost},
+
+		// WebSocket over HTTP/2 (RFC 8441). CONNECT itself is not among the upgrades, and
+		// no route of requests takes it.
 		Http2ProtocolOptions: &core.Http2ProtocolOptions{AllowConnect: true},
 		UpgradeConfigs:       []*hcm.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 
@@ -173,8 +225,11 @@ func connectionManager(l *plan.Listener) *hcm.HttpConnectionManager {
 // destinationHeader overwrites what a client may have sent, before the scope is chosen.
 func destinationHeader(l *plan.Listener) *core.TypedExtensionConfig {
 	key := "%DOWNSTREAM_LOCAL_ADDRESS%"
-	if l.Inbound {
+	switch {
+	case l.Inbound:
 		key = "in|" + key
+	case l.Mode == plan.Any:
+		key = "any|%DOWNSTREAM_LOCAL_PORT%"
 	}
 	return &core.TypedExtensionConfig{
 		Name: "fl.destination",
@@ -215,52 +270,16 @@ func scopedRoutes() *hcm.HttpConnectionManager_ScopedRoutes {
 	}}
 }
 
-// httpFilters is the chain of every listener, in an order that is fixed for good:
-// the client's stage (faults, CORS, rewrites), then the destination's (external
-// authorization, JWT, denials of any plane, one allow slot per plane), then the
-// router. Filters stand disabled and are switched on per route. A change here
-// drains every connection of the node.
-func httpFilters() []*hcm.HttpFilter {
-	slot := func(name string) *hcm.HttpFilter {
-		return &hcm.HttpFilter{
-			Name:       name,
-			Disabled:   true,
-			ConfigType: &hcm.HttpFilter_TypedConfig{TypedConfig: pack(&rbac.RBAC{})},
-		}
-	}
-	fs := []*hcm.HttpFilter{slot(routePrefix + denySlot)}
-	for i := range AllowSlots {
-		fs = append(fs, slot(routePrefix+allowSlot(i)))
-	}
-	return append(fs, &hcm.HttpFilter{
-		Name: "envoy.filters.http.router",
-		ConfigType: &hcm.HttpFilter_TypedConfig{TypedConfig: pack(&router.Router{
-			// No x-envoy-* headers are added for applications to see.
-			SuppressEnvoyHeaders: true,
-		})},
-	})
-}
-
-func accessLog() *accesslog.AccessLog {
-	return &accesslog.AccessLog{
-		Name: "envoy.access_loggers.http_grpc",
-		ConfigType: &accesslog.AccessLog_TypedConfig{TypedConfig: pack(&grpclog.HttpGrpcAccessLogConfig{
-			CommonConfig: &grpclog.CommonGrpcAccessLogConfig{
-				LogName:             "fl",
-				TransportApiVersion: core.ApiVersion_V3,
-				GrpcService: &core.GrpcService{TargetSpecifier: &core.GrpcService_EnvoyGrpc_{
-					EnvoyGrpc: &core.GrpcService_EnvoyGrpc{ClusterName: AccessLogCluster},
-				}},
-				BufferFlushInterval:     durationpb.New(time.Second),
-				FilterStateObjectsToLog: []string{IdentityKey},
-			},
-		})},
-	}
-}
-
 func listenerFilter(name string, config proto.Message) *listener.ListenerFilter {
 	return &listener.ListenerFilter{
 		Name:       name,
 		ConfigType: &listener.ListenerFilter_TypedConfig{TypedConfig: pack(config)},
+	}
+}
+
+func networkFilter(name string, config proto.Message) *listener.Filter {
+	return &listener.Filter{
+		Name:       name,
+		ConfigType: &listener.Filter_TypedConfig{TypedConfig: pack(config)},
 	}
 }

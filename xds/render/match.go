@@ -96,11 +96,9 @@ func wholeRegex(m model.StringMatch) (string, error) {
 	if m.Value == "" {
 		return "", errors.New("empty regular expression")
 	}
-	if err := checkRegex(m.Value); err != nil {
-		return "", err
-	}
+	expr := m.Value
 	if m.IgnoreCase {
-		return "(?i)" + m.Value, nil
+		expr = "(?i)" + expr
 	}
-	return m.Value, nil
+	return expr, checkRegex(expr)
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rbacconfig "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
@@ -79,14 +78,14 @@ func (b byAddress) identity(m model.StringMatch) (*rbacconfig.Principal, error) 
 	return orIDs(any), nil
 }
 
-// filter is one RBAC filter of a policy and the slot that it takes.
+// filter is one RBAC filter of a policy and the name of the one in the chain.
 type filter struct {
-	slot string
+	name string
 	rbac *rbac.RBAC
 }
 
 // policyFilters turns a policy into RBAC filters: one for all denials, one per
-// group of allows, in the order of the slots.
+// group of allows, in the order of the chain.
 func policyFilters(p *plan.Policy, src sources) ([]filter, error) {
 	var fs []filter
 	if len(p.Deny) > 0 {
@@ -94,14 +93,14 @@ func policyFilters(p *plan.Policy, src sources) ([]filter, error) {
 		if err != nil {
 			return nil, err
 		}
-		fs = append(fs, filter{denySlot, r})
+		fs = append(fs, filter{DenyFilter, r})
 	}
 	for i, group := range p.Allow {
 		r, err := ruleSet(rbacconfig.RBAC_ALLOW, group, src)
 		if err != nil {
 			return nil, err
 		}
-		fs = append(fs, filter{allowSlot(i), r})
+		fs = append(fs, filter{AllowFilter(i), r})
 	}
 	return fs, nil
 }
@@ -266,14 +265,11 @@ func pathRule(m model.StringMatch) (*rbacconfig.Permission, error) {
 		if m.IgnoreCase {
 			return nil, fmt.Errorf("path template %q: cannot ignore case", m.Value)
 		}
-		// Envoy writes the wildcards without the braces.
-		t := &template.UriTemplateMatchConfig{
-			PathTemplate: strings.NewReplacer("{**}", "**", "{*}", "*").Replace(m.Value),
+		path, err := pathTemplate(m.Value)
+		if err != nil {
+			return nil, err
 		}
-		if err := t.ValidateAll(); err != nil {
-			return nil, fmt.Errorf("path template %q: %w", m.Value, err)
-		}
-		config, err := packChecked(t)
+		config, err := packChecked(&template.UriTemplateMatchConfig{PathTemplate: path})
 		if err != nil {
 			return nil, err
 		}
@@ -354,7 +350,7 @@ func packChecked(m interface {
 	return a, nil
 }
 
-// perRoute is the policy as a route's filter configuration, by slot.
+// perRoute is the policy as a route's configuration of filters, by their names.
 func perRoute(p *plan.Policy) (map[string]*anypb.Any, error) {
 	if p == nil {
 		return nil, nil
@@ -368,7 +364,7 @@ func perRoute(p *plan.Policy) (map[string]*anypb.Any, error) {
 	}
 	out := map[string]*anypb.Any{}
 	for _, f := range fs {
-		if out[routePrefix+f.slot], err = packChecked(&rbac.RBACPerRoute{Rbac: f.rbac}); err != nil {
+		if out[f.name], err = packChecked(&rbac.RBACPerRoute{Rbac: f.rbac}); err != nil {
 			return nil, err
 		}
 	}

@@ -5,7 +5,6 @@ package render
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"strings"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -65,14 +64,6 @@ func cidr(p netip.Prefix) *core.CidrRange {
 
 // literal escapes a string where Envoy would expand %COMMANDS%.
 func literal(s string) string { return strings.ReplaceAll(s, "%", "%%") }
-
-// checkRegex compiles an expression with the engine whose syntax Envoy's is.
-func checkRegex(expr string) error {
-	if _, err := regexp.Compile(expr); err != nil {
-		return fmt.Errorf("regular expression %q: %w", expr, err)
-	}
-	return nil
-}
 
 // checkHeaderName accepts what HTTP calls a token, in lower case.
 func checkHeaderName(name string) error {

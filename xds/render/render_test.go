@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,7 +70,7 @@ func TestBadRows(t *testing.T) {
 		},
 		"without the predicate": func(r *plan.Route) { r.Match.SourceLabels = map[string]string{"a": "b"} },
 		"listeners have 5 slots": func(r *plan.Route) {
-			r.Original, r.Policy = true, &plan.Policy{Allow: make([][]model.AuthRule, 6)}
+			r.Original, r.App, r.Policy = true, model.AppHTTP, &plan.Policy{Allow: make([][]model.AuthRule, 6)}
 		},
 	}
 	for want, change := range routes {
@@ -92,6 +93,59 @@ func TestBadRows(t *testing.T) {
 	}
 	_, err := render.Cluster(&plan.Cluster{})
 	check(t, err, "cluster", "Name")
+	_, err = render.Cluster(&plan.Cluster{Name: "c1", App: model.AppTCP, Policy: &plan.Policy{Deny: []model.AuthRule{{}}}})
+	check(t, err, "c1", "no requests")
+	for _, name := range render.StaticClusters() {
+		_, err = render.Cluster(&plan.Cluster{Name: name, App: model.AppHTTP})
+		check(t, err, name, "proxy's own")
+	}
+	backends := []plan.Backend{{Addrs: []netip.AddrPort{netip.MustParseAddrPort("10.244.1.1:80")}}}
+	for want, e := range map[string]plan.ClusterEndpoints{
+		"backends beside": {Backends: backends, Shares: []plan.EndpointShare{{Weight: 1, Backends: backends}}},
+		"weight 0":        {Shares: []plan.EndpointShare{{Weight: 1, Backends: backends}, {Backends: backends}}},
+		"in all":          {Shares: []plan.EndpointShare{{Weight: 1 << 31, Backends: backends}, {Weight: 1 << 31, Backends: backends}}},
+		"no address":      {Shares: []plan.EndpointShare{{Weight: 1, Backends: []plan.Backend{{Addrs: []netip.AddrPort{{}}}}}}},
+	} {
+		e.Cluster = "c1"
+		_, err = render.Endpoints(&e)
+		check(t, err, "c1", want)
+	}
+	elsewhere := &plan.Elsewhere{Port: 80, Unknown: model.UnknownPass}
+	for want, r := range map[string]plan.RouteTable{
+		"nothing said of others":           {Hosts: []string{"a"}},
+		"routes without hosts":             {Elsewhere: elsewhere, Routes: table(func(*plan.Route) {}).Routes},
+		`"" is no host`:                    {Elsewhere: elsewhere, Hosts: []string{""}},
+		`"*" is no host`:                   {Elsewhere: elsewhere, Hosts: []string{"*"}},
+		`"*..a" is no host`:                {Elsewhere: elsewhere, Hosts: []string{"*..a"}},
+		`"a.*.b" is no host`:               {Elsewhere: elsewhere, Hosts: []string{"a", "a.*.b"}},
+		`"a:80" is no host`:                {Elsewhere: elsewhere, Hosts: []string{"a:80"}},
+		`"fd96::1" is no host`:             {Elsewhere: elsewhere, Hosts: []string{"fd96::1"}},
+		`"[10.96.0.1]" is no host`:         {Elsewhere: elsewhere, Hosts: []string{"[10.96.0.1]"}},
+		`"a b" is no host`:                 {Elsewhere: elsewhere, Hosts: []string{"a b"}},
+		"a body of 1048577 bytes":          *table(func(r *plan.Route) { r.Direct = &model.Direct{Status: 200, Body: strings.Repeat("x", 1<<20+1)} }),
+		`original destination, which`:      *table(func(r *plan.Route) { r.Original, r.App = true, model.AppTCP }),
+		`original destination, which spea`: *table(func(r *plan.Route) { r.Original = true }),
+	} {
+		r.Name = "r1"
+		_, err = render.RouteTable(&r)
+		check(t, err, "r1", want)
+	}
+	for want, l := range map[string]plan.Listener{
+		`mode ""`:                   {},
+		`mode "kernel"`:             {Mode: plan.Kernel},
+		`mode "tls"`:                {Mode: plan.TLS, Inbound: true},
+		`server names, and`:         {Mode: plan.HTTP, ServerNames: []string{"a"}},
+		`a timeout of 1s`:           {Mode: plan.HTTP, DetectTimeout: time.Second},
+		`a timeout of -1s`:          {Mode: plan.Detect, DetectTimeout: -time.Second},
+		`server name: "*" is`:       {Mode: plan.TLS, ServerNames: []string{"*"}},
+		`"10.0.0.1|x" is no host`:   {Mode: plan.TLS, ServerNames: []string{"10.0.0.1|x"}},
+		`"c|1" cannot be filter`:    {Mode: plan.TLS, Class: "c|1"},
+		`"a\nb" cannot be filter s`: {Mode: plan.TLS, Identity: "a\nb"},
+	} {
+		l.Name = "l1"
+		_, err = render.Listener(&l, 1)
+		check(t, err, "l1", want)
+	}
 	_, err = render.Endpoints(&plan.ClusterEndpoints{Cluster: "c1", Backends: []plan.Backend{{}}})
 	check(t, err, "c1", "without address")
 	_, err = render.Endpoints(&plan.ClusterEndpoints{Cluster: "c1", Backends: []plan.Backend{{Addrs: []netip.AddrPort{{}}}}})
@@ -120,11 +174,60 @@ func check(t *testing.T, err error, words ...string) {
 }
 
 func TestStandIns(t *testing.T) {
-	for _, f := range []func(string) (xds.Resource, error){render.RouteTable500, render.NoEndpoints} {
+	for _, f := range []func(string) (xds.Resource, error){render.RouteTable500, render.NoEndpoints, render.NoCluster} {
 		r, err := f("shop/web:80")
 		if err != nil || r.Name != "shop/web:80" {
 			t.Errorf("%+v %v", r, err)
 		}
+	}
+}
+
+// TestCandidates: the plan has less to tell apart than Envoy asks for.
+func TestCandidates(t *testing.T) {
+	for _, c := range []struct {
+		typ, name string
+		want      []string
+	}{
+		{xds.ClusterType, "shop/web:80", nil},
+		{xds.EndpointType, "tcp|c|10.96.0.1:80", nil},
+		{xds.ClusterType, "tcp|c|10.96.0.1:80", []string{"tcp||10.96.0.1:80"}},
+		{xds.ClusterType, "tcp|c|[fd96::1]:80", []string{"tcp||[fd96::1]:80"}},
+		{xds.ClusterType, "tcp||10.96.0.1:80", nil},
+		{xds.ClusterType, "tcp|a|b|c", nil},
+		{xds.ClusterType, "tls|*.a.com|c|d", []string{"tls|*.a.com||d", "tls|*.com|c|d", "tls|*.com||d", "tls||c|d", "tls|||d"}},
+		{xds.ClusterType, "tls|a.com|c|d", []string{"tls|a.com||d", "tls|*.com|c|d", "tls|*.com||d", "tls||c|d", "tls|||d"}},
+		{xds.ClusterType, "tls||c|d", []string{"tls|||d"}},
+		{xds.ClusterType, "tls|com|c|d", []string{"tls|com||d", "tls||c|d", "tls|||d"}},
+	} {
+		if got := render.Candidates(c.typ, c.name); !slices.Equal(got, append([]string{c.name}, c.want...)) {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+	dst := netip.MustParseAddrPort("[fd96::1]:443")
+	for asked, planned := range map[string]string{
+		plan.ConnectionCluster("c", dst):             plan.ConnectionCluster("", dst),
+		plan.ServerNameCluster("a.b.com", "c", dst):  plan.ServerNameCluster("*.com", "", dst),
+		plan.ServerNameCluster("*.b.com", "c", dst):  plan.ServerNameCluster("", "", dst),
+		plan.ServerNameCluster("a.b.com", "c2", dst): plan.ServerNameCluster("*.b.com", "c2", dst),
+	} {
+		if !slices.Contains(render.Candidates(xds.ClusterType, asked), planned) {
+			t.Errorf("%s is no candidate for %s", planned, asked)
+		}
+	}
+}
+
+func TestPassResources(t *testing.T) {
+	rs, err := render.PassResources()
+	if err != nil {
+		t.Fatal(err)
+	}
+	byType := map[string]string{}
+	for _, r := range rs {
+		valid(t, r)
+		byType[r.Type] = r.Name
+	}
+	if len(rs) != 2 || byType[xds.RouteType] != plan.PassKey || byType[xds.ScopeType] != plan.PassKey {
+		t.Errorf("%v", byType)
 	}
 }
 

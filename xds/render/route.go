@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -41,35 +42,69 @@ func Scope(s *plan.Scope) (xds.Resource, error) {
 
 // RouteTable renders the routes of one frontend, or of one local pod's port.
 func RouteTable(t *plan.RouteTable) (xds.Resource, error) {
+	m, err := table(t)
+	if err != nil {
+		return xds.Resource{}, fmt.Errorf("render route table %s: %w", t.Name, err)
+	}
+	return finish("route table", t.Name, m)
+}
+
+func table(t *plan.RouteTable) (*route.RouteConfiguration, error) {
 	var routes []*route.Route
 	for i := range t.Routes {
 		r, err := renderRoute(&t.Routes[i])
 		if err != nil {
-			return xds.Resource{}, fmt.Errorf("render route table %s: route %d (%s): %w", t.Name, i, t.Routes[i].ID, err)
+			return nil, fmt.Errorf("route %d (%s): %w", i, t.Routes[i].ID, err)
 		}
 		routes = append(routes, r)
 	}
-	return finish("route table", t.Name, routeConfiguration(t.Name, routes))
+	hosts, err := virtualHosts(t, routes)
+	if err != nil {
+		return nil, err
+	}
+	m := routeConfiguration(t.Name, hosts)
+	m.IgnorePortInHostMatching = t.Elsewhere != nil
+	return m, allowBodies(m)
 }
 
 // RouteTable500 stands in for a route table that cannot be rendered, or that
 // Envoy rejected and of which it has no earlier version: it answers 500.
 func RouteTable500(name string) (xds.Resource, error) {
-	return finish("route table", name, routeConfiguration(name, []*route.Route{{
-		Name:   "invalid",
-		Match:  &route.RouteMatch{PathSpecifier: &route.RouteMatch_Prefix{Prefix: "/"}},
-		Action: directResponse(500, "the routes of this service are invalid\n"),
-	}}))
+	return finish("route table", name, routeConfiguration(name, []*route.VirtualHost{
+		ownHost("*", []string{"*"}, []*route.Route{{
+			Name:   "invalid",
+			Match:  &route.RouteMatch{PathSpecifier: &route.RouteMatch_Prefix{Prefix: "/"}},
+			Action: directResponse(http.StatusInternalServerError, "the routes of this service are invalid\n"),
+		}}),
+	}))
 }
 
-func routeConfiguration(name string, routes []*route.Route) *route.RouteConfiguration {
+// PassResources are what PassKey leads to: requests go on to where they were sent,
+// in the protocol that the client speaks, without a claim that anything was judged.
+// They are the same in every proxy, and must be there before the first listener.
+func PassResources() ([]xds.Resource, error) {
+	t, err := RouteTable(&plan.RouteTable{Name: plan.PassKey, Routes: []plan.Route{
+		{ID: plan.PassKey, Original: true, App: model.AppDetect},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	s, err := Scope(&plan.Scope{Key: plan.PassKey, RouteTable: plan.PassKey})
+	if err != nil {
+		return nil, err
+	}
+	return []xds.Resource{t, s}, nil
+}
+
+func routeConfiguration(name string, hosts []*route.VirtualHost) *route.RouteConfiguration {
 	return &route.RouteConfiguration{
 		Name:                   name,
 		RequestHeadersToRemove: []string{DestinationHeader},
 		// A cluster that is not there answers 503 for its own route; with validation
 		// the whole table would be rejected.
-		ValidateClusters: wrapperspb.Bool(false),
-		VirtualHosts:     []*route.VirtualHost{{Name: "*", Domains: []string{"*"}, Routes: routes}},
+		ValidateClusters:     wrapperspb.Bool(false),
+		TypedPerFilterConfig: authorityOff,
+		VirtualHosts:         hosts,
 	}
 }
 
@@ -105,6 +140,29 @@ func renderRoute(r *plan.Route) (*route.Route, error) {
 		m.Action = &route.Route_Route{Route: a}
 	}
 	return m, nil
+}
+
+// Envoy refuses a table with a larger body, unless the table says otherwise.
+const (
+	usualBody = 4096
+	maxBody   = 1 << 20
+)
+
+// allowBodies has Envoy take the bodies that are in the table.
+func allowBodies(m *route.RouteConfiguration) error {
+	longest := 0
+	for _, h := range m.GetVirtualHosts() {
+		for _, r := range h.GetRoutes() {
+			longest = max(longest, len(r.GetDirectResponse().GetBody().GetInlineString()))
+		}
+	}
+	if longest > maxBody {
+		return fmt.Errorf("a body of %d bytes, of which %d are possible", longest, maxBody)
+	}
+	if longest > usualBody {
+		m.MaxDirectResponseBodySizeBytes = uint32Value(uint32(longest))
+	}
+	return nil
 }
 
 func directResponse(status uint32, body string) *route.Route_DirectResponse {
@@ -158,11 +216,11 @@ func routeAction(r *plan.Route, authority string) (*route.RouteAction, error) {
 
 func chooseCluster(a *route.RouteAction, r *plan.Route) error {
 	if r.Original {
-		name := OriginalHTTPCluster
-		if r.App == model.AppHTTP2 || r.App == model.AppGRPC {
-			name = OriginalHTTP2Cluster
+		o, err := originalFor(r.App, r.Checked)
+		if err != nil {
+			return err
 		}
-		a.ClusterSpecifier = &route.RouteAction_Cluster{Cluster: name}
+		a.ClusterSpecifier = &route.RouteAction_Cluster{Cluster: o.name()}
 		return nil
 	}
 	if c := r.Clusters[0]; len(r.Clusters) == 1 && c.RequestHeaders.IsZero() && c.ResponseHeaders.IsZero() {
@@ -209,6 +267,9 @@ func rewritePath(a *route.RouteAction, r *plan.Route) error {
 			return errors.New("rewrite of an empty expression")
 		}
 		if err := checkRegex(e.Match); err != nil {
+			return fmt.Errorf("rewrite: %w", err)
+		}
+		if err := checkSubstitution(e.Match, e.Replacement); err != nil {
 			return fmt.Errorf("rewrite: %w", err)
 		}
 		a.RegexRewrite = substitute(e.Match, e.Replacement)
@@ -274,7 +335,7 @@ func routeMatch(r *plan.Route) (*route.RouteMatch, error) {
 			Key: IdentityKey,
 			Matcher: &matcher.FilterStateMatcher_StringMatch{StringMatch: &matcher.StringMatcher{
 				MatchPattern: &matcher.StringMatcher_SafeRegex{SafeRegex: &matcher.RegexMatcher{
-					Regex: `spiffe://[^/]+/ns/` + regexp.QuoteMeta(ns) + `/sa/.+`,
+					Regex: namespaceRegex(ns),
 				}},
 			}},
 		})
@@ -291,6 +352,9 @@ func routeMatch(r *plan.Route) (*route.RouteMatch, error) {
 	}
 	return m, nil
 }
+
+// namespaceRegex is of the identities of a namespace.
+func namespaceRegex(ns string) string { return `spiffe://[^/]+/ns/` + regexp.QuoteMeta(ns) + `/sa/.+` }
 
 func pathMatch(m *route.RouteMatch, p *model.StringMatch) error {
 	if p == nil {
