@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package blame
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/plan"
+)
+
+// unit is a part of a row that has an origin of its own: a route, or a rule of a
+// policy.
+type unit struct {
+	id     string
+	place  int      // among the row's routes; -1 for rules
+	values []string // what stands in it; of a chosen unit, what it was chosen for
+}
+
+// units lists the parts of a row; none if it is made of one piece.
+func units(row any) []unit {
+	switch r := row.(type) {
+	case *plan.RouteTable:
+		var out []unit
+		for i := range r.Routes {
+			route := r.Routes[i]
+			id := route.ID
+			out = append(out, rules(route.Policy)...)
+			route.ID, route.Policy = "", nil
+			out = append(out, unit{id, i, values(&route)})
+		}
+		return out
+	case *plan.Cluster:
+		return rules(r.Policy)
+	}
+	return nil
+}
+
+func rules(p *plan.Policy) []unit {
+	if p == nil {
+		return nil
+	}
+	var out []unit
+	for _, r := range slices.Concat(append([][]model.AuthRule{p.Deny}, p.Allow...)...) {
+		out = append(out, unit{plan.RuleName(r), -1, values(r)})
+	}
+	return out
+}
+
+// values are the strings of a content, each once, in no order that matters.
+func values(content any) []string {
+	var body any
+	if json.Unmarshal(model.Bytes(content), &body) != nil {
+		return nil // not reached: it was marshalled just now
+	}
+	seen := map[string]bool{}
+	collect(body, seen)
+	return slices.Sorted(maps.Keys(seen))
+}
+
+func collect(v any, into map[string]bool) {
+	switch v := v.(type) {
+	case string:
+		if v != "" {
+			into[v] = true
+		}
+	case []any:
+		for _, item := range v {
+			collect(item, into)
+		}
+	case map[string]any:
+		for k, item := range v {
+			if k != "kind" { // our own word for how a value is compared
+				collect(item, into)
+			}
+		}
+	}
+}
