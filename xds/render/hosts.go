@@ -27,9 +27,9 @@ const (
 	FamilyExtension = "family"
 )
 
-// noHost stands for the host of HTTP/1.0 requests that have none. They are for the
+// NoHost stands for the host of HTTP/1.0 requests that have none. They are for the
 // address that they were sent to.
-const noHost = "none.invalid"
+const NoHost = "none.invalid"
 
 // virtualHosts of a table: one for everything, or one for the frontend's own names
 // and one whose requests are looked up.
@@ -50,7 +50,7 @@ func virtualHosts(t *plan.RouteTable, routes []*route.Route) ([]*route.VirtualHo
 	if err != nil {
 		return nil, err
 	}
-	return []*route.VirtualHost{ownHost("own", append(domains, noHost), routes), elsewhere(t)}, nil
+	return []*route.VirtualHost{ownHost("own", append(domains, NoHost), routes), elsewhere(t)}, nil
 }
 
 // authorityOff makes the authority filter do nothing. It says so to a filter that is

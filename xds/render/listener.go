@@ -199,7 +199,7 @@ func connectionManager(l *plan.Listener) *hcm.HttpConnectionManager {
 
 		// Scopes and hosts are looked up without the dot.
 		StripTrailingHostDot: true,
-		HttpProtocolOptions:  &core.Http1ProtocolOptions{AcceptHttp_10: true, DefaultHostForHttp_10: noHost},
+		HttpProtocolOptions:  &core.Http1ProtocolOptions{AcceptHttp_10: true, DefaultHostForHttp_10: NoHost},
 
 		// WebSocket over HTTP/2 (RFC 8441). CONNECT itself is not among the upgrades, and
 		// no route of requests takes it.
