@@ -79,24 +79,36 @@ const (
 const network = `
 set -e
 ip link set lo up
-for a in 10.244.1.11 10.244.1.12 10.244.1.13 10.244.2.11 10.244.2.12 10.244.3.11; do ip addr add $a/32 dev lo; done
+for a in 10.244.1.11 10.244.1.12 10.244.1.13 10.244.2.11 10.244.2.12 10.244.3.11 10.97.4.7; do ip addr add $a/32 dev lo; done
 for a in fd44:1::11 fd44:1::13 fd44:2::11 fd44:3::11; do ip addr add $a/128 dev lo nodad; done
 echo "32768 65535" > /proc/sys/net/ipv4/ip_local_port_range
 ip route add 10.96.0.0/16 dev lo
+ip route add 10.97.0.0/16 dev lo
 ip -6 route add fd96::/16 dev lo
+ip -6 route add fd97::/16 dev lo
 for f in -4 -6; do ip $f rule add fwmark 0x200/0xf00 lookup 100; ip $f route add local default dev lo table 100; done
 nft -f - <<'EOF'
 table inet t {
 	chain out {
 		type route hook output priority mangle
-		ip daddr 10.96.0.0/16 meta mark set 0x200
-		ip6 daddr fd96::/16 meta mark set 0x200
+		ip daddr { 10.96.0.0/16, 10.97.0.0/16 } meta mark set 0x200
+		ip6 daddr { fd96::/16, fd97::/16 } meta mark set 0x200
 	}
 	chain in {
 		type filter hook prerouting priority mangle
 		meta l4proto tcp ip saddr 10.244.1.12 ip daddr 10.96.0.0/16 tproxy ip to 127.0.0.1:15102 meta mark set 0x200 accept
 		meta l4proto tcp ip daddr 10.96.0.0/16 tproxy ip to 127.0.0.1:15101 meta mark set 0x200 accept
 		meta l4proto tcp ip6 daddr fd96::/16 tproxy ip6 to [::1]:15101 meta mark set 0x200 accept
+		meta l4proto tcp ip saddr 10.244.1.12 ip daddr 10.97.3.0/24 tproxy ip to 127.0.0.1:15123 meta mark set 0x200 accept
+		meta l4proto tcp ip daddr 10.97.2.0/24 tproxy ip to 127.0.0.1:15112 meta mark set 0x200 accept
+		meta l4proto tcp ip daddr 10.97.3.0/24 tproxy ip to 127.0.0.1:15113 meta mark set 0x200 accept
+		tcp sport < 61000 ip daddr 10.97.4.0/24 tproxy ip to 127.0.0.1:15114 meta mark set 0x200 accept
+		meta l4proto tcp ip daddr 10.97.5.0/24 tproxy ip to 127.0.0.1:15115 meta mark set 0x200 accept
+		meta l4proto tcp ip daddr 10.97.6.0/24 tproxy ip to 127.0.0.1:15116 meta mark set 0x200 accept
+		meta l4proto tcp ip6 daddr fd97:2::/32 tproxy ip6 to [::1]:15112 meta mark set 0x200 accept
+		meta l4proto tcp ip6 daddr fd97:3::/32 tproxy ip6 to [::1]:15113 meta mark set 0x200 accept
+		meta l4proto tcp ip6 daddr fd97:4::/32 tproxy ip6 to [::1]:15114 meta mark set 0x200 accept
+		meta l4proto tcp ip6 daddr fd97:5::/32 tproxy ip6 to [::1]:15115 meta mark set 0x200 accept
 		tcp sport < 61000 ip daddr 10.244.3.0/24 tproxy ip to 127.0.0.1:15106 meta mark set 0x200 accept
 		tcp sport < 61000 ip6 daddr fd44:3::/32 tproxy ip6 to [::1]:15106 meta mark set 0x200 accept
 	}
@@ -251,7 +263,7 @@ func resources(t testing.TB, rows ...any) []xds.Resource {
 		case *plan.Scope:
 			r, err = render.Scope(row)
 		case *plan.Listener:
-			r, err = render.Listener(row, map[string]uint16{"out/http/alpha": alphaPort, "out/http/beta": betaPort, "in/http": inboundPort, "out/http/0a1b": 15103}[row.Name])
+			r, err = render.Listener(row, listenerPorts[row.Name])
 		case xds.Resource:
 			r = row
 		default:
@@ -263,6 +275,14 @@ func resources(t testing.TB, rows ...any) []xds.Resource {
 		out = append(out, r)
 	}
 	return out
+}
+
+// listenerPorts has also those of the renderer's test data.
+var listenerPorts = map[string]uint16{
+	"out/http/alpha": alphaPort, "out/http/beta": betaPort, "in/http": inboundPort,
+	"out/tls/alpha": 15112, "out/opaque/alpha": 15113, "out/any/alpha": 15114, "out/detect/alpha": 15115, "out/detect2/alpha": 15116,
+	"out/opaque/beta": 15123,
+	"out/http/0a1b":   15131, "out/tls/0a1b": 15132, "out/opaque/0a1b": 15133, "out/any/0a1b": 15134, "out/detect/0a1b": 15135, "out/detect2/0a1b": 15136,
 }
 
 // push sets rows and expects all to be accepted.
@@ -454,4 +474,38 @@ func rows(parts ...[]any) []any {
 		all = append(all, p...)
 	}
 	return all
+}
+
+// ask sends a request with Go's client, over HTTP/1.1 or HTTP/2 with prior knowledge,
+// to dst whatever the host.
+func (r *rig) ask(from, dst, host string, h2 bool) reply {
+	r.t.Helper()
+	tr := transport(from, dst, h2)
+	defer tr.CloseIdleConnections()
+	q, err := http.NewRequestWithContext(r.t.Context(), "GET", "http://"+host+"/", nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	resp, err := tr.RoundTrip(q)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	out := reply{Status: resp.StatusCode, Header: resp.Header, Body: string(b)}
+	json.Unmarshal(b, &out.echo) // of an answer that is no echo: empty
+	return out
+}
+
+// transport connects from an address to another, whatever the URL.
+func transport(from, dst string, h2 bool) *http.Transport {
+	var p http.Protocols
+	p.SetHTTP1(!h2)
+	p.SetUnencryptedHTTP2(h2)
+	return &http.Transport{Protocols: &p, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dialer(from).DialContext(ctx, "tcp", dst)
+	}}
 }

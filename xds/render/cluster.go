@@ -274,13 +274,18 @@ func Endpoints(e *plan.ClusterEndpoints) (xds.Resource, error) {
 		m.Endpoints = []*endpoint.LocalityLbEndpoints{{LbEndpoints: group}}
 	}
 	total := uint64(0)
-	for i, s := range e.Shares {
+	for _, s := range e.Shares {
+		if total += uint64(s.Weight); s.Weight == 0 || total > math.MaxUint32 {
+			return fail(fmt.Errorf("weight %d, %d in all", s.Weight, total))
+		}
+		if _, err := lbEndpoints(s.Backends); err != nil {
+			return fail(err)
+		}
+	}
+	for i, s := range disjoint(e.Shares) {
 		group, err := lbEndpoints(s.Backends)
 		if err != nil {
 			return fail(err)
-		}
-		if total += uint64(s.Weight); s.Weight == 0 || total > math.MaxUint32 {
-			return fail(fmt.Errorf("weight %d, %d in all", s.Weight, total))
 		}
 		m.Endpoints = append(m.Endpoints, &endpoint.LocalityLbEndpoints{
 			Locality:            &core.Locality{SubZone: strconv.Itoa(i)},

@@ -358,7 +358,7 @@ func namespaceRegex(ns string) string { return `spiffe://[^/]+/ns/` + regexp.Quo
 
 func pathMatch(m *route.RouteMatch, p *model.StringMatch) error {
 	if p == nil {
-		// Of any request, also "OPTIONS *", which begins with no slash.
+		// Of any request. ("OPTIONS *" gets 404 from Envoy before a route is looked up.)
 		m.PathSpecifier = &route.RouteMatch_Prefix{}
 		return nil
 	}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package render
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+
+	"fairlead.io/fairlead/model/plan"
+)
+
+// disjoint gives shares without an endpoint in common: Envoy has an endpoint that
+// stands in two localities in the first alone. The endpoints of the same shares
+// become a share of their own, so that each endpoint has the weight that it had.
+func disjoint(shares []plan.EndpointShare) []plan.EndpointShare {
+	in := map[netip.AddrPort]string{} // endpoint: the shares that have it
+	for i, s := range shares {
+		for _, b := range s.Backends {
+			in[b.Addrs[0]] += fmt.Sprint(i, " ")
+		}
+	}
+	var groups []plan.EndpointShare
+	var weights []float64
+	at := map[string]int{}
+	done := map[netip.AddrPort]bool{}
+	total := 0.0
+	for _, s := range shares {
+		for _, b := range s.Backends {
+			key := in[b.Addrs[0]]
+			i, ok := at[key]
+			if !ok {
+				i = len(groups)
+				at[key] = i
+				groups, weights = append(groups, plan.EndpointShare{}), append(weights, 0)
+			}
+			w := float64(s.Weight) / float64(len(s.Backends))
+			weights[i] += w
+			total += w
+			if !done[b.Addrs[0]] {
+				done[b.Addrs[0]] = true
+				groups[i].Backends = append(groups[i].Backends, b)
+			}
+		}
+	}
+	if len(groups) == len(shares) && len(done) == count(shares) {
+		return shares
+	}
+	const precision = 1_000_000
+	for i := range groups {
+		groups[i].Weight = max(1, uint32(math.Round(weights[i]/total*precision)))
+	}
+	return groups
+}
+
+func count(shares []plan.EndpointShare) (n int) {
+	for _, s := range shares {
+		n += len(s.Backends)
+	}
+	return n
+}
