@@ -74,6 +74,10 @@ func Bootstrap(node string, bank int, paths Paths) ([]byte, error) {
 		}},
 		DeferredStatOptions: &bootstrap.Bootstrap_DeferredStatOptions{EnableDeferredCreationStats: true},
 		ClusterManager:      &bootstrap.ClusterManager{EnableDeferredClusterCreation: true},
+		LayeredRuntime: &bootstrap.LayeredRuntime{Layers: []*bootstrap.RuntimeLayer{{
+			Name:           "fl",
+			LayerSpecifier: &bootstrap.RuntimeLayer_StaticLayer{StaticLayer: render.Runtime()},
+		}}},
 		// Listeners that connections reach from within Envoy.
 		BootstrapExtensions: []*core.TypedExtensionConfig{{
 			Name: "envoy.bootstrap.internal_listener", TypedConfig: pack(&internallistener.InternalListener{}),
