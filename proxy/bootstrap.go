@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"fairlead.io/fairlead/xds/render"
 )
@@ -45,7 +46,7 @@ func Bootstrap(node string, bank int, paths Paths) ([]byte, error) {
 	clusters := []*cluster.Cluster{
 		pipeCluster(xdsCluster, paths.XDS),
 		pipeCluster(render.AccessLogCluster, paths.AccessLog),
-		pipeCluster(AuthorityCluster, paths.Authority),
+		authorityCluster(paths.Authority),
 	}
 	clusters = append(clusters, render.OriginalClusters()...)
 	m := &bootstrap.Bootstrap{
@@ -117,6 +118,17 @@ func adsSource() *core.ApiConfigSource {
 			},
 		}}},
 	}
+}
+
+// authorityCluster has no bounds of its own: requests that wait for the proxy to come
+// back are bounded by those that wait for an answer, and by default three may retry.
+func authorityCluster(path string) *cluster.Cluster {
+	const many = 100_000
+	c := pipeCluster(AuthorityCluster, path)
+	c.CircuitBreakers = &cluster.CircuitBreakers{Thresholds: []*cluster.CircuitBreakers_Thresholds{{
+		MaxRequests: wrapperspb.UInt32(many), MaxPendingRequests: wrapperspb.UInt32(many), MaxRetries: wrapperspb.UInt32(many),
+	}}}
+	return c
 }
 
 // pipeCluster is a gRPC server behind a unix socket.

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"fairlead.io/fairlead/proxy/authority"
 	"fairlead.io/fairlead/xds"
 	"fairlead.io/fairlead/xds/serve"
 )
@@ -31,6 +32,7 @@ const (
 type feed struct {
 	node, socket string
 	server       *serve.Server
+	names        *authority.Index // of what the server holds
 	log          *slog.Logger
 	connected    func() // to an agent
 	changed      func() // something came, or was judged
@@ -152,7 +154,12 @@ func (f *feed) take(s *session, resp *discovery.DeltaDiscoveryResponse) {
 	}
 	a := &answer{resp.GetTypeUrl(), resp.GetNonce()}
 	s.begin(a, changes)
+	named, err := f.names.Take(changes)
+	if err != nil {
+		f.log.Warn("names not read", "error", err)
+	}
 	f.server.Apply(changes, func(o serve.Outcome) {
+		named(o)
 		var bad []string
 		for _, r := range o.Rejected {
 			bad = append(bad, xds.Short(r.Type)+" "+r.Name+": "+r.Detail)

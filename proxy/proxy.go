@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"fairlead.io/fairlead/proxy/authority"
 	"fairlead.io/fairlead/xds"
 	"fairlead.io/fairlead/xds/render"
 	"fairlead.io/fairlead/xds/serve"
@@ -107,6 +108,9 @@ type proxy struct {
 	feed   *feed
 	envoys *supervisor
 
+	names     *authority.Index
+	authority *authority.Server
+
 	ready chan struct{} // closed when Envoy may be served
 	once  sync.Once
 	dirty chan struct{}
@@ -141,8 +145,9 @@ func Run(ctx context.Context, opts Options) error {
 	if p.envoys, err = newSupervisor(&p.opts, p.paths); err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
+	p.newAuthority(saved.resources)
 	p.feed = &feed{
-		node: opts.Node, socket: opts.FeedSocket, log: p.log,
+		node: opts.Node, socket: opts.FeedSocket, names: p.names, log: p.log,
 		connected: p.envoys.tell, changed: p.markDirty, synced: p.serveEnvoy,
 	}
 	p.server = serve.New(serve.Options{Log: p.log, StandIn: StandIn, OnReject: p.feed.rejected}, saved.resources)
@@ -173,6 +178,11 @@ func (p *proxy) run(ctx context.Context) error {
 		return fmt.Errorf("run proxy: %w", err)
 	}
 	defer control.Close()
+	asked, err := Listen(p.paths.Authority, p.opts.UID)
+	if err != nil {
+		return fmt.Errorf("run proxy: %w", err)
+	}
+	defer asked.Close()
 	defer removeSockets(p.paths)
 	adopted, err := p.envoys.adopt(ctx)
 	if err != nil {
@@ -191,14 +201,15 @@ func (p *proxy) run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var all sync.WaitGroup
-	var errs [3]error
+	var errs [4]error
 	all.Go(func() { p.feed.run(background) })
 	all.Go(func() { p.save(background) })
 	all.Go(func() { p.evict(background) })
 	all.Go(func() { p.check(background) })
 	all.Go(func() { errs[0] = p.serveControl(background, control) })
 	all.Go(func() { errs[1] = p.serveADS(background) })
-	errs[2] = p.envoys.run(ctx)
+	all.Go(func() { errs[2] = p.serveAuthority(background, asked) })
+	errs[3] = p.envoys.run(ctx)
 	stop()
 	all.Wait()
 	return errors.Join(errs[:]...)
@@ -206,7 +217,7 @@ func (p *proxy) run(ctx context.Context) error {
 
 // removeSockets removes what nobody listens on any more.
 func removeSockets(paths Paths) {
-	for _, s := range append(paths.Admin[:], paths.Control, paths.XDS) {
+	for _, s := range append(paths.Admin[:], paths.Control, paths.XDS, paths.Authority) {
 		os.Remove(s) // a socket that is left is replaced by the next process
 	}
 }

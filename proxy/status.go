@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"fairlead.io/fairlead/proxy/authority"
 	"fairlead.io/fairlead/xds/serve"
 )
 
@@ -23,6 +24,8 @@ type Status struct {
 	Feed        FeedStatus   `json:"feed"`
 	// Served is what Envoy is served.
 	Served serve.Status `json:"served"`
+	// Authority counts the requests that Envoys had looked up by their host.
+	Authority authority.Counters `json:"authority"`
 	// InUse is how many route tables Envoys have asked for; Evicted, how many were
 	// taken from them again because nobody used them.
 	InUse   int    `json:"inUse"`
@@ -70,7 +73,7 @@ type FeedStatus struct {
 const statusLimit = time.Second
 
 func (p *proxy) status(ctx context.Context) Status {
-	out := Status{Node: p.opts.Node, Served: p.server.Status(), InUse: len(p.inUse()), Evicted: p.evicted.Load()}
+	out := Status{Node: p.opts.Node, Served: p.server.Status(), Authority: p.authority.Counters(), InUse: len(p.inUse()), Evicted: p.evicted.Load()}
 	if p.stateErr != nil {
 		out.StateError = p.stateErr.Error()
 	}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"google.golang.org/grpc"
+
+	"fairlead.io/fairlead/proxy/authority"
+	"fairlead.io/fairlead/xds"
+)
+
+// newAuthority makes what answers whom a host means, from what Envoy is served.
+func (p *proxy) newAuthority(resources []xds.Resource) {
+	p.names = authority.NewIndex()
+	for _, r := range resources {
+		if err := p.names.Set(r); err != nil {
+			p.log.Warn("names not read", "error", err)
+		}
+	}
+	p.authority = authority.NewServer(p.names, p.complete)
+}
+
+// complete reports whether there is a configuration that is whole: that which was
+// saved, which an Envoy that runs has, or the agent's.
+func (p *proxy) complete() bool {
+	if p.stateErr == nil {
+		return true
+	}
+	select {
+	case <-p.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// serveAuthority answers Envoy's questions, from the first moment: an Envoy that is
+// adopted has some.
+func (p *proxy) serveAuthority(ctx context.Context, l net.Listener) error {
+	g := grpc.NewServer()
+	p.authority.Register(g)
+	stopped := context.AfterFunc(ctx, g.Stop)
+	defer stopped()
+	if err := g.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serve authority socket: %w", err)
+	}
+	return nil
+}
