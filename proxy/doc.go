@@ -12,6 +12,9 @@
 // be replaced while Envoy restarts: the proxy serves on, from memory, and after
 // its own restart from a file.
 //
+// Envoy also asks the proxy, over authority.sock, whose routes a request gets that
+// names another host than the service that it goes to; see package authority.
+//
 // Envoy is a child, but outlives the proxy if the proxy is killed: the next one
 // finds it by its command line and takes it over. It runs without privileges but
 // one, CAP_NET_ADMIN, which transparent sockets need.
