@@ -107,7 +107,7 @@ func (st *stream) rejected(sub *subscription, nonce uint64, rec *response, detai
 				delete(sub.has, name)
 			}
 		}
-		if current && e.good == nil && e.standIn != nil {
+		if current && e.effective() != nil { // which this client may not have
 			st.send(sub, []string{name}, changes)
 		}
 		st.rest(sub, name)
@@ -209,7 +209,9 @@ func (st *stream) answered(k key, v string) bool {
 func (sub *subscription) answered(name, v string) bool {
 	has := sub.has[name]
 	if v == "" {
-		return has == nil || !has.open && (has.sent == "" || has.missing)
+		// What a client came with and asks for by name stays until it lets go.
+		own := has != nil && has.nonce == 0 && !sub.wildcard
+		return has == nil || own || !has.open && (has.sent == "" || has.missing)
 	}
 	return !sub.held && has != nil && !has.open && !has.missing && has.of != nil && has.of.Version == v
 }

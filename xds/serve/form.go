@@ -55,14 +55,14 @@ func (s *Server) unfit(k key, f *form, err error) bool {
 }
 
 // standsIn reports whether a stand-in is to be sent for what is not in the store. A
-// client that does not wait for an answer is told that the resource is gone; but of
-// routes Envoy does not take that while their scope is there.
+// client that does not wait for an answer is told that the resource is gone. Envoy
+// ignores that, of routes and endpoints that it uses, and goes on with what it had.
 func (st *stream) standsIn(sub *subscription, name string, e *entry) bool {
 	if sub.wildcard {
 		return false
 	}
 	has := sub.has[name]
-	return has == nil || has.missing || e == nil && st.lazy != nil && sub.typ == xds.RouteType
+	return has == nil || has.missing || e == nil && st.lazy != nil
 }
 
 // complete adds what is the client's own to a form.

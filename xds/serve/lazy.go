@@ -244,7 +244,7 @@ func (st *stream) giveUp(name string, t *table) {
 	}
 	s.log.Warn("routes sent before their clusters are answered", "name", tableOf(name), "client", st.node)
 	t.late = true
-	st.proceed()
+	st.tidy()
 }
 
 // proceed sends tables whose wait is over.
@@ -311,8 +311,8 @@ func (st *stream) sweep() {
 	}
 }
 
-// orphans are tables that the client has and nobody sets any more, though something
-// leads to them.
+// orphans are what the client asks for by name and has, and nobody sets any more,
+// though something leads there.
 func (st *stream) orphans(sub *subscription) []string {
 	var names []string
 	for n := range sub.names {

@@ -3,7 +3,6 @@
 package serve
 
 import (
-	"maps"
 	"slices"
 	"strconv"
 
@@ -43,11 +42,7 @@ func (st *stream) send(sub *subscription, names []string, b batching) bool {
 				removed = append(removed, n)
 			}
 		case r == nil: // the client has it
-			if has.of == nil && !f.missing { // and said so
-				st.server.accepted(st.key(sub.typ, n), f.of)
-				has.ackedOf = f.of
-			}
-			has.of, has.missing = f.of, f.missing
+			st.recognize(sub, n, f)
 		default:
 			if sub.typ == xds.ClusterType && has != nil && has.sent != r.Version {
 				st.resend[n] = true
@@ -193,38 +188,33 @@ func (st *stream) takeGone() {
 			return
 		}
 	}
+	if st.lazy != nil {
+		if sub := st.subs[xds.EndpointType]; sub != nil && st.send(sub, st.orphans(sub), whole) {
+			return
+		}
+	}
 	st.swept = true
+	st.server.settleAll()
 }
 
 // takeGoneOf does so for one type, and reports whether the client has to answer.
 func (st *stream) takeGoneOf(sub *subscription) bool {
-	gone := sub.gone
-	sub.gone = nil
-	if st.lazy != nil {
-		switch sub.typ {
-		case xds.ClusterType: // also what nothing needs any more
-			gone = slices.Sorted(maps.Keys(sub.has))
-		case xds.RouteType:
-			return st.send(sub, st.orphans(sub), whole)
-		}
+	if st.lazy != nil && sub.typ == xds.RouteType {
+		return st.send(sub, st.orphans(sub), whole)
+	}
+	if !sub.wildcard {
+		return false
 	}
 	var removed []string
-	for _, n := range gone {
-		if has := sub.has[n]; has != nil && has.sent != "" && !st.keeps(sub, n) {
+	for n, has := range sub.has {
+		// Lazy clients may have clusters that are there but not needed.
+		if has.sent != "" && (st.server.entry(key{sub.typ, n}) == nil || !st.wants(sub, n)) {
 			removed = append(removed, n)
 		}
 	}
 	if len(removed) > 0 {
+		slices.Sort(removed)
 		st.respond(sub.typ, nil, removed)
 	}
 	return len(removed) > 0
-}
-
-// keeps reports whether a resource is not to be taken from the client: it is there,
-// and lazy clients want it.
-func (st *stream) keeps(sub *subscription, name string) bool {
-	if st.server.entry(key{sub.typ, name}) == nil {
-		return false
-	}
-	return st.lazy == nil || st.wants(sub, name)
 }

@@ -63,7 +63,6 @@ type subscription struct {
 	held bool
 	// forced names are answered even if the client has them.
 	forced map[string]bool
-	gone   []string // had by the client when it came, and not there any more
 }
 
 // version is what a client has of a resource, and what is under way to it.
@@ -241,12 +240,26 @@ func (st *stream) subscribe(req *discovery.DeltaDiscoveryRequest) {
 	}
 	for n, v := range req.GetInitialResourceVersions() {
 		sub.has[n] = &version{sent: v, acked: v}
-		if sub.wildcard && st.server.store[sub.typ][n] == nil {
-			sub.gone = append(sub.gone, n)
+	}
+	st.begin(sub)
+	for n := range sub.has {
+		if f := st.form(sub, n); f != nil {
+			st.recognize(sub, n, f)
 		}
 	}
-	slices.Sort(sub.gone)
-	st.begin(sub)
+}
+
+// recognize notes where the client's version of a resource is from, if it is this one.
+func (st *stream) recognize(sub *subscription, name string, f *form) {
+	has := sub.has[name]
+	if has.sent != f.version {
+		return
+	}
+	if has.acked == f.version && !f.missing {
+		st.server.accepted(st.key(sub.typ, name), f.of)
+		has.ackedOf = f.of
+	}
+	has.of, has.missing = f.of, f.missing
 }
 
 // resubscribe changes what the client wants. What it asks for by name is
