@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"time"
@@ -21,8 +22,8 @@ const Socket = "agent.sock"
 
 // serveAPI answers on a unix socket until the context ends:
 //
-//	GET /status                  Status as JSON
-//	GET /flows?last=N&follow=1   hubble.Flow, one JSON object a line
+//	GET /status                                  Status as JSON
+//	GET /flows?last=N&follow=1&pod=P&verdict=V   hubble.Flow, one JSON object a line
 func serveAPI(ctx context.Context, socket string, status func() Status, flows *hubble.Ring) error {
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("serve agent API: %w", err)
@@ -46,11 +47,12 @@ func serveAPI(ctx context.Context, socket string, status func() Status, flows *h
 }
 
 func streamFlows(ctx context.Context, w http.ResponseWriter, r *http.Request, ring *hubble.Ring) {
-	last, err := strconv.Atoi(r.URL.Query().Get("last"))
+	q := r.URL.Query()
+	last, err := strconv.Atoi(q.Get("last"))
 	if err != nil || last < 0 {
 		last = 20
 	}
-	recent, flows, stop := ring.Follow(last)
+	recent, flows, stop := ring.Follow(last, hubble.Filter{Pod: q.Get("pod"), Verdict: q.Get("verdict")})
 	defer stop()
 	enc := json.NewEncoder(w)
 	for _, f := range recent {
@@ -58,7 +60,7 @@ func streamFlows(ctx context.Context, w http.ResponseWriter, r *http.Request, ri
 			return
 		}
 	}
-	if r.URL.Query().Get("follow") == "" {
+	if q.Get("follow") == "" {
 		return
 	}
 	out := http.NewResponseController(w)
@@ -96,14 +98,21 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return &s, err
 }
 
-// Flows calls f with recent flows and, if follow is set, with new ones until the
-// context ends or f returns an error.
-func (c *Client) Flows(ctx context.Context, last int, follow bool, f func(hubble.Flow) error) error {
-	path := "/flows?last=" + strconv.Itoa(last)
-	if follow {
-		path += "&follow=1"
+// FlowQuery says which flows are asked for.
+type FlowQuery struct {
+	hubble.Filter
+	Last   int  // of the past to start with, of those that the filter takes
+	Follow bool // go on as flows come
+}
+
+// Flows calls f with recent flows and, if they are to be followed, with new ones until
+// the context ends or f returns an error.
+func (c *Client) Flows(ctx context.Context, q FlowQuery, f func(hubble.Flow) error) error {
+	args := url.Values{"last": {strconv.Itoa(q.Last)}, "pod": {q.Pod}, "verdict": {q.Verdict}}
+	if q.Follow {
+		args.Set("follow", "1")
 	}
-	err := c.get(ctx, path, func(d *json.Decoder) error {
+	err := c.get(ctx, "/flows?"+args.Encode(), func(d *json.Decoder) error {
 		for d.More() {
 			var flow hubble.Flow
 			if err := d.Decode(&flow); err != nil {

@@ -49,7 +49,7 @@ func TestFlowsOfThePastAndAsTheyCome(t *testing.T) {
 	c := serveTestAPI(t, ring)
 	enough := errors.New("enough")
 	var got []string
-	err := c.Flows(t.Context(), 10, true, func(f hubble.Flow) error {
+	err := c.Flows(t.Context(), FlowQuery{Last: 10, Follow: true}, func(f hubble.Flow) error {
 		if got = append(got, f.Node); len(got) == 2 {
 			return enough
 		}
@@ -59,10 +59,10 @@ func TestFlowsOfThePastAndAsTheyCome(t *testing.T) {
 	if !errors.Is(err, enough) || len(got) != 2 || got[0] != "old" || got[1] != "new" {
 		t.Errorf("got %q, %v", got, err)
 	}
-	if err := c.Flows(t.Context(), 1, false, func(f hubble.Flow) error { got = append(got, f.Node); return nil }); err != nil || len(got) != 3 || got[2] != "new" {
+	if err := c.Flows(t.Context(), FlowQuery{Last: 1}, func(f hubble.Flow) error { got = append(got, f.Node); return nil }); err != nil || len(got) != 3 || got[2] != "new" {
 		t.Errorf("got %q, %v", got, err)
 	}
-	if err := c.Flows(t.Context(), -1, false, func(hubble.Flow) error { return nil }); err != nil {
+	if err := c.Flows(t.Context(), FlowQuery{Last: -1}, func(hubble.Flow) error { return nil }); err != nil {
 		t.Errorf("fewer than none: %v", err)
 	}
 }
@@ -73,7 +73,7 @@ func TestAPIEndsUnderAFollower(t *testing.T) {
 	following := make(chan struct{})
 	go func() {
 		defer close(following)
-		_ = c.Flows(context.Background(), 0, true, func(hubble.Flow) error { return nil })
+		_ = c.Flows(context.Background(), FlowQuery{Last: 0, Follow: true}, func(hubble.Flow) error { return nil })
 	}()
 	t.Cleanup(func() { <-following }) // after the API has ended
 	time.Sleep(50 * time.Millisecond)

@@ -12,22 +12,27 @@ import (
 	"time"
 )
 
-// Flow is one decision. Kernel flows have no HTTP; proxy flows have.
+// Flow is one decision. Those of the proxy have HTTP, for a request, or TCP, for a
+// connection that was not read as requests; those of the kernel have neither.
 type Flow struct {
-	Time        time.Time      `json:"time"`
-	Node        string         `json:"node"`
-	Verdict     string         `json:"verdict"` // forwarded, redirected, dropped, denied
-	Reason      string         `json:"reason,omitempty"`
-	Direction   string         `json:"direction,omitempty"` // egress, ingress
-	Protocol    string         `json:"protocol,omitempty"`
-	Source      Peer           `json:"source"`
-	Destination Peer           `json:"destination"`
-	Service     string         `json:"service,omitempty"`   // ns/name:port that the client dialled
-	DecidedBy   []string       `json:"decidedBy,omitempty"` // objects and fields that decided
-	Rule        string         `json:"rule,omitempty"`      // id behind DecidedBy
-	HTTP        *HTTP          `json:"http,omitempty"`
-	Process     string         `json:"process,omitempty"` // command and pid, for connects
-	Upstream    netip.AddrPort `json:"upstream,omitzero"`
+	Time        time.Time `json:"time"`
+	Node        string    `json:"node"`
+	Verdict     string    `json:"verdict"` // forwarded, redirected, dropped, denied
+	Reason      string    `json:"reason,omitempty"`
+	Direction   string    `json:"direction,omitempty"` // where: from-pod, from-net, to-pod, connect; proxy
+	Protocol    string    `json:"protocol,omitempty"`
+	Source      Peer      `json:"source"`
+	Destination Peer      `json:"destination"`
+	Service     string    `json:"service,omitempty"`   // ns/name:port that the client dialled
+	DecidedBy   []string  `json:"decidedBy,omitempty"` // objects and fields that decided
+	Rule        string    `json:"rule,omitempty"`      // id behind DecidedBy
+	HTTP        *HTTP     `json:"http,omitempty"`
+	TCP         *TCP      `json:"tcp,omitempty"`
+	Process     string    `json:"process,omitempty"` // command and pid, for connects
+	// Cluster and Upstream are where the proxy sent it. The host that a request named
+	// may have led it elsewhere than to the Destination that it went to.
+	Cluster  string         `json:"cluster,omitempty"`
+	Upstream netip.AddrPort `json:"upstream,omitzero"`
 }
 
 // Peer is one end of a flow.
@@ -47,6 +52,14 @@ type HTTP struct {
 	Duration  time.Duration `json:"duration"`
 }
 
+// TCP is a connection that has ended.
+type TCP struct {
+	Sent     uint64        `json:"sent"`     // bytes from the source
+	Received uint64        `json:"received"` // bytes to the source
+	Flags    string        `json:"flags,omitempty"`
+	Duration time.Duration `json:"duration"`
+}
+
 // Name is the pod if it is known, else the address.
 func (p Peer) Name() string {
 	if p.Pod == "" {
@@ -64,14 +77,14 @@ type Ring struct {
 	flows     []Flow
 	next      int
 	full      bool
-	followers map[chan Flow]struct{}
+	followers map[chan Flow]Filter
 	lost      uint64
 	seen      uint64
 }
 
 // NewRing keeps the last n flows.
 func NewRing(n int) *Ring {
-	return &Ring{flows: make([]Flow, n), followers: map[chan Flow]struct{}{}}
+	return &Ring{flows: make([]Flow, n), followers: map[chan Flow]Filter{}}
 }
 
 // Add records a flow. A follower that does not keep up loses it, counted in Lost.
@@ -82,7 +95,10 @@ func (r *Ring) Add(f Flow) {
 	r.next = (r.next + 1) % len(r.flows)
 	r.full = r.full || r.next == 0
 	r.seen++
-	for c := range r.followers {
+	for c, want := range r.followers {
+		if !want.Wants(f) {
+			continue
+		}
 		select {
 		case c <- f:
 		default:
@@ -91,29 +107,39 @@ func (r *Ring) Add(f Flow) {
 	}
 }
 
-// Last returns up to n recent flows, oldest first.
-func (r *Ring) Last(n int) []Flow {
+// Last returns up to n recent flows of those that are wanted, oldest first.
+func (r *Ring) Last(n int, want Filter) []Flow {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.last(n)
+	return r.last(n, want)
 }
 
-func (r *Ring) last(n int) []Flow {
-	all := slices.Clone(r.flows[:r.next])
+func (r *Ring) last(n int, want Filter) []Flow {
+	all := r.flows[:r.next]
 	if r.full {
 		all = slices.Concat(r.flows[r.next:], r.flows[:r.next])
 	}
-	return all[max(0, len(all)-n):]
+	var out []Flow
+	for _, f := range slices.Backward(all) {
+		if len(out) == n {
+			break
+		}
+		if want.Wants(f) {
+			out = append(out, f)
+		}
+	}
+	slices.Reverse(out)
+	return out
 }
 
-// Follow returns up to n recent flows and a channel of those after them. Call stop
-// when done; the channel is not closed.
-func (r *Ring) Follow(n int) (recent []Flow, flows <-chan Flow, stop func()) {
+// Follow returns up to n recent flows and a channel of those after them, of those that
+// are wanted. Call stop when done; the channel is not closed.
+func (r *Ring) Follow(n int, want Filter) (recent []Flow, flows <-chan Flow, stop func()) {
 	c := make(chan Flow, 4096)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.followers[c] = struct{}{}
-	return r.last(n), c, func() {
+	r.followers[c] = want
+	return r.last(n, want), c, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		delete(r.followers, c)

@@ -18,19 +18,19 @@ func reasons(fs []Flow) string {
 func TestRingKeepsTheLast(t *testing.T) {
 	r := NewRing(3)
 	for i := range 5 {
-		if got, want := reasons(r.Last(10)), "01234"[max(0, i-3):i]; got != want {
+		if got, want := reasons(r.Last(10, Filter{})), "01234"[max(0, i-3):i]; got != want {
 			t.Errorf("after %d flows: %q, want %q", i, got, want)
 		}
 		r.Add(Flow{Reason: fmt.Sprint(i)})
 	}
-	if got := reasons(r.Last(2)); got != "34" {
+	if got := reasons(r.Last(2, Filter{})); got != "34" {
 		t.Errorf("last two: %q", got)
 	}
 }
 
 func TestSlowFollowerLosesAndIsCounted(t *testing.T) {
 	r := NewRing(1)
-	recent, flows, stop := r.Follow(1)
+	recent, flows, stop := r.Follow(1, Filter{})
 	if len(recent) != 0 {
 		t.Fatalf("recent = %v", recent)
 	}
@@ -47,5 +47,37 @@ func TestSlowFollowerLosesAndIsCounted(t *testing.T) {
 	r.Add(Flow{})
 	if _, lost := r.Counts(); lost != 5000-4096 {
 		t.Errorf("a stopped follower still loses: %d", lost)
+	}
+}
+
+// What is counted is what is wanted, not what has come.
+func TestFilteredFlows(t *testing.T) {
+	r := NewRing(8)
+	_, flows, stop := r.Follow(0, Filter{Verdict: "denied"})
+	defer stop()
+	for i := range 10 {
+		f := Flow{Reason: fmt.Sprint(i), Verdict: "forwarded"}
+		if i%3 == 0 {
+			f.Verdict, f.Destination.Pod = "denied", fmt.Sprint("shop/web-", i)
+		}
+		r.Add(f)
+	}
+	for name, c := range map[string]struct {
+		n    int
+		want Filter
+		got  string
+	}{
+		"verdict":         {2, Filter{Verdict: "denied"}, "69"},
+		"more than kept":  {9, Filter{Verdict: "denied"}, "369"},
+		"pod":             {9, Filter{Pod: "web-6"}, "6"},
+		"pod and verdict": {9, Filter{Pod: "shop/", Verdict: "forwarded"}, ""},
+		"none":            {0, Filter{}, ""},
+	} {
+		if got := reasons(r.Last(c.n, c.want)); got != c.got {
+			t.Errorf("%s: %q, want %q", name, got, c.got)
+		}
+	}
+	if len(flows) != 4 {
+		t.Errorf("a follower of what is denied got %d", len(flows))
 	}
 }
