@@ -28,7 +28,8 @@ import (
 const (
 	// ackLimit bounds how long the kernel waits for Envoy's acknowledgement. Policy
 	// must not wait for ever: after it the kernel is written, listeners that were
-	// not acknowledged stay without redirect, and the push is tried again.
+	// not acknowledged stay without redirect, the push is tried again, and the status
+	// says what is waited for.
 	ackLimit = 5 * time.Second
 	// tick is how often the agent looks after what is not as it should be.
 	tick = 200 * time.Millisecond
@@ -46,7 +47,10 @@ type Options struct {
 	NetnsDir string // folder of the pods' network namespaces
 	Uplinks  []string
 	Pipeline pipeline.Options
-	Log      *slog.Logger
+	// WhenProxyAbsent is what becomes of what a proxy should take while no Envoy is
+	// ready; "" = Hold.
+	WhenProxyAbsent Absence
+	Log             *slog.Logger
 }
 
 // kernel holds the node's maps; see datapath.Datapath.
@@ -72,11 +76,15 @@ type agent struct {
 	kernel kernel
 	feed   feed
 	envoy  func(context.Context) (version string, there bool)
+	// present reports whether an Envoy takes connections, whatever it has acknowledged.
+	present func(context.Context) bool
+	absent  absence
 	// serveFeed lets Envoy have the feed. It is called once, when the feed has
 	// everything: a client is told, too, what is gone.
 	serveFeed func()
 	flows     *hubble.Ring
 	alog      *accesslog.Server
+	late      *mailbox
 	retry     map[resourceKey]serve.Change // not acknowledged yet
 	begun     bool                         // the source was good once: kernel and Envoy are written
 	held      bool                         // the source is not this node's: what was applied stays
@@ -89,9 +97,10 @@ type agent struct {
 	revision string
 	applied  string
 	problems map[topic]string
-	// Copies for status of what the loop owns.
+	rejected rejections
+	waiting  map[resourceKey]time.Time // not acknowledged in time, since when they were pushed
+	// portsCopy is for status, of what the loop owns.
 	portsCopy map[string]uint16
-	badCopy   map[string]string
 }
 
 // Run is the agent of a node. It returns when the context ends, leaving kernel and
@@ -121,15 +130,16 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	server := serve.New(serve.Options{Log: o.Log, StandIn: proxy.StandIn}, nil)
 	a := newAgent(o, pipe, p)
-	a.kernel, a.feed, a.envoy = kernel, server, a.findEnvoy
+	server := serve.New(serve.Options{StandIn: proxy.StandIn, OnReject: a.late.put}, nil)
+	a.kernel, a.feed, a.envoy, a.present = kernel, server, a.findEnvoy, a.findReady
 	return a.run(ctx, kernel, server)
 }
 
 func newAgent(o Options, pipe *pipeline.Pipeline, p *ports) *agent {
-	return &agent{opts: o, log: o.Log, ports: p, res: newResources(o.Log, p), pipe: pipe, flows: hubble.NewRing(flowsKept),
-		alog: accesslog.New(flowsKept), retry: map[resourceKey]serve.Change{}, problems: map[topic]string{}, started: time.Now()}
+	return &agent{opts: o, log: o.Log, ports: p, res: newResources(p), pipe: pipe, flows: hubble.NewRing(flowsKept),
+		alog: accesslog.New(flowsKept), retry: map[resourceKey]serve.Change{}, problems: map[topic]string{},
+		late: newMailbox(), rejected: rejections{}, waiting: map[resourceKey]time.Time{}, started: time.Now()}
 }
 
 // findEnvoy reports whether the proxy and its Envoy are there, and take what the
@@ -192,6 +202,8 @@ func (a *agent) loop(ctx context.Context, changed <-chan struct{}) {
 			return
 		case <-changed:
 			a.reload(ctx)
+		case <-a.late.wake:
+			a.judgeLate(ctx)
 		case <-t.C:
 			a.lookAfter(ctx)
 		}

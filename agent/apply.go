@@ -85,6 +85,10 @@ func (a *agent) begin(ctx context.Context) {
 		waiting, cancel := context.WithTimeout(ctx, ackLimit)
 		defer cancel()
 		for !a.greet(waiting) && waiting.Err() == nil {
+			// An earlier agent may have done without one: it stays like that.
+			if a.watchProxy(waiting); !a.absent.bypass.IsZero() {
+				break
+			}
 			select {
 			case <-waiting.Done():
 			case <-time.After(tick):
@@ -140,21 +144,21 @@ func (a *agent) push(ctx context.Context, changes []serve.Change) bool {
 	all := slices.SortedFunc(maps.Values(a.retry), func(x, y serve.Change) int {
 		return compareKeys(resourceKey{x.Type, x.Name}, resourceKey{y.Type, y.Name})
 	})
-	ctx, cancel := context.WithTimeout(ctx, ackLimit)
+	began := time.Now()
+	limited, cancel := context.WithTimeout(ctx, ackLimit)
 	defer cancel()
-	out, err := a.feed.Push(ctx, all)
+	out, err := a.feed.Push(limited, all)
 	if err == nil {
-		_, there := a.envoy(ctx)
+		_, there := a.envoy(limited)
 		if !there || out.Clients == 0 {
 			err = errNoEnvoy
 		}
 	}
-	if err != nil {
-		a.say(aboutEnvoy, "Envoy has not acknowledged: "+err.Error())
+	if !a.acknowledged(began, err) {
 		return false
 	}
-	a.say(aboutEnvoy, "")
 	clear(a.retry)
+	a.accepted(all, out.Rejected)
 	if a.ready() {
 		for _, c := range all {
 			if c.Type == xds.ListenerType && c.Resource != nil {
@@ -163,23 +167,6 @@ func (a *agent) push(ctx context.Context, changes []serve.Change) bool {
 		}
 	}
 	return a.afterRejections(ctx, out.Rejected)
-}
-
-// afterRejections says what Envoy did not take. Its last good version serves on; but
-// where that would leave a policy as it was, and the destination's node would believe
-// that the new one was judged, a cluster that claims nothing takes its place.
-func (a *agent) afterRejections(ctx context.Context, rejected []serve.Rejection) bool {
-	var instead []serve.Change
-	for _, r := range rejected {
-		a.log.Error("Envoy rejected a resource", "type", xds.Short(r.Type), "name", r.Name, "detail", r.Detail)
-		a.mu.Lock()
-		row := a.pipe.Get(plan.Clusters, r.Name)
-		a.mu.Unlock()
-		if c, ok := a.res.unfold(row, "Envoy rejected it: "+r.Detail); ok && r.Type == xds.ClusterType {
-			instead = append(instead, c)
-		}
-	}
-	return len(instead) == 0 || a.push(ctx, instead)
 }
 
 // kernelPort is the port that the kernel may send a listener's connections to: its
@@ -202,6 +189,9 @@ func (a *agent) savePorts() {
 func (a *agent) writeKernel(ctx context.Context, changes []incr.Change) error {
 	a.savePorts()
 	changes = slices.DeleteFunc(slices.Clone(changes), func(c incr.Change) bool { return !slices.Contains(plan.KernelTables(), c.Table) })
+	if !a.absent.bypass.IsZero() {
+		changes = bypassChanges(changes)
+	}
 	if err := a.kernel.SetInbound(a.kernelPort(plan.InboundListener)); err != nil || len(changes) == 0 {
 		return err
 	}
@@ -214,7 +204,11 @@ func (a *agent) syncKernel(ctx context.Context) error {
 	if err := a.kernel.SetInbound(a.kernelPort(plan.InboundListener)); err != nil {
 		return err
 	}
-	return a.kernel.Sync(ctx, a.rows(plan.KernelTables()), a.kernelPort)
+	rows := a.rows(plan.KernelTables())
+	if !a.absent.bypass.IsZero() {
+		rows = bypassRows(rows)
+	}
+	return a.kernel.Sync(ctx, rows, a.kernelPort)
 }
 
 func (a *agent) kernelWritten(err error) {
@@ -230,14 +224,22 @@ func (a *agent) kernelWritten(err error) {
 // the other to be well.
 func (a *agent) lookAfter(ctx context.Context) {
 	a.savePorts()
-	if !a.begun || a.held || (a.ready() && len(a.retry) == 0 && !a.resync) {
+	if !a.begun || a.held {
+		return
+	}
+	a.judgeLate(ctx)
+	back := a.watchProxy(ctx)
+	if a.ready() && len(a.retry) == 0 && !a.resync && !back {
 		return
 	}
 	acked := false
-	if !a.ready() {
+	if !a.ready() || back {
 		acked = a.greet(ctx)
 	} else {
 		acked = a.push(ctx, nil)
+	}
+	if acked && back {
+		a.endBypass()
 	}
 	if acked || a.resync {
 		a.kernelWritten(a.syncKernel(ctx))
@@ -256,18 +258,19 @@ func (a *agent) greet(ctx context.Context) bool {
 		a.say(aboutEnvoy, errNoEnvoy.Error())
 		return false
 	}
+	began := time.Now()
 	limited, cancel := context.WithTimeout(ctx, ackLimit)
 	defer cancel()
-	out, err := a.feed.Sync(limited, a.res.all())
+	all := a.res.all()
+	out, err := a.feed.Sync(limited, all)
 	if err == nil && out.Clients == 0 {
 		err = errNoEnvoy
 	}
-	if err != nil {
-		a.say(aboutEnvoy, "Envoy has not acknowledged: "+err.Error())
+	if !a.acknowledged(began, err) {
 		return false
 	}
-	a.say(aboutEnvoy, "")
 	clear(a.retry)
+	a.accepted(changesOf(all), out.Rejected)
 	for k := range a.res.want {
 		if k.typ == xds.ListenerType {
 			a.goLive(k.name, out.Rejected)

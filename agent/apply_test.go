@@ -34,11 +34,14 @@ type rig struct {
 	broken error
 	stuck  error // of pushes
 	reject func(serve.Change) string
+	// What the kernel has.
+	services map[string]plan.Mode
+	to       map[string]uint16 // port by "pod mode"
 }
 
 func newRig(t *testing.T, files map[string]string) *rig {
 	t.Helper()
-	r := &rig{t: t, there: true}
+	r := &rig{t: t, there: true, services: map[string]plan.Mode{}, to: map[string]uint16{}}
 	o := Options{Node: "n1", Source: t.TempDir(), Log: slog.New(slog.DiscardHandler), Pipeline: pipeline.Options{Node: "n1"}}
 	pipe, err := pipeline.New(o.Pipeline)
 	if err != nil {
@@ -51,6 +54,7 @@ func newRig(t *testing.T, files map[string]string) *rig {
 	r.agent = newAgent(o, pipe, p)
 	r.kernel, r.feed = (*fakeKernel)(r), (*fakeFeed)(r)
 	r.envoy = func(context.Context) (string, bool) { return "fake", r.there }
+	r.present = func(context.Context) bool { return r.there }
 	r.serveFeed = func() { r.seen = append(r.seen, "feed served") }
 	for name, text := range files {
 		r.write(name, text)
@@ -88,10 +92,29 @@ type fakeKernel rig
 
 func (k *fakeKernel) SetInbound(uint16) error { return k.broken }
 
+// note writes down pods with their HTTP port, and what the services have become.
+func (k *fakeKernel) note(v any, gone bool, ports func(string) uint16) {
+	switch v := v.(type) {
+	case *plan.Pod:
+		if !gone {
+			k.seen = append(k.seen, fmt.Sprintf("kernel: pod %s to %d", v.Name, ports(v.Listeners[plan.HTTP])))
+			for _, m := range plan.Modes() {
+				k.to[v.Name+" "+string(m)] = ports(v.Listeners[m])
+			}
+		}
+	case *plan.Service:
+		if delete(k.services, v.Key()); !gone {
+			k.services[v.Key()] = v.Mode
+		}
+	}
+}
+
 func (k *fakeKernel) Apply(_ context.Context, changes []incr.Change, ports func(string) uint16) error {
 	for _, c := range changes {
-		if p, ok := c.New.(*plan.Pod); ok {
-			k.seen = append(k.seen, fmt.Sprintf("kernel: pod %s to %d", p.Name, ports(p.Listeners[plan.HTTP])))
+		if c.New != nil {
+			k.note(c.New, false, ports)
+		} else {
+			k.note(c.Old, true, ports)
 		}
 	}
 	k.seen = append(k.seen, "kernel")
@@ -99,10 +122,9 @@ func (k *fakeKernel) Apply(_ context.Context, changes []incr.Change, ports func(
 }
 
 func (k *fakeKernel) Sync(_ context.Context, rows []incr.Row, ports func(string) uint16) error {
+	clear(k.services)
 	for _, r := range rows {
-		if p, ok := r.Value.(*plan.Pod); ok {
-			k.seen = append(k.seen, fmt.Sprintf("kernel: pod %s to %d", p.Name, ports(p.Listeners[plan.HTTP])))
-		}
+		k.note(r.Value, false, ports)
 	}
 	k.seen = append(k.seen, "kernel")
 	return k.broken
@@ -123,7 +145,7 @@ func (f *fakeFeed) Push(_ context.Context, changes []serve.Change) (serve.Outcom
 		f.seen = append(f.seen, what+xds.Short(c.Type)+" "+c.Name)
 		if f.reject != nil && c.Resource != nil {
 			if why := f.reject(c); why != "" {
-				out.Rejected = append(out.Rejected, serve.Rejection{Type: c.Type, Name: c.Name, Detail: why})
+				out.Rejected = append(out.Rejected, serve.Rejection{Type: c.Type, Name: c.Name, Version: c.Resource.Version, Detail: why})
 			}
 		}
 	}
@@ -305,8 +327,8 @@ func TestARejectedPolicyIsNotClaimedToBeJudged(t *testing.T) {
 		t.Errorf("%d clusters before the kernel:\n%s", n, log)
 	}
 	k := resourceKey{xds.ClusterType, "shop/web:80"}
-	if r.res.want[k].Version != bare.Version || !strings.Contains(r.badCopy["Cluster shop/web:80"], "regex too large") {
-		t.Errorf("bad = %v", r.badCopy)
+	if r.res.want[k].Version != bare.Version || len(r.rejected) != 1 || r.rejected[k].Serving != WithoutPolicy || r.rejected[k].Detail != "regex too large" {
+		t.Errorf("rejected %+v", r.rejected[k])
 	}
 	r.reject = func(c serve.Change) string { return "no" } // not for ever
 	r.write("policy.yaml", strings.ReplaceAll(thePolicy, "/ok", "/fine"))
@@ -314,8 +336,8 @@ func TestARejectedPolicyIsNotClaimedToBeJudged(t *testing.T) {
 	r.reject = nil
 	r.write("policy.yaml", strings.ReplaceAll(thePolicy, "/ok", "/good"))
 	r.reload(t.Context())
-	if r.res.want[k].Version == bare.Version || len(r.badCopy) != 0 {
-		t.Errorf("a good policy does not take its place: %v", r.badCopy)
+	if r.res.want[k].Version == bare.Version || len(r.rejected) != 0 {
+		t.Errorf("a good policy does not take its place: %+v", r.rejected[k])
 	}
 }
 
@@ -324,7 +346,7 @@ func TestAPolicyThatCannotBeRenderedIsNotClaimedToBeJudged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newResources(slog.New(slog.DiscardHandler), p)
+	r := newResources(p)
 	take := func(c *plan.Cluster) []serve.Change {
 		return r.take([]incr.Change{{Table: plan.Clusters, Key: c.Name, New: c}})
 	}

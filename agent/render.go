@@ -5,7 +5,6 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -31,7 +30,7 @@ func Render(p *pipeline.Pipeline) ([]xds.Resource, map[string]uint16, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	r := newResources(slog.New(slog.DiscardHandler), ports)
+	r := newResources(ports)
 	for _, t := range plan.EnvoyTables() {
 		for _, row := range p.Rows(t) {
 			r.take([]incr.Change{{Table: row.Table, Key: row.Key, New: row.Value}})
@@ -39,7 +38,7 @@ func Render(p *pipeline.Pipeline) ([]xds.Resource, map[string]uint16, error) {
 	}
 	var errs []error
 	for _, k := range slices.SortedFunc(maps.Keys(r.bad), compareKeys) {
-		errs = append(errs, errors.New(r.bad[k]))
+		errs = append(errs, errors.New(r.bad[k].why))
 	}
 	return r.all(), maps.Clone(ports.state.Used), errors.Join(errs...)
 }

@@ -5,7 +5,6 @@ package agent
 import (
 	"cmp"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 
@@ -18,10 +17,16 @@ import (
 
 // resources are the node's Envoy resources as they are wanted.
 type resources struct {
-	log   *slog.Logger
 	ports *ports
 	want  map[resourceKey]xds.Resource
-	bad   map[resourceKey]string // why a row could not be rendered
+	bad   map[resourceKey]unusable
+}
+
+// unusable is a row whose resource is not what it should be.
+type unusable struct {
+	version string // that Envoy rejected; "": it could not be rendered
+	why     string
+	serving Serving // what is wanted in its place
 }
 
 type resourceKey struct{ typ, name string }
@@ -30,8 +35,8 @@ func compareKeys(a, b resourceKey) int {
 	return cmp.Or(cmp.Compare(xds.Phase(a.typ), xds.Phase(b.typ)), cmp.Compare(a.typ, b.typ), cmp.Compare(a.name, b.name))
 }
 
-func newResources(log *slog.Logger, p *ports) *resources {
-	return &resources{log: log, ports: p, want: map[resourceKey]xds.Resource{}, bad: map[resourceKey]string{}}
+func newResources(p *ports) *resources {
+	return &resources{ports: p, want: map[resourceKey]xds.Resource{}, bad: map[resourceKey]unusable{}}
 }
 
 // typeOf is the resource type that a table's rows become; "" for tables of the kernel.
@@ -62,6 +67,7 @@ func (r *resources) take(changes []incr.Change) []serve.Change {
 			continue
 		}
 		k := resourceKey{typ, c.Key}
+		before := r.bad[k]
 		delete(r.bad, k)
 		if c.New == nil {
 			if _, ok := r.want[k]; ok {
@@ -72,13 +78,25 @@ func (r *resources) take(changes []incr.Change) []serve.Change {
 		}
 		res, err := r.render(c.New)
 		if err != nil {
-			r.log.Error("row cannot be rendered", "table", c.Table, "key", c.Key, "error", err)
-			if change, ok := r.unfold(c.New, err.Error()); ok {
+			if change, ok := r.unfold(c.New, "", err.Error()); ok {
 				out = append(out, change)
 				continue
 			}
-			r.bad[k] = err.Error()
-			if _, ok := r.want[k]; ok || typ != xds.RouteType {
+			if _, noted := r.bad[k]; noted {
+				continue
+			}
+			bad := unusable{why: err.Error(), serving: LastGood}
+			_, had := r.want[k]
+			switch {
+			case had && before.serving != "": // what is wanted stands in already
+				bad.serving = before.serving
+			case !had && typ == xds.RouteType:
+				bad.serving = Answer500
+			case !had:
+				bad.serving = Nothing
+			}
+			r.bad[k] = bad
+			if had || typ != xds.RouteType {
 				continue
 			}
 			if res, err = render.RouteTable500(c.Key); err != nil {
@@ -93,9 +111,9 @@ func (r *resources) take(changes []incr.Change) []serve.Change {
 
 // unfold wants, in place of a cluster whose policy cannot be judged here, one
 // without it whose connections do not claim that it was: the destination's own node
-// judges them. ok is false for other rows, whose last version may stay, and where it
-// is wanted already.
-func (r *resources) unfold(row any, why string) (change serve.Change, ok bool) {
+// judges them. ok is false for other rows, whose last version may stay, and, though
+// noted, where it is wanted already. The version is the rejected one, if it was.
+func (r *resources) unfold(row any, version, why string) (change serve.Change, ok bool) {
 	c, _ := row.(*plan.Cluster)
 	if c == nil || c.Policy == nil {
 		return serve.Change{}, false
@@ -107,10 +125,11 @@ func (r *resources) unfold(row any, why string) (change serve.Change, ok bool) {
 		return serve.Change{}, false
 	}
 	k := resourceKey{xds.ClusterType, c.Name}
+	r.bad[k] = unusable{version, why, WithoutPolicy}
 	if had, ok := r.want[k]; ok && had.Version == res.Version {
-		return serve.Change{}, false // nor was this one taken
+		return serve.Change{}, false
 	}
-	r.want[k], r.bad[k] = res, why
+	r.want[k] = res
 	return serve.Set(res), true
 }
 
@@ -129,7 +148,7 @@ func (r *resources) replace(rows []incr.Row) []serve.Change {
 			out = append(out, serve.Change{Type: k.typ, Name: k.name})
 		}
 	}
-	maps.DeleteFunc(r.bad, func(k resourceKey, _ string) bool { return !there[k] })
+	maps.DeleteFunc(r.bad, func(k resourceKey, _ unusable) bool { return !there[k] })
 	return out
 }
 

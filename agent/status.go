@@ -3,6 +3,8 @@
 package agent
 
 import (
+	"time"
+
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/proxy"
 	"fairlead.io/fairlead/xds/serve"
@@ -15,8 +17,7 @@ type Status struct {
 	Source  string `json:"source"`
 	Objects int    `json:"objects"`
 	// Revision is the content of the source that was read last, Applied the one
-	// that Envoy acknowledged and the kernel has. What Envoy rejected is in Feed; its
-	// last good version serves on.
+	// that Envoy acknowledged and the kernel has. What Envoy rejected is in Rejected.
 	Revision string `json:"revision"`
 	Applied  string `json:"applied"`
 	Problem  string `json:"problem,omitempty"` // why the two differ, or what could not be read
@@ -24,16 +25,34 @@ type Status struct {
 	Warnings int    `json:"warnings"`          // other diagnostics that are not cosmetic
 	// Pods maps the node's pods to "ready" or to what is missing.
 	Pods map[string]string `json:"pods"`
-	// Unrenderable lists rows that no valid Envoy resource can be made of.
-	Unrenderable map[string]string `json:"unrenderable,omitempty"`
-	Feed         serve.Status      `json:"feed"`
-	Proxy        *proxy.Status     `json:"proxy,omitempty"`
-	ProxyError   string            `json:"proxyError,omitempty"`
-	Kernel       datapath.Status   `json:"kernel"`
-	KernelError  string            `json:"kernelError,omitempty"` // why Kernel is not whole
-	Writes       map[string]uint64 `json:"writes"`                // to each kernel map, since the agent started
-	Ports        map[string]uint16 `json:"ports"`                 // of listeners
-	Flows        FlowCounts        `json:"flows"`
+	// Rejected lists what Envoy did not take, and what could not be rendered for it, as
+	// things stand; in the order of the types, then by name.
+	Rejected []Rejected `json:"rejected,omitempty"`
+	// AckLimit is how long the kernel waits for Envoy to acknowledge a change. Waiting
+	// lists what has not been acknowledged within it; the kernel goes on without, and
+	// it is tried again.
+	AckLimit string    `json:"ackLimit"`
+	Waiting  []Waiting `json:"waiting,omitempty"`
+	// WhenProxyAbsent is as chosen; BypassedSince is when the kernel began to do without
+	// an Envoy, nil: it does not.
+	WhenProxyAbsent Absence    `json:"whenProxyAbsent"`
+	BypassedSince   *time.Time `json:"bypassedSince,omitempty"`
+
+	Feed        serve.Status      `json:"feed"`
+	Proxy       *proxy.Status     `json:"proxy,omitempty"`
+	ProxyError  string            `json:"proxyError,omitempty"`
+	Kernel      datapath.Status   `json:"kernel"`
+	KernelError string            `json:"kernelError,omitempty"` // why Kernel is not whole
+	Writes      map[string]uint64 `json:"writes"`                // to each kernel map, since the agent started
+	Ports       map[string]uint16 `json:"ports"`                 // of listeners
+	Flows       FlowCounts        `json:"flows"`
+}
+
+// Waiting is a resource that Envoy has not acknowledged in time.
+type Waiting struct {
+	Type  string    `json:"type"` // short: "Cluster"
+	Name  string    `json:"name"`
+	Since time.Time `json:"since"` // when it was pushed first
 }
 
 // FlowCounts says how many flows were seen and how many were lost on the way.

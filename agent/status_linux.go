@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -13,7 +14,6 @@ import (
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/proxy"
-	"fairlead.io/fairlead/xds"
 	"fairlead.io/fairlead/xds/serve"
 )
 
@@ -28,15 +28,13 @@ func (a *agent) ready() bool {
 // publish copies for status what the loop owns; applied says that what was read last
 // is in use.
 func (a *agent) publish(applied bool) {
+	a.noteUnusable()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if applied {
 		a.applied = a.revision
 	}
-	a.portsCopy, a.badCopy = maps.Clone(a.ports.state.Used), map[string]string{}
-	for k, why := range a.res.bad {
-		a.badCopy[xds.Short(k.typ)+" "+k.name] = why
-	}
+	a.portsCopy = maps.Clone(a.ports.state.Used)
 }
 
 // topic is what a problem is about; each has one problem at most.
@@ -47,6 +45,7 @@ const (
 	aboutEnvoy  topic = "envoy"
 	aboutKernel topic = "kernel"
 	aboutPorts  topic = "ports"
+	aboutProxy  topic = "proxy"
 )
 
 // say makes a problem known, once for as long as it lasts; "" ends it.
@@ -100,6 +99,10 @@ func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
 			s.Warnings++
 		}
 	}
-	s.Ports, s.Unrenderable = a.portsCopy, a.badCopy
+	if s.WhenProxyAbsent = cmp.Or(a.opts.WhenProxyAbsent, Hold); !a.absent.bypass.IsZero() {
+		since := a.absent.bypass
+		s.BypassedSince = &since
+	}
+	s.Ports, s.Rejected, s.AckLimit, s.Waiting = a.portsCopy, a.rejected.list(s.Proxy), ackLimit.String(), a.waits()
 	return s
 }

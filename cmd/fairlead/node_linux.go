@@ -46,6 +46,9 @@ or killed at any time: kernel and proxy go on, and the next agent takes over.`,
 	c.Flags().StringVar(&o.Source, "source", "", "folder of objects")
 	c.Flags().StringVar(&o.NetnsDir, "netns", "/run/netns", "folder of the pods' network namespaces")
 	c.Flags().StringSliceVar(&o.Uplinks, "uplink", nil, "interface towards the other nodes; repeat for more")
+	o.WhenProxyAbsent = agent.Hold
+	c.Flags().Var(&o.WhenProxyAbsent, "when-proxy-absent",
+		"what becomes of connections for the proxy while no Envoy is ready: hold (they fail) or bypass (balanced by the kernel, without routes)")
 	meshFlags(c, &o.Pipeline)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		switch {
@@ -194,10 +197,11 @@ func printStatus(w io.Writer, s *agent.Status) error {
 		rows = append(rows, []string{"map", fmt.Sprintf("%s: %d of %d, %d written", m.Name, m.Entries, m.Max, s.Writes[m.Name])})
 	}
 	rows = append(rows, []string{"flows", fmt.Sprintf("%d seen, lost: %d in the kernel, %d of the access log", s.Flows.Seen, s.Flows.LostKernel, s.Flows.LostAccessLog)})
-	for _, r := range s.Feed.Rejected {
-		rows = append(rows, []string{"rejected", fmt.Sprintf("%s %s: %s", r.Type, r.Name, r.Detail)})
+	rows = append(rows, waitingRows(s)...)
+	if err := tabulate(w, []string{"what", "state"}, rows); err != nil {
+		return err
 	}
-	return tabulate(w, []string{"what", "state"}, rows)
+	return printRejected(w, s.Rejected, time.Now())
 }
 
 func attachedLine(a datapath.Attached) string {
@@ -218,46 +222,37 @@ func observeCommand() *cobra.Command {
 		Args:  noArgs,
 	}
 	t, out := targetFlags(c), outputFlag(c)
-	follow := c.Flags().BoolP("follow", "f", false, "go on as flows come")
-	last := c.Flags().Int("last", 20, "flows of the past to start with")
-	var filter flowFilter
-	c.Flags().StringVar(&filter.pod, "pod", "", "only flows from or to pods whose ns/name contains this")
-	c.Flags().StringVar(&filter.verdict, "verdict", "", "only forwarded, redirected, dropped or denied")
+	var q agent.FlowQuery
+	c.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on as flows come")
+	c.Flags().IntVar(&q.Last, "last", 20, "flows of the past to start with, of those that are asked for")
+	c.Flags().StringVar(&q.Pod, "pod", "", "only flows from or to pods whose ns/name contains this")
+	c.Flags().StringVar(&q.Verdict, "verdict", "", "only forwarded, redirected, dropped or denied")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if *last < 0 {
-			return usageError("--last %d: want 0 or more", *last)
+		if q.Last < 0 {
+			return usageError("--last %d: want 0 or more", q.Last)
 		}
-		if verdicts := []string{"", "forwarded", "redirected", "dropped", "denied"}; !slices.Contains(verdicts, filter.verdict) {
-			return usageError("--verdict %s: want forwarded, redirected, dropped or denied", filter.verdict)
+		if verdicts := []string{"", "forwarded", "redirected", "dropped", "denied"}; !slices.Contains(verdicts, q.Verdict) {
+			return usageError("--verdict %s: want forwarded, redirected, dropped or denied", q.Verdict)
 		}
 		runs, err := t.runs()
 		if err != nil {
 			return err
 		}
-		return observe(c.Context(), c.OutOrStdout(), runs, *last, *follow, filter, *out)
+		return observe(c.Context(), c.OutOrStdout(), runs, q, *out)
 	}
 	return c
 }
 
-type flowFilter struct{ pod, verdict string }
-
-func (f flowFilter) wants(flow hubble.Flow) bool {
-	if f.verdict != "" && flow.Verdict != f.verdict {
-		return false
-	}
-	return f.pod == "" || strings.Contains(flow.Source.Pod, f.pod) || strings.Contains(flow.Destination.Pod, f.pod)
-}
-
 // observe prints the flows of several nodes in one stream: those of the past in the
 // order of their time, if it ends with them, and as they come if it follows.
-func observe(ctx context.Context, w io.Writer, runs []string, last int, follow bool, filter flowFilter, out format) error {
+func observe(ctx context.Context, w io.Writer, runs []string, q agent.FlowQuery, out format) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	flows := make(chan hubble.Flow)
 	errs := make(chan error, len(runs))
 	for _, dir := range runs {
 		go func() {
-			errs <- agent.NewClient(dir+"/"+agent.Socket).Flows(ctx, last, follow, func(f hubble.Flow) error {
+			errs <- agent.NewClient(dir+"/"+agent.Socket).Flows(ctx, q, func(f hubble.Flow) error {
 				select {
 				case flows <- f:
 					return nil
@@ -272,14 +267,12 @@ func observe(ctx context.Context, w io.Writer, runs []string, last int, follow b
 	for running := len(runs); running > 0; {
 		select {
 		case f := <-flows:
-			switch {
-			case !filter.wants(f):
-			case !follow:
+			if !q.Follow {
 				past = append(past, f)
-			default:
-				if err := printFlow(w, f, out); err != nil {
-					return err
-				}
+				continue
+			}
+			if err := printFlow(w, f, out); err != nil {
+				return err
 			}
 		case err := <-errs:
 			running--
@@ -287,7 +280,7 @@ func observe(ctx context.Context, w io.Writer, runs []string, last int, follow b
 		}
 	}
 	slices.SortStableFunc(past, func(a, b hubble.Flow) int { return a.Time.Compare(b.Time) })
-	for _, f := range past {
+	for _, f := range past[max(0, len(past)-q.Last):] {
 		if err := printFlow(w, f, out); err != nil {
 			return err
 		}
@@ -314,9 +307,12 @@ func printFlow(w io.Writer, f hubble.Flow, out format) error {
 		from = f.Process
 	}
 	line := fmt.Sprintf("%s %-10s %-8s %s -> %s", f.Time.Format("15:04:05.000"), f.Verdict, f.Node, from, to)
-	if f.HTTP != nil {
+	switch {
+	case f.TCP != nil:
+		line += fmt.Sprintf(" TCP %d B sent, %d B received %s", f.TCP.Sent, f.TCP.Received, f.TCP.Duration)
+	case f.HTTP != nil:
 		line += fmt.Sprintf(" %s %s%s %d %s", f.HTTP.Method, f.HTTP.Authority, f.HTTP.Path, f.HTTP.Status, f.HTTP.Duration)
-	} else {
+	default:
 		line += fmt.Sprintf(" %s %s", f.Protocol, f.Direction)
 	}
 	if f.Reason != "" {

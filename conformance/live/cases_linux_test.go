@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 
+	"fairlead.io/fairlead/agent"
 	"fairlead.io/fairlead/hubble"
 	"fairlead.io/fairlead/lab"
 	"fairlead.io/fairlead/lab/load"
@@ -226,7 +227,7 @@ func (w *world) flows() []hubble.Flow {
 	defer cancel()
 	for _, c := range w.agents {
 		// An agent that does not answer has no flows: the caller tries again.
-		_ = c.Flows(ctx, 500, false, func(f hubble.Flow) error { out = append(out, f); return nil })
+		_ = c.Flows(ctx, agent.FlowQuery{Last: 500}, func(f hubble.Flow) error { out = append(out, f); return nil })
 	}
 	return out
 }
@@ -241,8 +242,8 @@ func (w *world) left() (map[string]left, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(s.Unrenderable) > 0 || s.KernelError != "" || len(s.Feed.Rejected) > 0 {
-			return nil, fmt.Errorf("%s: not renderable: %v; kernel: %s; rejected by Envoy: %v", node, s.Unrenderable, s.KernelError, s.Feed.Rejected)
+		if len(s.Rejected) > 0 || s.KernelError != "" {
+			return nil, fmt.Errorf("%s: rejected: %+v; kernel: %s", node, s.Rejected, s.KernelError)
 		}
 		l := left{map[string]int{}, map[string]int{}}
 		for kind, n := range s.Feed.Resources {
