@@ -56,8 +56,12 @@ func (a *agent) accessFlow(r accesslog.Record) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := hubble.Flow{Time: r.Start, Node: a.opts.Node, Verdict: "forwarded", Direction: "proxy", Protocol: "TCP",
-		Source: a.peer(r.Source), Destination: a.peer(r.Destination), Service: a.service("TCP", r.Destination), Upstream: r.Upstream,
-		HTTP: &hubble.HTTP{Method: r.Method, Authority: r.Authority, Path: r.Path, Status: r.Status, Flags: strings.Join(r.Flags, ","), Duration: r.Duration}}
+		Source: a.peer(r.Source), Destination: a.peer(r.Destination), Service: a.service("TCP", r.Destination), Upstream: r.Upstream}
+	if r.Connection {
+		out.Reason = strings.Join(r.Flags, ",")
+	} else {
+		out.HTTP = &hubble.HTTP{Method: r.Method, Authority: r.Authority, Path: r.Path, Status: r.Status, Flags: strings.Join(r.Flags, ","), Duration: r.Duration}
+	}
 	if r.Identity != "" {
 		out.Source.Identity = r.Identity
 	}

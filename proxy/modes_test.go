@@ -18,14 +18,21 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	"google.golang.org/protobuf/proto"
+
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/xds"
+	"fairlead.io/fairlead/xds/accesslog"
+	"fairlead.io/fairlead/xds/render"
 )
 
 // Addresses whose connections are redirected to alpha's listener of a mode.
@@ -292,4 +299,60 @@ func TestServerNames(t *testing.T) {
 	r.waitFor("the new name", func() bool { return tlsLine(t, tlsVIP(1, 443), "b.example.com") == "a "+alpha })
 	time.Sleep(2 * time.Second) // longer than connections are drained for
 	pings(t, "after the change of names", open)
+}
+
+// An entry of the access log says whose connection it was, what it asked for, where it
+// went, and which of the plan's clusters decided, whatever Envoy calls that.
+func TestConnectionsAreLogged(t *testing.T) {
+	r := newRig(t)
+	tlsServer(t, "a", tlsA)
+	dst := netip.MustParseAddrPort(tlsVIP(1, 443))
+	planned := plan.ServerNameCluster("*.example.com", "", dst)
+	asked := plan.ServerNameCluster("a.example.com", "alpha", dst)
+	r.push(rows([]any{renamed(t, planned, asked)}, endpointsOf(planned, tlsA), serverNameTo("", tlsVIP(1, 443)), modeListeners("a.example.com"))...)
+	logged := func(serverName string) accesslog.Record {
+		t.Helper()
+		raw := connect(t, alpha, tlsVIP(1, 443))
+		c := tls.Client(raw, &tls.Config{ServerName: serverName, InsecureSkipVerify: true})
+		c.Handshake() // which may fail
+		c.Close()
+		select {
+		case rec := <-r.logs.Records():
+			return rec
+		case <-time.After(10 * time.Second):
+			t.Fatal("nothing was logged")
+			return accesslog.Record{}
+		}
+	}
+	rec := logged("a.example.com")
+	if !rec.Connection || rec.Route != planned || rec.Cluster != asked || rec.ServerName != "a.example.com" || rec.Identity != alphaID ||
+		rec.Source.Addr().String() != alpha || rec.Destination != dst || rec.Upstream.String() != tlsA || rec.RequestBytes == 0 || rec.ResponseBytes == 0 {
+		t.Errorf("%+v", rec)
+	}
+	// Where there is no endpoint Envoy forgets the cluster: the flags say why.
+	if rec := logged("b.example.com"); !rec.Connection || rec.Upstream.IsValid() || !slices.Contains(rec.Flags, "UH") || rec.Route != "" {
+		t.Errorf("%+v", rec)
+	}
+}
+
+// renamed is a cluster of connections under the name that Envoy asks for.
+func renamed(t *testing.T, planned, asked string) xds.Resource {
+	t.Helper()
+	r, err := render.Cluster(&plan.Cluster{Name: planned, App: model.AppTCP})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m cluster.Cluster
+	if err := proto.Unmarshal(r.Body, &m); err != nil {
+		t.Fatal(err)
+	}
+	m.Name = asked
+	if r, err = xds.New(&m); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func endpointsOf(name string, backends ...string) []any {
+	return clusterOf(plan.Cluster{Name: name, App: model.AppTCP}, backends...)[1:]
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package accesslog takes Envoy's access log of HTTP requests (gRPC ALS) and
-// turns its entries into records.
+// Package accesslog takes Envoy's access log of requests and of connections that it
+// does not read (gRPC ALS) and turns its entries into records.
 package accesslog
 
 import (
@@ -21,13 +21,17 @@ import (
 	"fairlead.io/fairlead/xds/render"
 )
 
-// Record is one request as Envoy saw it. Fields that Envoy did not know are zero.
+// Record is one request as Envoy saw it, or one connection, when it has ended. Fields
+// that Envoy did not know are zero.
 type Record struct {
-	Start time.Time `json:"start"` // first byte of the request
+	Start time.Time `json:"start"` // first byte of the request; of a connection, its begin
+	// Connection says that it is of one; what only requests have is zero.
+	Connection bool `json:"connection,omitempty"`
 	// Source is the peer of the connection, whatever x-forwarded-for says.
 	Source      netip.AddrPort `json:"source"`
 	Destination netip.AddrPort `json:"destination"` // as the client had dialled it
 	Identity    string         `json:"identity,omitempty"`
+	ServerName  string         `json:"serverName,omitempty"` // that a client of TLS asked for
 
 	Protocol  string `json:"protocol,omitempty"` // "HTTP11", "HTTP2"
 	Method    string `json:"method"`
@@ -40,14 +44,14 @@ type Record struct {
 	Details string   `json:"details,omitempty"`
 	Flags   []string `json:"flags,omitempty"` // Envoy's short words: "UF", "UO", "NR"
 
-	Route    string         `json:"route,omitempty"` // id of the route's Origin
+	Route    string         `json:"route,omitempty"` // id of the Origin that decided
 	Cluster  string         `json:"cluster,omitempty"`
 	Upstream netip.AddrPort `json:"upstream"` // endpoint that was chosen
 	Attempts uint32         `json:"attempts,omitempty"`
 
-	RequestBytes  uint64        `json:"requestBytes"` // bodies
-	ResponseBytes uint64        `json:"responseBytes"`
-	Duration      time.Duration `json:"duration"` // to the last byte of the answer
+	RequestBytes  uint64        `json:"requestBytes"`  // from the client: of the body, or all
+	ResponseBytes uint64        `json:"responseBytes"` // to it
+	Duration      time.Duration `json:"duration"`      // to the last byte of the answer
 }
 
 // Server takes access logs and hands records on by a channel. It never makes
@@ -82,41 +86,60 @@ func (s *Server) StreamAccessLogs(stream service.AccessLogService_StreamAccessLo
 			return err
 		}
 		for _, e := range m.GetHttpLogs().GetLogEntry() {
-			select {
-			case s.out <- record(e):
-			default:
-				s.lost.Add(1)
-			}
+			s.put(request(e))
+		}
+		for _, e := range m.GetTcpLogs().GetLogEntry() {
+			s.put(connection(e))
 		}
 	}
 }
 
-func record(e *data.HTTPAccessLogEntry) Record {
+func (s *Server) put(r Record) {
+	select {
+	case s.out <- r:
+	default:
+		s.lost.Add(1)
+	}
+}
+
+func request(e *data.HTTPAccessLogEntry) Record {
 	c, req, resp := e.GetCommonProperties(), e.GetRequest(), e.GetResponse()
-	r := Record{
-		Source:        addrPort(c.GetDownstreamDirectRemoteAddress()),
-		Destination:   addrPort(c.GetDownstreamLocalAddress()),
-		Path:          req.GetPath(),
-		Authority:     req.GetAuthority(),
-		Status:        resp.GetResponseCode().GetValue(),
-		Details:       resp.GetResponseCodeDetails(),
-		Flags:         flags(c.GetResponseFlags()),
-		Route:         c.GetRouteName(),
-		Cluster:       c.GetUpstreamCluster(),
-		Upstream:      addrPort(c.GetUpstreamRemoteAddress()),
-		Attempts:      c.GetUpstreamRequestAttemptCount(),
-		RequestBytes:  req.GetRequestBodyBytes(),
-		ResponseBytes: resp.GetResponseBodyBytes(),
-		Duration:      duration(c),
-	}
-	if t := c.GetStartTime(); t != nil {
-		r.Start = t.AsTime()
-	}
+	r := common(c)
+	r.Path, r.Authority = req.GetPath(), req.GetAuthority()
+	r.Status, r.Details = resp.GetResponseCode().GetValue(), resp.GetResponseCodeDetails()
+	r.Route = c.GetRouteName()
+	r.Attempts = c.GetUpstreamRequestAttemptCount()
+	r.RequestBytes, r.ResponseBytes = req.GetRequestBodyBytes(), resp.GetResponseBodyBytes()
 	if m := req.GetRequestMethod(); m != core.RequestMethod_METHOD_UNSPECIFIED {
 		r.Method = m.String()
 	}
 	if v := e.GetProtocolVersion(); v != data.HTTPAccessLogEntry_PROTOCOL_UNSPECIFIED {
 		r.Protocol = v.String()
+	}
+	return r
+}
+
+func connection(e *data.TCPAccessLogEntry) Record {
+	c, p := e.GetCommonProperties(), e.GetConnectionProperties()
+	r := common(c)
+	r.Connection = true
+	r.Route = c.GetCustomTags()[render.RouteTag]
+	r.RequestBytes, r.ResponseBytes = p.GetReceivedBytes(), p.GetSentBytes()
+	return r
+}
+
+func common(c *data.AccessLogCommon) Record {
+	r := Record{
+		Source:      addrPort(c.GetDownstreamDirectRemoteAddress()),
+		Destination: addrPort(c.GetDownstreamLocalAddress()),
+		ServerName:  c.GetTlsProperties().GetTlsSniHostname(),
+		Flags:       flags(c.GetResponseFlags()),
+		Cluster:     c.GetUpstreamCluster(),
+		Upstream:    addrPort(c.GetUpstreamRemoteAddress()),
+		Duration:    duration(c),
+	}
+	if t := c.GetStartTime(); t != nil {
+		r.Start = t.AsTime()
 	}
 	if id := c.GetFilterStateObjects()[render.IdentityKey]; id != nil {
 		var s wrapperspb.StringValue

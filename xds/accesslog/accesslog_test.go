@@ -23,10 +23,18 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"fairlead.io/fairlead/xds/accesslog"
+	"fairlead.io/fairlead/xds/render"
 )
 
-// send gives entries to a server as Envoy would.
+// send gives entries of requests to a server as Envoy would.
 func send(t *testing.T, s *accesslog.Server, entries ...*data.HTTPAccessLogEntry) {
+	t.Helper()
+	sendMessage(t, s, &service.StreamAccessLogsMessage{LogEntries: &service.StreamAccessLogsMessage_HttpLogs{
+		HttpLogs: &service.StreamAccessLogsMessage_HTTPAccessLogEntries{LogEntry: entries},
+	}})
+}
+
+func sendMessage(t *testing.T, s *accesslog.Server, m *service.StreamAccessLogsMessage) {
 	t.Helper()
 	l := bufconn.Listen(1 << 20)
 	g := grpc.NewServer()
@@ -45,10 +53,7 @@ func send(t *testing.T, s *accesslog.Server, entries ...*data.HTTPAccessLogEntry
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = stream.Send(&service.StreamAccessLogsMessage{LogEntries: &service.StreamAccessLogsMessage_HttpLogs{
-		HttpLogs: &service.StreamAccessLogsMessage_HTTPAccessLogEntries{LogEntry: entries},
-	}})
-	if err != nil {
+	if err := stream.Send(m); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := stream.CloseAndRecv(); err == nil {
@@ -100,6 +105,35 @@ func TestRecord(t *testing.T) {
 	}
 	if empty := <-s.Records(); !reflect.DeepEqual(empty, accesslog.Record{}) {
 		t.Errorf("of nothing: %+v", empty)
+	}
+}
+
+func TestConnectionRecord(t *testing.T) {
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	s := accesslog.New(1)
+	sendMessage(t, s, &service.StreamAccessLogsMessage{LogEntries: &service.StreamAccessLogsMessage_TcpLogs{
+		TcpLogs: &service.StreamAccessLogsMessage_TCPAccessLogEntries{LogEntry: []*data.TCPAccessLogEntry{{
+			CommonProperties: &data.AccessLogCommon{
+				StartTime:                     timestamppb.New(start),
+				DownstreamDirectRemoteAddress: address("10.244.1.5", 4321),
+				DownstreamLocalAddress:        address("10.96.0.1", 443),
+				UpstreamRemoteAddress:         address("10.244.2.6", 8443),
+				UpstreamCluster:               "tls|a.example.com|c|10.96.0.1:443",
+				CustomTags:                    map[string]string{render.RouteTag: "tls|*.example.com||10.96.0.1:443"},
+				TlsProperties:                 &data.TLSProperties{TlsSniHostname: "a.example.com"},
+				Duration:                      durationpb.New(time.Minute),
+				ResponseFlags:                 &data.ResponseFlags{UpstreamConnectionFailure: true},
+			},
+			ConnectionProperties: &data.ConnectionProperties{ReceivedBytes: 3, SentBytes: 5},
+		}}},
+	}})
+	want := accesslog.Record{
+		Start: start, Connection: true, Source: netip.MustParseAddrPort("10.244.1.5:4321"), Destination: netip.MustParseAddrPort("10.96.0.1:443"),
+		ServerName: "a.example.com", Flags: []string{"UF"}, Route: "tls|*.example.com||10.96.0.1:443", Cluster: "tls|a.example.com|c|10.96.0.1:443",
+		Upstream: netip.MustParseAddrPort("10.244.2.6:8443"), RequestBytes: 3, ResponseBytes: 5, Duration: time.Minute,
+	}
+	if got := <-s.Records(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
 
