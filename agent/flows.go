@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"fairlead.io/fairlead/datapath"
@@ -52,36 +53,52 @@ func (a *agent) accessRecords(ctx context.Context) error {
 // deniedBy takes the rule's id from Envoy's details of an answer.
 var deniedBy = regexp.MustCompile(`rbac_access_denied_matched_policy\[([0-9a-z]*)\]`)
 
+// Envoy's details of an answer that the authority filter gave: the host is nobody's,
+// and where it was asked for refuses such.
+const unknownHost = "ext_authz_denied"
+
+// unreached are the flags of connections that came to no backend.
+var unreached = []string{"UF", "UH", "UO", "UT", "NC", "NR", "DF"}
+
 func (a *agent) accessFlow(r accesslog.Record) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := hubble.Flow{Time: r.Start, Node: a.opts.Node, Verdict: "forwarded", Direction: "proxy", Protocol: "TCP",
-		Source: a.peer(r.Source), Destination: a.peer(r.Destination), Service: a.service("TCP", r.Destination), Upstream: r.Upstream}
-	if r.Connection {
-		out.Reason = strings.Join(r.Flags, ",")
-	} else {
-		out.HTTP = &hubble.HTTP{Method: r.Method, Authority: r.Authority, Path: r.Path, Status: r.Status, Flags: strings.Join(r.Flags, ","), Duration: r.Duration}
-	}
+		Source: a.peer(r.Source), Destination: a.peer(r.Destination), Service: a.service("TCP", r.Destination),
+		Cluster: r.Cluster, Upstream: r.Upstream, Rule: r.Route, DecidedBy: a.origin(r.Route)}
 	if r.Identity != "" {
 		out.Source.Identity = r.Identity
 	}
-	out.Rule = r.Route
-	out.DecidedBy = a.origin(r.Route)
-	if m := deniedBy.FindStringSubmatch(r.Details); m != nil {
-		out.Verdict, out.Reason, out.Rule = "denied", "policy", m[1]
-		if out.DecidedBy = a.origin(m[1]); m[1] == "none" {
-			// No rule allowed it: name those that guard the destination.
-			out.Rule = ""
-			guarded := r.Upstream.Addr()
-			if !guarded.IsValid() {
-				guarded = r.Destination.Addr()
-			}
-			out.DecidedBy = a.guards(guarded)
+	if words := strings.Join(r.Flags, ","); r.Connection {
+		out.TCP = &hubble.TCP{Sent: r.RequestBytes, Received: r.ResponseBytes, ServerName: r.ServerName, Flags: words, Duration: r.Duration}
+		if slices.ContainsFunc(r.Flags, func(f string) bool { return slices.Contains(unreached, f) }) {
+			out.Verdict, out.Reason = "dropped", words
 		}
-	} else if r.Status >= 500 {
-		out.Reason = r.Details
+	} else {
+		out.HTTP = &hubble.HTTP{Method: r.Method, Authority: r.Authority, Path: r.Path, Status: r.Status, Flags: words, Duration: r.Duration}
+		a.answered(&out, r)
 	}
 	a.flows.Add(out)
+}
+
+// answered tells what a request's answer says of who decided.
+func (a *agent) answered(out *hubble.Flow, r accesslog.Record) {
+	m := deniedBy.FindStringSubmatch(r.Details)
+	switch {
+	case m != nil && m[1] == "none":
+		// No rule allowed it: name those that guard the destination.
+		guarded := r.Upstream.Addr()
+		if !guarded.IsValid() {
+			guarded = r.Destination.Addr()
+		}
+		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "policy", "", a.guards(guarded)
+	case m != nil:
+		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "policy", m[1], a.origin(m[1])
+	case r.Details == unknownHost:
+		out.Verdict, out.Reason = "denied", "unknown-host"
+	case r.Status >= 500:
+		out.Reason = r.Details
+	}
 }
 
 // peer names an address.

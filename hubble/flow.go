@@ -54,10 +54,12 @@ type HTTP struct {
 
 // TCP is a connection that has ended.
 type TCP struct {
-	Sent     uint64        `json:"sent"`     // bytes from the source
-	Received uint64        `json:"received"` // bytes to the source
-	Flags    string        `json:"flags,omitempty"`
-	Duration time.Duration `json:"duration"`
+	Sent     uint64 `json:"sent"`     // bytes from the source
+	Received uint64 `json:"received"` // bytes to the source
+	// ServerName is what a client of TLS asked for, if the proxy looked.
+	ServerName string        `json:"serverName,omitempty"`
+	Flags      string        `json:"flags,omitempty"` // Envoy's response flags
+	Duration   time.Duration `json:"duration"`
 }
 
 // Name is the pod if it is known, else the address.

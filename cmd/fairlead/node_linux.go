@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fairlead.io/fairlead/agent"
+	"fairlead.io/fairlead/agent/blame"
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/hubble"
 	"fairlead.io/fairlead/lab"
@@ -298,6 +299,9 @@ func printFlow(w io.Writer, f hubble.Flow, out format) error {
 	to := f.Destination.Name()
 	if f.Service != "" {
 		to = f.Service
+	}
+	if key := blame.FrontendKey(f.Cluster); key != "" && key != f.Service && f.HTTP != nil {
+		to += " by " + key // led elsewhere than to where it was sent, by its host or its route
 	}
 	if f.Upstream.IsValid() {
 		to += " at " + f.Upstream.String()
