@@ -63,7 +63,8 @@ func (st *stream) answer(typ string, nonce uint64, req *discovery.DeltaDiscovery
 func (st *stream) late(sub *subscription, nonce uint64) *response {
 	rec := &response{typ: sub.typ}
 	for n, has := range sub.has {
-		if has.nonce == nonce && has.of != nil && !has.missing {
+		e := st.server.entry(st.key(sub.typ, n))
+		if has.nonce == nonce && e != nil && has.of != nil && has.of.Version == e.want.Version {
 			res := &xds.Resource{Type: sub.typ, Name: n, Version: has.sent} // all that a rejection needs
 			rec.set = append(rec.set, sending{res: res, of: has.of})
 		}

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // client is a delta ADS client that does what a test says.
 type client struct {
-	t      *testing.T
+	t      testing.TB
 	stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 	got    chan *discovery.DeltaDiscoveryResponse
 	synced int
@@ -37,7 +37,7 @@ type client struct {
 }
 
 // start serves s in memory and returns what connects to it.
-func start(t *testing.T, s *serve.Server) func() *client {
+func start(t testing.TB, s *serve.Server) func() *client {
 	t.Helper()
 	l := bufconn.Listen(1 << 20)
 	g := grpc.NewServer(serve.GRPCOptions()...)
@@ -154,7 +154,7 @@ func resource(typ, name string, version any) xds.Resource {
 }
 
 // scope is a real one: the server looks into it.
-func scope(t *testing.T, name, routes string) xds.Resource {
+func scope(t testing.TB, name, routes string) xds.Resource {
 	t.Helper()
 	r, err := xds.New(&route.ScopedRouteConfiguration{Name: name, RouteConfigurationName: routes})
 	if err != nil {

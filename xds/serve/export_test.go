@@ -26,7 +26,7 @@ func Held(s *Server) int {
 			n += len(sub.has) + len(sub.names) + len(sub.forced)
 		}
 		if l := st.lazy; l != nil {
-			n += len(l.tables) + len(l.names) + len(l.variants) + len(l.waiting) + len(l.warm) + len(l.uses) + len(l.idle)
+			n += len(l.tables) + len(l.names) + len(l.variants) + len(l.waiting) + len(l.warm) + len(l.uses) + len(l.idle) + len(l.putOff)
 		}
 	}
 	return n

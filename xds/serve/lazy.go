@@ -3,6 +3,7 @@
 package serve
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -22,6 +23,7 @@ type lazy struct {
 	warm     map[string]*table   // in use by clients before, and not asked for yet
 	uses     map[string]int      // how many tables hold a cluster
 	idle     map[string]bool     // clusters that a table let go
+	putOff   map[string]bool     // scopes that are sent when their tables are there
 }
 
 func newLazy() *lazy {
@@ -33,6 +35,7 @@ func newLazy() *lazy {
 		warm:     map[string]*table{},
 		uses:     map[string]int{},
 		idle:     map[string]bool{},
+		putOff:   map[string]bool{},
 	}
 }
 
@@ -264,6 +267,44 @@ func (st *stream) proceed() {
 	for _, n := range names {
 		st.server.settle(st.key(xds.RouteType, n)) // the client may have it
 	}
+}
+
+// loading reports whether the client has asked for a table and not got it yet.
+func (st *stream) loading(name string) bool {
+	sub := st.subs[xds.RouteType]
+	if sub == nil || st.lazy.tables[name] == nil {
+		return false
+	}
+	has := sub.has[name]
+	return st.lazy.waiting[name] != nil || has != nil && has.open && has.acked == ""
+}
+
+// putOff reports whether a scope must not be sent or removed now. Envoy forgets the
+// requests that wait for the table of a scope when the scope changes: they hang.
+func (st *stream) putOff(sub *subscription, scope string) bool {
+	if st.lazy == nil || sub.typ != xds.ScopeType {
+		return false
+	}
+	has := sub.has[scope]
+	if has == nil || has.of == nil {
+		return false
+	}
+	v, ok := variantOf(has.sent)
+	if !ok || !st.loading(alias(st.server.routeOf(has.of), v.n)) {
+		return false
+	}
+	st.lazy.putOff[scope] = true
+	return true
+}
+
+// catchUp sends what was put off.
+func (st *stream) catchUp() {
+	if st.lazy == nil || len(st.lazy.putOff) == 0 {
+		return
+	}
+	names := slices.Sorted(maps.Keys(st.lazy.putOff))
+	clear(st.lazy.putOff)
+	st.changed(xds.ScopeType, names)
 }
 
 // rest is called when the client has answered a resource. When nothing of a table

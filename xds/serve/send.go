@@ -29,7 +29,7 @@ func (st *stream) send(sub *subscription, names []string, b batching) bool {
 	var set []sending
 	var removed []string
 	for _, n := range names {
-		if !st.wants(sub, n) {
+		if !st.wants(sub, n) || st.putOff(sub, n) {
 			continue
 		}
 		forced := sub.forced[n]

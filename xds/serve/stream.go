@@ -215,6 +215,7 @@ func (st *stream) request(req *discovery.DeltaDiscoveryRequest) {
 // tidy does what can be done only now, after something changed.
 func (st *stream) tidy() {
 	st.proceed()
+	st.catchUp()
 	st.takeGone()
 	st.sweep()
 }

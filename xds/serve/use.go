@@ -49,7 +49,8 @@ func (s *Server) Clusters(table string) []string {
 
 // Evict takes route tables, and the clusters that only they need, from the clients
 // of a lazy server, until they are used again. Requests that come meanwhile wait for
-// the table; those under way end as they began. Tables that no scope leads to stay.
+// the table; those under way end as they began. Tables that a client is just about to
+// get stay, and those that no scope leads to.
 func (s *Server) Evict(tables ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,7 +75,8 @@ func (st *stream) evict(tables []string) {
 			delete(l.warm, t)
 		}
 		leads, v := st.server.leads[t], l.variants[t]
-		if len(leads) == 0 || l.tables[alias(t, v.n)] == nil && !v.eager {
+		name := alias(t, v.n)
+		if len(leads) == 0 || l.tables[name] == nil && !v.eager || st.loading(name) {
 			continue
 		}
 		for v.eager = false; l.tables[alias(t, v.n)] != nil; {
