@@ -25,12 +25,12 @@ import (
 // Names of the HTTP filters that routes give configuration to, in their order.
 const (
 	AuthorityFilter   = "fl.authority"   // finds the frontend of a Host
-	FaultFilter       = "fl.fault"       // the client's: aborts and delays
-	CORSFilter        = "fl.cors"        //
-	ClientFilter      = "fl.client"      // further filters of the client
-	RateLimitFilter   = "fl.ratelimit"   // the destination's
-	DestinationFilter = "fl.destination" // further filters of the destination
-	DenyFilter        = "fl.deny"        // what any plane denies
+	FaultFilter       = "fl.fault"       // the client's stage: aborts and delays,
+	CORSFilter        = "fl.cors"        // answers to browsers,
+	ClientFilter      = "fl.client"      // and any further filters
+	RateLimitFilter   = "fl.ratelimit"   // the destination's stage: how much,
+	DestinationFilter = "fl.destination" // any filters that authenticate and authorize,
+	DenyFilter        = "fl.deny"        // and what any plane denies; then AllowFilter
 )
 
 // AllowFilter is the filter of one plane's allows; group < AllowSlots.
@@ -46,33 +46,40 @@ const ClientMetadata = "x-client"
 
 // httpFilters is the chain of every listener, in an order that is fixed for good,
 // because a change here drains every connection of the node: what finds the routes,
-// the client's stage, the destination's, the router.
+// the client's stage, the destination's, the router. Routes say what the filters do.
 //
-// All filters are enabled with nothing to do, and routes say what they do. A filter
-// that is disabled here and switched on by the route is missing for the request that
-// loads its route table: its chain was made before.
+// A filter that is disabled here is switched on by the route, but is missing for the
+// request that loads its route table: its chain was made before. So what decides
+// whether a request may pass is enabled, with nothing to do. The others would cost
+// each request of the node 2 to 4 microseconds of CPU, a twentieth, for nothing.
 func httpFilters() []*hcm.HttpFilter {
 	fs := []*hcm.HttpFilter{
-		httpFilter("envoy.filters.http.on_demand", &ondemand.OnDemand{}),
-		httpFilter(AuthorityFilter, authority()),
+		enabled("envoy.filters.http.on_demand", &ondemand.OnDemand{}),
+		enabled(AuthorityFilter, authority()),
 		// Loads the routes of the frontend that was found.
-		httpFilter("fl.on_demand", &ondemand.OnDemand{}),
-		httpFilter(FaultFilter, &fault.HTTPFault{}),
-		httpFilter(CORSFilter, &cors.Cors{}),
-		httpFilter(ClientFilter, &filterchain.FilterChainConfig{}),
-		httpFilter(RateLimitFilter, &ratelimit.LocalRateLimit{StatPrefix: "fl"}),
-		httpFilter(DestinationFilter, &filterchain.FilterChainConfig{}),
-		httpFilter(DenyFilter, &rbac.RBAC{}),
+		enabled("fl.on_demand", &ondemand.OnDemand{}),
+		disabled(FaultFilter, &fault.HTTPFault{}),
+		disabled(CORSFilter, &cors.Cors{}),
+		disabled(ClientFilter, &filterchain.FilterChainConfig{}),
+		disabled(RateLimitFilter, &ratelimit.LocalRateLimit{StatPrefix: "fl"}),
+		enabled(DestinationFilter, &filterchain.FilterChainConfig{}),
+		enabled(DenyFilter, &rbac.RBAC{}),
 	}
 	for i := range AllowSlots {
-		fs = append(fs, httpFilter(AllowFilter(i), &rbac.RBAC{}))
+		fs = append(fs, enabled(AllowFilter(i), &rbac.RBAC{}))
 	}
 	// No x-envoy-* headers are added for applications to see.
-	return append(fs, httpFilter("envoy.filters.http.router", &router.Router{SuppressEnvoyHeaders: true}))
+	return append(fs, enabled("envoy.filters.http.router", &router.Router{SuppressEnvoyHeaders: true}))
 }
 
-func httpFilter(name string, config proto.Message) *hcm.HttpFilter {
+func enabled(name string, config proto.Message) *hcm.HttpFilter {
 	return &hcm.HttpFilter{Name: name, ConfigType: &hcm.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
+}
+
+func disabled(name string, config proto.Message) *hcm.HttpFilter {
+	f := enabled(name, config)
+	f.Disabled = true
+	return f
 }
 
 // authority asks the node proxy which scope a Host means. The answer overwrites
