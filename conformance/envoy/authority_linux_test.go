@@ -694,10 +694,8 @@ func TestAuthorityResets(t *testing.T) {
 	if err != nil || got != "200 r4 a 0 host4" {
 		t.Errorf("afterwards: %s, %v", got, err)
 	}
-	select {
-	case <-p.ended:
+	if p.hasEnded() {
 		t.Errorf("envoy ended: %v", p.cmd.ProcessState)
-	default:
 	}
 }
 

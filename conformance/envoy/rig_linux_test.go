@@ -166,7 +166,7 @@ const unprivileged = 15099
 type proxy struct {
 	t     testing.TB
 	dir   string
-	feed  *serve.Server
+	feed  *serve.Server // nil if the test has a server of its own
 	admin *http.Client
 	cmd   *exec.Cmd
 	ended chan struct{}
@@ -190,6 +190,24 @@ func start(t testing.TB, bootstrap string, initial ...xds.Resource) *proxy {
 // startWith is start with a server and flags of the test's own.
 func startWith(t testing.TB, bootstrap string, feed *serve.Server, flags ...string) *proxy {
 	t.Helper()
+	p := launch(t, setup{bootstrap: bootstrap, register: feed.Register, flags: flags})
+	p.feed = feed
+	p.waitLive()
+	return p
+}
+
+// setup is how an Envoy is run.
+type setup struct {
+	bootstrap string             // as start has it
+	register  func(*grpc.Server) // what feeds it
+	flags     []string
+	// powerless: without the capability that transparent sockets need.
+	powerless bool
+}
+
+// launch is start without its end: Envoy need not be live, or alive, yet.
+func launch(t testing.TB, how setup) *proxy {
+	t.Helper()
 	needNetwork(t)
 	binary := need.Envoy(t)
 	dir, err := os.MkdirTemp("", "fl")
@@ -200,14 +218,14 @@ func startWith(t testing.TB, bootstrap string, feed *serve.Server, flags ...stri
 	if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, unprivileged, unprivileged)); err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{t: t, dir: dir, feed: feed, ended: make(chan struct{}), names: map[string][]string{}}
-	p.serveFeed()
+	p := &proxy{t: t, dir: dir, ended: make(chan struct{}), names: map[string][]string{}}
+	p.serveFeed(how.register)
 	config := filepath.Join(dir, "envoy.json")
-	if err := os.WriteFile(config, p.bootstrap(bootstrap), 0o644); err != nil {
+	if err := os.WriteFile(config, p.bootstrap(how.bootstrap), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p.run(binary, append([]string{"--config-path", config, "--disable-hot-restart", "--log-level", "warning",
-		"--file-flush-interval-msec", "20"}, flags...))
+	p.run(binary, how.powerless, append([]string{"--config-path", config, "--disable-hot-restart", "--log-level", "warning",
+		"--file-flush-interval-msec", "20"}, how.flags...))
 	sock := filepath.Join(dir, "admin.sock")
 	p.admin = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -215,23 +233,38 @@ func startWith(t testing.TB, bootstrap string, feed *serve.Server, flags ...stri
 			return new(net.Dialer).DialContext(ctx, "unix", sock)
 		},
 	}}
-	p.waitFor("envoy is live", func() bool {
-		select {
-		case <-p.ended:
-			t.Fatalf("envoy ended: %v", p.cmd.ProcessState)
-		default:
-		}
-		resp, err := p.admin.Get("http://admin/ready")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	})
 	return p
 }
 
-func (p *proxy) serveFeed() {
+func (p *proxy) waitLive() {
+	p.t.Helper()
+	p.waitFor("envoy is live", func() bool {
+		if p.hasEnded() {
+			p.t.Fatalf("envoy ended: %v", p.cmd.ProcessState)
+		}
+		return p.live()
+	})
+}
+
+func (p *proxy) live() bool {
+	resp, err := p.admin.Get("http://admin/ready")
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+func (p *proxy) hasEnded() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *proxy) serveFeed(register func(*grpc.Server)) {
 	p.t.Helper()
 	sock := filepath.Join(p.dir, "xds.sock")
 	l, err := net.Listen("unix", sock)
@@ -242,7 +275,7 @@ func (p *proxy) serveFeed() {
 		p.t.Fatal(err)
 	}
 	g := grpc.NewServer(append(serve.GRPCOptions(), grpc.StreamInterceptor(p.note))...)
-	p.feed.Register(g)
+	register(g)
 	var done sync.WaitGroup
 	done.Go(func() { g.Serve(l) })
 	p.t.Cleanup(func() { g.Stop(); done.Wait() })
@@ -278,16 +311,20 @@ func (p *proxy) asked(typeURL string) []string {
 	return names
 }
 
-// common is merged into every bootstrap.
+// common is merged into every bootstrap. What makes Envoy small at thousands of
+// services is in it, so that all else is tested with it.
 const common = `
-node: {id: n1, cluster: conformance}
+node: {id: n1, cluster: conformance, metadata: {bank: 1}}
+stats_config: {stats_matcher: {exclusion_list: {patterns: [{prefix: "cluster."}, {contains: ".rds."}, {contains: ".scoped_rds."}, {prefix: "vhost."}]}}}
+deferred_stat_options: {enable_deferred_creation_stats: true}
+cluster_manager: {enable_deferred_cluster_creation: true}
 admin: {address: {pipe: {path: "%d/admin.sock"}}}
 dynamic_resources:
   ads_config:
     api_type: DELTA_GRPC
     transport_api_version: V3
     set_node_on_first_message_only: true
-    grpc_services: [{envoy_grpc: {cluster_name: xds}}]
+    grpc_services: [{envoy_grpc: {cluster_name: xds, retry_policy: {retry_back_off: {base_interval: 0.05s, max_interval: 1s}}}}]
   cds_config: {ads: {}, resource_api_version: V3}
   lds_config: {ads: {}, resource_api_version: V3}
 static_resources:
@@ -346,7 +383,7 @@ func merge(dst, src map[string]any) {
 	}
 }
 
-func (p *proxy) run(binary string, args []string) {
+func (p *proxy) run(binary string, powerless bool, args []string) {
 	p.t.Helper()
 	log, err := os.Create(filepath.Join(p.dir, "envoy.log"))
 	if err != nil {
@@ -365,6 +402,9 @@ func (p *proxy) run(binary string, args []string) {
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential:  &syscall.Credential{Uid: unprivileged, Gid: unprivileged},
 		AmbientCaps: []uintptr{unix.CAP_NET_ADMIN},
+	}
+	if powerless {
+		p.cmd.SysProcAttr.AmbientCaps = nil
 	}
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
