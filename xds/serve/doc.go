@@ -20,5 +20,26 @@
 //   - A client that comes back says what it has; it gets the difference, and what
 //     vanished meanwhile is taken away last.
 //
+// A lazy server, besides:
+//
+//   - Sends a client the clusters of the route tables that it asks for, each acknowledged
+//     before the routes, and takes them away when no table needs them. Changes of
+//     what a client does not use are not sent.
+//
+//   - Gives scopes the form in which Envoy asks for their tables when the first request
+//     comes, or at once for tables that were in use before the client came.
+//
+//   - Takes tables from Envoy by pointing their scopes at an alias; see Server.Evict.
+//
+//     Envoy                  server
+//     │ routes "r"           │
+//     ├─────────────────────►│
+//     │        clusters of r │
+//     │◄─────────────────────┤
+//     │ endpoints, ACK       │
+//     ├─────────────────────►│
+//     │             routes r │
+//     │◄─────────────────────┤
+//
 // Lock order: a server has one lock, and callbacks run under it.
 package serve

@@ -379,3 +379,30 @@ func TestResourcesAreAdaptedToClients(t *testing.T) {
 		t.Errorf("told %q", told)
 	}
 }
+
+// TestChangesCostTheSameAtAnySize: what there is besides costs nothing.
+func TestChangesCostTheSameAtAnySize(t *testing.T) {
+	allocs := func(n int) float64 {
+		s := lazily(services(t, n))
+		c := start(t, s)()
+		c.subscribe(cds)
+		c.want("Cluster")
+		c.subscribe(srd)
+		m, _ := c.next()
+		c.ack(m)
+		c.settle()
+		version := 1
+		return testing.AllocsPerRun(50, func() {
+			version++
+			settled := false
+			changes := set(routes(t, "svc7", version, "svc7"), resource(cds, "svc7", version), resource(eds, "svc7", version))
+			s.Apply(changes, func(serve.Outcome) { settled = true })
+			if !settled {
+				t.Error("a change of what is not in use was not settled at once")
+			}
+		})
+	}
+	if small, big := allocs(10), allocs(3000); big > 2*small {
+		t.Errorf("a change allocates %v times among 3000 services, %v among 10", big, small)
+	}
+}

@@ -129,6 +129,40 @@ func TestRequestsDuringEviction(t *testing.T) {
 	c.quiet()
 }
 
+// TestScopesWaitForTablesUnderWay: Envoy forgets requests that wait for a table when
+// its scope changes.
+func TestScopesWaitForTablesUnderWay(t *testing.T) {
+	s := lazily(clusters("a"), []xds.Resource{routes(t, "r", 1, "a"), routes(t, "q", 1), scope(t, "s", "r"), scope(t, "s2", "r"), scope(t, "s3", "q")})
+	c := start(t, s)()
+	c.begin("", " s@r~0 s2@r~0 s3@q~0")
+	c.subscribe(rds, "r")
+	m, got := c.next()
+	if got != "Cluster a@1" {
+		t.Fatal(got)
+	}
+	s.Evict("r") // it is not there yet
+	done := make(chan serve.Outcome, 1)
+	s.Apply([]serve.Change{serve.Set(scope(t, "s", "q")), {Type: srd, Name: "s2"}, {Type: srd, Name: "s3"}},
+		func(o serve.Outcome) { done <- o })
+	c.want("ScopedRouteConfiguration -s3")
+	c.quiet()
+	c.ack(m)
+	m, got = c.next()
+	if got != "RouteConfiguration r@1" {
+		t.Fatal(got)
+	}
+	c.quiet()
+	c.ack(m)
+	c.want("ScopedRouteConfiguration s@q~0")
+	if len(done) > 0 {
+		t.Error("settled before the last answer")
+	}
+	c.want("ScopedRouteConfiguration -s2")
+	<-done
+	c.unsubscribe(rds, "r")
+	c.want("Cluster -a")
+}
+
 func TestTablesThatLookLikeAliases(t *testing.T) {
 	s := lazily([]xds.Resource{routes(t, "r", 1), routes(t, "r~1", 1), scope(t, "s", "r"), scope(t, "s1", "r~1")})
 	c := start(t, s)()
