@@ -46,11 +46,11 @@ func virtualHosts(t *plan.RouteTable, routes []*route.Route) ([]*route.VirtualHo
 		}
 		return []*route.VirtualHost{elsewhere(t)}, nil
 	}
-	domains, err := names(t.Hosts, isHost)
+	domains, err := names(slices.Concat(t.Hosts, []string{NoHost}), isHost)
 	if err != nil {
 		return nil, err
 	}
-	return []*route.VirtualHost{ownHost("own", append(domains, NoHost), routes), elsewhere(t)}, nil
+	return []*route.VirtualHost{ownHost("own", domains, routes), elsewhere(t)}, nil
 }
 
 // authorityOff makes the authority filter do nothing. It says so to a filter that is

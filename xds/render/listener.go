@@ -127,7 +127,7 @@ func chains(m *listener.Listener, l *plan.Listener) error {
 	}
 	// Clients of TLS may connect long before they speak; others get what they would get
 	// if nobody looked, when the time is over.
-	m.ListenerFiltersTimeout = durationpb.New(l.DetectTimeout)
+	m.ListenerFiltersTimeout = atLeastMS(l.DetectTimeout)
 	m.ContinueOnListenerFiltersTimeout = true
 	return nil
 }

@@ -4,8 +4,10 @@ package render_test
 
 import (
 	"os"
+	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
@@ -112,4 +114,19 @@ func TestTemplates(t *testing.T) {
 	} {
 		check(t, path(s), "c1", "path template", want)
 	}
+}
+
+func FuzzRegex(f *testing.F) {
+	for _, expr := range []string{`[]a\]\x41é]`, `\Qa\E\p{Lu}\pL\101\x{7f}`, `(?i)[^]é]{2}`, `\Q\`, `[[:alpha:]\d]`} {
+		f.Add(expr)
+	}
+	f.Fuzz(func(t *testing.T, expr string) {
+		// Whatever it is, there is an answer; and what is plain text is itself.
+		err := pathRegex(expr, false)
+		if plain := regexp.QuoteMeta(expr); err != nil && expr != "" && utf8.ValidString(expr) && len(expr) < 1000 {
+			if err := pathRegex(plain, false); err != nil {
+				t.Errorf("%q: %v", plain, err)
+			}
+		}
+	})
 }

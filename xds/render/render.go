@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"fairlead.io/fairlead/xds"
 )
@@ -60,6 +62,15 @@ func cidr(p netip.Prefix) *core.CidrRange {
 		AddressPrefix: p.Addr().String(),
 		PrefixLen:     uint32Value(uint32(p.Bits())),
 	}
+}
+
+// atLeastMS is a time for Envoy, which counts in milliseconds and takes less than one
+// for 0, which means for ever. 0 stays.
+func atLeastMS(d time.Duration) *durationpb.Duration {
+	if d > 0 {
+		d = max(d, time.Millisecond)
+	}
+	return durationpb.New(d)
 }
 
 // literal escapes a string where Envoy would expand %COMMANDS%.

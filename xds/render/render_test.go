@@ -173,6 +173,22 @@ func check(t *testing.T, err error, words ...string) {
 	}
 }
 
+// TestShortTimes: less than a millisecond would be for ever.
+func TestShortTimes(t *testing.T) {
+	with := func(d time.Duration) string {
+		r, err := render.RouteTable(table(func(r *plan.Route) {
+			r.Timeout, r.Retry = d, &model.Retry{Attempts: 1, On: []string{"5xx"}, PerTryTimeout: d, Backoff: d}
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Version
+	}
+	if with(time.Microsecond) != with(time.Millisecond) || with(time.Millisecond) == with(2*time.Millisecond) {
+		t.Error("a microsecond is no millisecond")
+	}
+}
+
 func TestStandIns(t *testing.T) {
 	for _, f := range []func(string) (xds.Resource, error){render.RouteTable500, render.NoEndpoints, render.NoCluster} {
 		r, err := f("shop/web:80")

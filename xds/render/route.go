@@ -15,7 +15,6 @@ import (
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"fairlead.io/fairlead/model"
@@ -204,7 +203,7 @@ func routeAction(r *plan.Route, authority string) (*route.RouteAction, error) {
 	if r.Timeout < 0 {
 		return nil, fmt.Errorf("timeout %s", r.Timeout)
 	}
-	a.Timeout = durationpb.New(r.Timeout) // 0: none, where leaving it out would mean 15 s
+	a.Timeout = atLeastMS(r.Timeout) // 0: none, where leaving it out would mean 15 s
 	// A gRPC client's own deadline holds if it is shorter. The field is deprecated,
 	// but with its replacement (max_stream_duration) Envoy forgets the timeout.
 	//lint:ignore SA1019 see above
@@ -431,10 +430,10 @@ func retryPolicy(r *model.Retry) (*route.RetryPolicy, error) {
 		RetriableStatusCodes: r.StatusCodes,
 	}
 	if r.PerTryTimeout > 0 {
-		p.PerTryTimeout = durationpb.New(r.PerTryTimeout)
+		p.PerTryTimeout = atLeastMS(r.PerTryTimeout)
 	}
 	if r.Backoff > 0 {
-		p.RetryBackOff = &route.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(r.Backoff)}
+		p.RetryBackOff = &route.RetryPolicy_RetryBackOff{BaseInterval: atLeastMS(r.Backoff)}
 	}
 	if r.AvoidPrevious {
 		p.RetryHostPredicate = []*route.RetryPolicy_RetryHostPredicate{previousHosts()}
