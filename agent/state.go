@@ -20,6 +20,7 @@ type resources struct {
 	ports *ports
 	want  map[resourceKey]xds.Resource
 	bad   map[resourceKey]unusable
+	fixed map[resourceKey]bool // wanted whatever the rows are
 }
 
 // unusable is a row whose resource is not what it should be.
@@ -36,7 +37,16 @@ func compareKeys(a, b resourceKey) int {
 }
 
 func newResources(p *ports) *resources {
-	return &resources{ports: p, want: map[resourceKey]xds.Resource{}, bad: map[resourceKey]unusable{}}
+	r := &resources{ports: p, want: map[resourceKey]xds.Resource{}, bad: map[resourceKey]unusable{}, fixed: map[resourceKey]bool{}}
+	pass, err := render.PassResources()
+	if err != nil {
+		panic(err) // they depend on nothing
+	}
+	for _, res := range pass {
+		k := resourceKey{res.Type, res.Name}
+		r.want[k], r.fixed[k] = res, true
+	}
+	return r
 }
 
 // typeOf is the resource type that a table's rows become; "" for tables of the kernel.
@@ -135,7 +145,7 @@ func (r *resources) unfold(row any, version, why string) (change serve.Change, o
 
 // replace is take of rows that are all there are.
 func (r *resources) replace(rows []incr.Row) []serve.Change {
-	there := map[resourceKey]bool{}
+	there := maps.Clone(r.fixed)
 	var changes []incr.Change
 	for _, row := range rows {
 		there[resourceKey{typeOf(row.Table), row.Key}] = true
