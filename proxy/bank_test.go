@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -23,31 +24,30 @@ import (
 	"fairlead.io/fairlead/model/plan"
 )
 
-// redirectTo is a ruleset that gives connections to the listeners of a bank, or of
-// the other one where nobody listens; where nobody listens at all, clients try
-// again, as with the kernel programs.
+var redirectRule = regexp.MustCompile(`(?m)^(.* tproxy .*:)(\d+)( .*)$`)
+
+// redirectTo makes the rules of the tests' network give connections to the listeners
+// of a bank, or of the other one where nobody listens. For services where nobody
+// listens at all clients try again, as with the kernel programs. Bank -1 is the rules
+// as they were.
 func redirectTo(bank int) string {
-	rule := "\t\tmeta l4proto tcp %s tproxy %s to %s:%d meta mark set 0x200 accept\n"
-	text := "flush chain inet t in\ntable inet t {\n\tchain in {\n"
-	for _, r := range []struct {
-		match, family, addr string
-		port                int
-	}{
-		{"ip saddr 10.244.1.12 ip daddr 10.96.0.0/16", "ip", "127.0.0.1", betaPort},
-		{"ip daddr 10.96.0.0/16", "ip", "127.0.0.1", alphaPort},
-		{"ip6 daddr fd96::/16", "ip6", "[::1]", alphaPort},
-		{"tcp sport < 61000 ip daddr 10.244.3.0/24", "ip", "127.0.0.1", inboundPort},
-		{"tcp sport < 61000 ip6 daddr fd44:3::/32", "ip6", "[::1]", inboundPort},
-	} {
-		for _, b := range []int{bank, 1 - bank} {
-			text += fmt.Sprintf(rule, r.match, r.family, r.addr, r.port+b*BankPorts)
-		}
-	}
-	return text + `		ip daddr 10.96.0.0/16 tcp flags & (syn | ack) == syn drop
+	_, chain, _ := strings.Cut(network, "chain in {\n")
+	chain, _, _ = strings.Cut(chain, "}\n")
+	if bank >= 0 {
+		chain = redirectRule.ReplaceAllStringFunc(chain, func(rule string) string {
+			part := redirectRule.FindStringSubmatch(rule)
+			port, err := strconv.Atoi(part[2])
+			if err != nil {
+				panic(err)
+			}
+			to := func(bank int) string { return part[1] + strconv.Itoa(port+bank*BankPorts) + part[3] }
+			return to(bank) + "\n" + to(1-bank)
+		}) + `
+		ip daddr 10.96.0.0/16 tcp flags & (syn | ack) == syn drop
 		ip6 daddr fd96::/16 tcp flags & (syn | ack) == syn drop
-	}
-}
 `
+	}
+	return "flush chain inet t in\ntable inet t {\n\tchain in {\n" + chain + "\t}\n}\n"
 }
 
 // nftFlip is a Flip by nftables.
@@ -62,7 +62,11 @@ func nftFlip(bank int) error {
 
 // flipping are options of a proxy that tells the rules of the bank.
 func flipping(t testing.TB) Options {
-	t.Cleanup(func() { nftFlip(0) })
+	t.Cleanup(func() {
+		if err := nftFlip(-1); err != nil {
+			t.Error(err)
+		}
+	})
 	return Options{Flip: nftFlip}
 }
 

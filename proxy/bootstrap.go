@@ -43,19 +43,13 @@ func Bootstrap(node string, bank int, paths Paths) ([]byte, error) {
 		ConfigSourceSpecifier: &core.ConfigSource_Ads{Ads: &core.AggregatedConfigSource{}},
 		ResourceApiVersion:    core.ApiVersion_V3,
 	}
-	clusters := []*cluster.Cluster{
-		pipeCluster(xdsCluster, paths.XDS),
-		pipeCluster(render.AccessLogCluster, paths.AccessLog),
-		authorityCluster(paths.Authority),
-	}
-	clusters = append(clusters, render.OriginalClusters()...)
 	m := &bootstrap.Bootstrap{
 		Node: &core.Node{
 			Id: node, Cluster: "fairlead",
 			Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{BankKey: structpb.NewNumberValue(float64(bank))}},
 		},
 		Admin:           &bootstrap.Admin{Address: pipe(paths.Admin[bank])},
-		StaticResources: &bootstrap.Bootstrap_StaticResources{Clusters: clusters},
+		StaticResources: &bootstrap.Bootstrap_StaticResources{Clusters: bootstrapClusters(paths)},
 		DynamicResources: &bootstrap.Bootstrap_DynamicResources{
 			AdsConfig: adsSource(),
 			CdsConfig: ads,
@@ -99,6 +93,23 @@ func Bootstrap(node string, bank int, paths Paths) ([]byte, error) {
 	}
 	out.WriteByte('\n')
 	return out.Bytes(), nil
+}
+
+func bootstrapClusters(paths Paths) []*cluster.Cluster {
+	return append([]*cluster.Cluster{
+		pipeCluster(xdsCluster, paths.XDS),
+		pipeCluster(render.AccessLogCluster, paths.AccessLog),
+		authorityCluster(paths.Authority),
+	}, render.OriginalClusters()...)
+}
+
+// staticClusters are the names of those that Envoys have from their bootstrap.
+func staticClusters(paths Paths) []string {
+	var names []string
+	for _, c := range bootstrapClusters(paths) {
+		names = append(names, c.GetName())
+	}
+	return names
 }
 
 func adsSource() *core.ApiConfigSource {

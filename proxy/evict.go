@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// lazyServer is what knows the route tables that Envoys have.
-type lazyServer interface {
-	// InUse lists the tables that some Envoy has asked for.
+// tableServer is what knows the route tables that Envoys have.
+type tableServer interface {
+	// InUse lists the tables that some Envoy has asked for, sorted.
 	InUse() []string
 	// Clusters are those that a table's requests may go to.
 	Clusters(table string) []string
@@ -24,7 +24,7 @@ type lazyServer interface {
 // use of (it redirects, or answers itself) goes at its age, and is back a few
 // milliseconds after the next request. What is under way keeps a table.
 type evictor struct {
-	server lazyServer
+	server tableServer
 	after  time.Duration
 	log    *slog.Logger
 	now    func() time.Time
@@ -32,16 +32,18 @@ type evictor struct {
 	// Of each Envoy that runs, by process: what its endpoints have seen.
 	seen map[int]usage
 	last map[string]time.Time // when a table was used, or first found in use
+	gone []string             // evicted in the last round
 }
 
-func newEvictor(server lazyServer, after time.Duration, log *slog.Logger) *evictor {
+func newEvictor(server tableServer, after time.Duration, log *slog.Logger) *evictor {
 	return &evictor{server: server, after: after, log: log, now: time.Now,
 		seen: map[int]usage{}, last: map[string]time.Time{}}
 }
 
 // round takes what all Envoys that run have seen, and evicts what was not used. It
-// returns the names.
-func (e *evictor) round(all map[int]usage) []string {
+// returns how many tables are gone since the round before: of those that it evicted
+// then, some may have been asked for again, and some cannot be evicted.
+func (e *evictor) round(all map[int]usage) int {
 	used := map[string]bool{} // clusters
 	for pid, clusters := range all {
 		before, known := e.seen[pid]
@@ -57,8 +59,9 @@ func (e *evictor) round(all map[int]usage) []string {
 	e.seen = all
 	now := e.now()
 	last := map[string]time.Time{}
+	inUse := e.server.InUse()
 	var idle []string
-	for _, table := range e.server.InUse() {
+	for _, table := range inUse {
 		at, known := e.last[table]
 		if !known || slices.ContainsFunc(e.server.Clusters(table), func(c string) bool { return used[c] }) {
 			at = now
@@ -69,12 +72,18 @@ func (e *evictor) round(all map[int]usage) []string {
 			last[table] = at
 		}
 	}
-	e.last = last
+	gone := 0
+	for _, table := range e.gone {
+		if _, found := slices.BinarySearch(inUse, table); !found {
+			gone++
+		}
+	}
+	e.last, e.gone = last, idle
 	if len(idle) > 0 {
 		e.server.Evict(idle...)
 		e.log.Debug("evicted", "tables", len(idle))
 	}
-	return idle
+	return gone
 }
 
 // ask asks all Envoys what their endpoints have seen. False: one of them did not
@@ -94,11 +103,7 @@ func (e *evictor) ask(ctx context.Context, envoys map[int]*admin) (map[int]usage
 
 // evict has evictor look around until ctx ends.
 func (p *proxy) evict(ctx context.Context) {
-	server, ok := any(p.server).(lazyServer)
-	if !ok {
-		return
-	}
-	e := newEvictor(server, p.opts.EvictAfter, p.log)
+	e := newEvictor(p.server, p.opts.EvictAfter, p.log)
 	every := time.NewTicker(max(p.opts.EvictAfter/4, time.Millisecond))
 	defer every.Stop()
 	for {
@@ -113,17 +118,8 @@ func (p *proxy) evict(ctx context.Context) {
 		if !ok {
 			continue
 		}
-		p.evicted.Add(uint64(len(e.round(all))))
-		p.markDirty()
+		p.evicted.Add(uint64(e.round(all)))
 	}
-}
-
-// inUse are the route tables that Envoys have asked for.
-func (p *proxy) inUse() []string {
-	if server, ok := any(p.server).(lazyServer); ok {
-		return server.InUse()
-	}
-	return nil
 }
 
 // admins are those of the Envoys that run, by process.

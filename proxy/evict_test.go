@@ -4,7 +4,6 @@ package proxy
 
 import (
 	"log/slog"
-	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -38,6 +37,7 @@ func TestEvictsWhatIsIdle(t *testing.T) {
 	at := func(total uint64, active bool) map[string]use {
 		return map[string]use{"host": {total, active}}
 	}
+	evicted := 0
 	for n, round := range []struct {
 		all  map[int]usage
 		idle []string
@@ -65,9 +65,10 @@ func TestEvictsWhatIsIdle(t *testing.T) {
 		{map[int]usage{1: {"b": at(1, false), "d": at(5, false)}}, []string{"busy", "drained"}},
 		{map[int]usage{1: {"d": at(5, false)}}, []string{"mirrors"}},
 	} {
-		if got := e.round(round.all); !reflect.DeepEqual(got, round.idle) {
-			t.Errorf("round %d: evicted %q, want %q", n, got, round.idle)
+		if gone := e.round(round.all); !slices.Equal(e.gone, round.idle) || gone != evicted {
+			t.Errorf("round %d: evicted %q, want %q; %d are gone, want %d", n, e.gone, round.idle, gone, evicted)
 		}
+		evicted = len(round.idle)
 		now = now.Add(time.Second)
 	}
 	if len(server) != 0 || len(e.last) != 0 {
@@ -75,7 +76,7 @@ func TestEvictsWhatIsIdle(t *testing.T) {
 	}
 	// One that comes again has a time of its own.
 	server["used"] = []string{"a"}
-	if got := e.round(map[int]usage{1: {}}); got != nil {
-		t.Errorf("evicted %q", got)
+	if gone := e.round(map[int]usage{1: {}}); gone != 1 || len(e.gone) != 0 {
+		t.Errorf("%d are gone, evicted %q", gone, e.gone)
 	}
 }

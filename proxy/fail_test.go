@@ -73,12 +73,14 @@ func TestRejectedByEnvoy(t *testing.T) {
 	r := newRig(t)
 	server(t, serverA, nil)
 	r.push(rows(clusterOf(plan.Cluster{Name: "a"}, serverA), service(1, to("a")), listeners())...)
+	r.wantStatus(1, 200)
 
 	// A new service whose routes are bad, a new version of one, and a good service.
+	// Envoy judges at once what it has in use, and the rest when it is asked for.
 	fresh := service(2)
 	fresh[0] = badRoutes(t, "svc-2")
 	o := r.pushOutcome(rows(fresh, service(3, to("a")), []any{badRoutes(t, "svc-1")})...)
-	if len(o.Rejected) != 2 || o.Rejected[0].Name != "svc-1" || o.Rejected[1].Name != "svc-2" || !strings.Contains(o.Rejected[0].Detail, "missing )") {
+	if len(o.Rejected) != 1 || o.Rejected[0].Name != "svc-1" || !strings.Contains(o.Rejected[0].Detail, "missing )") {
 		t.Errorf("rejected %+v", o.Rejected)
 	}
 	check := func(when string) {
@@ -93,6 +95,7 @@ func TestRejectedByEnvoy(t *testing.T) {
 	if len(s.Served.Rejected) == 0 {
 		t.Errorf("status %+v", s.Served)
 	}
+	r.waitFor("the agent to know of both", func() bool { return len(r.agent.Status().Rejected) == 2 })
 	r.kill(s.Envoy.PID)
 	r.another(s.Envoy.PID)
 	check("after Envoy's restart")
@@ -104,12 +107,16 @@ func TestBadClusterCostsNothingElse(t *testing.T) {
 	r := newRig(t)
 	server(t, serverA, nil)
 	bad := xds.Resource{Type: xds.ClusterType, Name: "bad", Version: "x", Body: []byte{0xff}}
-	o := r.pushOutcome(rows(clusterOf(plan.Cluster{Name: "a"}, serverA), []any{bad}, service(1, to("bad")), service(2, to("a")), listeners())...)
-	if len(o.Rejected) != 1 || o.Rejected[0].Name != "bad" {
-		t.Errorf("rejected %+v", o.Rejected)
-	}
+	r.push(rows(clusterOf(plan.Cluster{Name: "a"}, serverA), []any{bad}, service(1, to("bad")), service(2, to("a")), listeners())...)
 	r.wantStatus(1, 503)
 	r.wantStatus(2, 200)
+	if s := r.status().Served; len(s.Rejected) != 1 || s.Rejected[0].Name != "bad" {
+		t.Errorf("rejected %+v", s.Rejected)
+	}
+	r.waitFor("the agent to know", func() bool {
+		all := r.agent.Status().Rejected
+		return len(all) == 1 && all[0].Name == "bad"
+	})
 }
 
 func TestServesWithoutTheAgent(t *testing.T) {
@@ -155,7 +162,9 @@ func hammer(t *testing.T, n int) (stop func() (failed, sent int)) {
 		for ctx.Err() == nil {
 			got, err := rawRequest(t.Context(), alpha, vip(n), "GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n")
 			if sent++; err != nil || got.Status != 200 {
-				failed++
+				if failed++; failed > 20 {
+					continue
+				}
 				t.Logf("request %d: %d %v %s", sent, got.Status, err, got.Body)
 			}
 			time.Sleep(time.Millisecond)

@@ -36,6 +36,13 @@ type load struct {
 	stop         func()
 }
 
+// fail counts a failure, and tells of the first ones.
+func (l *load) fail(t testing.TB, format string, args ...any) {
+	if l.failed.Add(1) <= 20 {
+		t.Logf(format, args...)
+	}
+}
+
 func (r *rig) load(n int, path string) *load {
 	l := &load{}
 	ctx, cancel := context.WithCancel(r.t.Context())
@@ -49,8 +56,7 @@ func (r *rig) load(n int, path string) *load {
 			if c == nil {
 				var err error
 				if c, err = dialer(from).Dial("tcp", dst); err != nil {
-					l.failed.Add(1)
-					r.t.Logf("dial: %v", err)
+					l.fail(r.t, "dial: %v", err)
 					continue
 				}
 				c.SetDeadline(time.Now().Add(30 * time.Second))
@@ -64,8 +70,7 @@ func (r *rig) load(n int, path string) *load {
 				resp.Body.Close()
 			}
 			if err != nil || resp.StatusCode != 200 {
-				l.failed.Add(1)
-				r.t.Logf("request: %+v %v", resp, err)
+				l.fail(r.t, "request: %+v %v", resp, err)
 			}
 			if err != nil || !keep || resp.Close {
 				c.Close()

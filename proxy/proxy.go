@@ -150,9 +150,13 @@ func Run(ctx context.Context, opts Options) error {
 		node: opts.Node, socket: opts.FeedSocket, names: p.names, log: p.log,
 		connected: p.envoys.tell, changed: p.markDirty, synced: p.serveEnvoy,
 	}
-	p.server = serve.New(serve.Options{Log: p.log, StandIn: StandIn, OnReject: p.feed.rejected}, saved.resources)
+	p.server = serve.New(serve.Options{
+		Log: p.log, StandIn: StandIn, OnReject: p.feed.rejected,
+		Adapt: adapt, Static: staticClusters(p.paths),
+		Lazy: true, InUse: saved.inUse, OnUse: p.markDirty,
+	}, saved.resources)
 	p.feed.server = p.server
-	p.envoys.served, p.envoys.expect, p.envoys.tables = p.ready, p.expect, p.inUse
+	p.envoys.served, p.envoys.expect, p.envoys.tables = p.ready, p.expect, p.server.InUse
 	return p.run(ctx)
 }
 
@@ -293,7 +297,7 @@ func (p *proxy) saveNow() {
 	default:
 		return // a part of the configuration must not pass for the whole
 	}
-	if err := saveState(p.paths.State, state{p.server.Resources(), p.inUse()}); err != nil {
+	if err := saveState(p.paths.State, state{p.server.Resources(), p.server.InUse()}); err != nil {
 		p.log.Error("state not saved", "error", err)
 	}
 }
@@ -310,7 +314,7 @@ func (p *proxy) serveADS(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g := grpc.NewServer(append(serve.GRPCOptions(), grpc.StreamInterceptor(adaptStreams))...)
+	g := grpc.NewServer(serve.GRPCOptions()...)
 	p.server.Register(g)
 	stopped := context.AfterFunc(ctx, g.Stop)
 	defer stopped()

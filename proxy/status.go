@@ -73,7 +73,7 @@ type FeedStatus struct {
 const statusLimit = time.Second
 
 func (p *proxy) status(ctx context.Context) Status {
-	out := Status{Node: p.opts.Node, Served: p.server.Status(), Authority: p.authority.Counters(), InUse: len(p.inUse()), Evicted: p.evicted.Load()}
+	out := Status{Node: p.opts.Node, Served: p.server.Status(), Authority: p.authority.Counters(), InUse: len(p.server.InUse()), Evicted: p.evicted.Load()}
 	if p.stateErr != nil {
 		out.StateError = p.stateErr.Error()
 	}
