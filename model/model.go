@@ -278,7 +278,8 @@ func (f *Frontend) Key() string {
 // ConnectionRoute shares connections among backends. The zero match takes all.
 type ConnectionRoute struct {
 	// ServerNames are what the client may say in its TLS handshake (SNI): lower case,
-	// exact or "*.suffix"; empty: any, also none, also without TLS.
+	// exact or "*.suffix"; empty: any, also none, also without TLS. They are not read
+	// with AppDetect: who asks for one takes nothing there.
 	ServerNames     []string          `json:"serverNames,omitempty"`
 	SourceNamespace string            `json:"sourceNamespace,omitempty"`
 	SourceLabels    map[string]string `json:"sourceLabels,omitempty"`

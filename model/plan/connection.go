@@ -15,7 +15,7 @@ import (
 // whatever guards the endpoints: their kernel knows the client by its address and
 // judges each connection, as it does those that it balances itself.
 func (c *compiler) connections(p *servicePort, mode Mode, dst netip.AddrPort) {
-	routes := p.connectionRoutes()
+	routes := c.readable(p, p.connectionRoutes(), mode)
 	for _, pattern := range patterns(routes) {
 		name := func(class string) string { return ConnectionCluster(class, dst) }
 		if mode == TLS {
@@ -110,16 +110,19 @@ func (c *compiler) stream(name string, r *model.ConnectionRoute, dst netip.AddrP
 		return
 	}
 	e := &ClusterEndpoints{Cluster: name}
-	var shares []EndpointShare
+	var weights []Share
 	for _, b := range r.Backends {
 		if at := c.streamBackends(b, dst); len(at) > 0 && (b.Weight > 0 || len(r.Backends) == 1) {
-			shares = append(shares, EndpointShare{Weight: b.Weight, Backends: at})
+			weights = append(weights, Share{Weight: b.Weight, Of: 1, Parts: 1, Members: 1})
+			e.Shares = append(e.Shares, EndpointShare{Backends: at})
 		}
 	}
-	if len(shares) == 1 {
-		e.Backends = shares[0].Backends
+	if len(e.Shares) == 1 {
+		e.Backends, e.Shares = e.Shares[0].Backends, nil
 	} else {
-		e.Shares = shares
+		for i, w := range partWeights(weights) {
+			e.Shares[i].Weight = w
+		}
 	}
 	c.put(Clusters, name, &Cluster{Name: name, App: model.AppTCP})
 	c.put(Endpoints, name, e)

@@ -188,6 +188,57 @@ func TestServerNamesOfListeners(t *testing.T) {
 	}
 }
 
+// Names that no handshake can say must not take the others' listener with them, nor
+// become routes for every name.
+func TestMalformedServerNames(t *testing.T) {
+	bad := []string{"*..com", "*", "*a.com", "a.com.", "A.com", "fd96::1", "a|b", "a%b", "a..b", strings.Repeat("a", 64) + ".com"}
+	p := store(database(model.Frontend{Connections: []model.ConnectionRoute{
+		{ServerNames: bad, Backends: []model.Backend{to("db", 1)}},
+		{ServerNames: []string{"*.", "a_b.com", "*.c-1.com"}, Backends: []model.Backend{to("db2", 1)}}}})...)
+	l := p.Get(plan.Listeners, p.Get(plan.Pods, "10.244.1.1").(*plan.Pod).Listeners[plan.TLS]).(*plan.Listener)
+	check(t, l.ServerNames, "*.c-1.com", "a_b.com")
+	check(t, streams(p), "tls|*.c-1.com||10.96.0.9:5432 10.244.2.2:5432", "tls|a_b.com||10.96.0.9:5432 10.244.2.2:5432")
+	ds, _ := p.Get(plan.Diagnostics, "service/shop/db").([]model.Diagnostic)
+	if len(ds) != len(bad)+1 {
+		t.Errorf("%d diagnostics: %+v", len(ds), ds)
+	}
+}
+
+// Where no server name is read, routes that ask for one take nothing.
+func TestServerNamesOfDetectedPorts(t *testing.T) {
+	named := model.ConnectionRoute{ServerNames: []string{"a"}, SourceLabels: map[string]string{"v": "1"}, Backends: []model.Backend{to("db2", 1)}}
+	f := model.Frontend{App: model.AppDetect, Connections: []model.ConnectionRoute{named, {Backends: []model.Backend{to("db", 1)}}}}
+	p := store(database(f)...)
+	check(t, streams(p), "tcp||10.96.0.9:5432 10.244.1.2:5432 10.244.2.2:5432")
+	if p.Len("plan/servername") != 0 {
+		t.Error("names for TLS listeners")
+	}
+	f.Connections = []model.ConnectionRoute{named}
+	check(t, streams(store(database(f)...)))
+}
+
+// Envoy refuses weights whose sum is more than 32 bits hold.
+func TestWeightsOfShares(t *testing.T) {
+	sum := func(a, b uint32) (out []uint32) {
+		p := store(database(model.Frontend{Connections: []model.ConnectionRoute{
+			{ServerNames: []string{"a"}, Backends: []model.Backend{to("db", a), to("db2", b)}}}})...)
+		for _, s := range p.Get(plan.Endpoints, "tls|a||10.96.0.9:5432").(*plan.ClusterEndpoints).Shares {
+			out = append(out, s.Weight)
+		}
+		return out
+	}
+	if got := sum(90, 30); !slices.Equal(got, []uint32{3, 1}) {
+		t.Errorf("90:30 became %d", got)
+	}
+	got := sum(4_000_000_000, 2_000_000_001)
+	if len(got) != 2 || uint64(got[0])+uint64(got[1]) > 1<<32-1 {
+		t.Fatalf("weights %d", got)
+	}
+	if part := float64(got[0]) / (float64(got[0]) + float64(got[1])); part < 0.66666 || part > 0.66667 {
+		t.Errorf("weights %d", got)
+	}
+}
+
 // Who dials a pod of a headless service gets that one, unless a route says otherwise.
 func TestConnectionsToHeadlessServices(t *testing.T) {
 	rows := append(world(), headless("db", 5432, model.AppTCP), endpoints("db", 5432, 5432, "10.244.1.2", "10.244.2.2"),
@@ -311,8 +362,8 @@ func moreRows() []input {
 		namespace(model.Namespace{Mesh: "red"}), namespace(model.Namespace{Mesh: "red", Choice: model.Choice{Basis: model.ByDestination}}),
 		named(service("web", "10.96.0.1", 80, model.AppHTTP)), headlessWeb, headlessWeb,
 		named(headless("peers", 81, model.AppHTTP)), endpoints("peers", 81, 8080, "10.244.1.2", "10.244.2.2"),
-		tcp(model.ConnectionRoute{ServerNames: []string{"a"}, Backends: []model.Backend{web}}),
-		tcp(model.ConnectionRoute{SourceLabels: map[string]string{"v": "2"}, Backends: []model.Backend{web}}),
+		tcp(model.ConnectionRoute{ServerNames: []string{"a", "*..b"}, Backends: []model.Backend{web}}),
+		tcp(model.ConnectionRoute{SourceLabels: map[string]string{"v": "1"}, Backends: []model.Backend{web}}, model.ConnectionRoute{SourceNamespace: "shop"}),
 		host("shop", model.Choice{}), host("other", model.Choice{Unknown: model.UnknownRefuse}),
 	}
 	for i, wait := range []time.Duration{0, time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second} {

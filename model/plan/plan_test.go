@@ -324,11 +324,16 @@ func TestEditsEqualScratch(t *testing.T) {
 			seen[string(r.Value.(*plan.Service).Mode)] = true
 			seen["direct"] = seen["direct"] || r.Value.(*plan.Service).Direct
 		}
+		for _, r := range s.Rows(plan.Clusters) {
+			if parts := strings.Split(r.Key, "|"); parts[0] == "tcp" {
+				seen["class"] = seen["class"] || parts[1] != ""
+			}
+		}
 		for _, r := range s.Rows(plan.Diagnostics) {
 			seen[r.Value.([]model.Diagnostic)[0].Code] = true
 		}
 	}
-	for _, what := range []string{"kernel", "http", "tls", "opaque", "any", "detect", "detect2", "detect3", "direct", "shared-endpoint", "host-twice", "too-many-timeouts"} {
+	for _, what := range []string{"kernel", "http", "tls", "opaque", "any", "detect", "detect2", "detect3", "direct", "shared-endpoint", "host-twice", "too-many-timeouts", "server-name", "class"} {
 		if !seen[what] {
 			t.Errorf("the edits never came to %s", what)
 		}

@@ -198,7 +198,7 @@ type ClusterEndpoints struct {
 	Cluster  string    `json:"cluster"`
 	Backends []Backend `json:"backends,omitempty"`
 	// Shares are there instead of Backends where connections are split: two or more,
-	// each with backends.
+	// each with backends. Their weights have no common divisor, and a sum of 32 bits.
 	Shares []EndpointShare `json:"shares,omitempty"`
 }
 
