@@ -38,6 +38,9 @@ func (s *keyServer) Check(ctx context.Context, q *auth.CheckRequest) (*auth.Chec
 	md, _ := metadata.FromIncomingContext(ctx)
 	host := q.GetAttributes().GetRequest().GetHttp().GetHost()
 	said := q.GetAttributes().GetContextExtensions()
+	if len(said) == 0 { // the first request of a table, for a host of its own
+		return &auth.CheckResponse{Status: &status.Status{}, HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: &auth.OkHttpResponse{}}}, nil
+	}
 	s.mu.Lock()
 	s.asked = append(s.asked, fmt.Sprintf("%s %s %s %s%s", strings.Join(md.Get(render.ClientMetadata), ","), host,
 		said[render.PortExtension], said[render.UnknownExtension], said[render.FamilyExtension]))

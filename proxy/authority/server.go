@@ -58,6 +58,9 @@ func (s *Server) Counters() Counters {
 
 // Check answers one question.
 func (s *Server) Check(ctx context.Context, r *auth.CheckRequest) (*auth.CheckResponse, error) {
+	if len(r.GetAttributes().GetContextExtensions()) == 0 {
+		return own, nil
+	}
 	if !s.ready() {
 		return nil, status.Error(codes.Unavailable, "waiting for the configuration")
 	}
@@ -101,6 +104,13 @@ func query(a *auth.AttributeContext) (Query, error) {
 	}
 	q.Destination = netip.AddrPortFrom(addr, uint16(dst.GetPortValue()))
 	return q, nil
+}
+
+// own lets a request be that asks because its table was not loaded yet when Envoy made
+// its chain of filters, and whose host turned out to be the frontend's own.
+var own = &auth.CheckResponse{
+	Status:       &rpcstatus.Status{},
+	HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: &auth.OkHttpResponse{}},
 }
 
 // lead has Envoy look for routes again, with another key.

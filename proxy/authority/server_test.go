@@ -60,13 +60,15 @@ func TestCheck(t *testing.T) {
 	if _, err := c.Check(ctx, request("web.shop", "10.96.0.2", 80, said("pass"))); status.Code(err) != codes.Unavailable {
 		t.Errorf("before it is ready: %v", err)
 	}
+	if got, err := c.Check(ctx, request("web.shop", "10.96.0.1", 80, nil)); err != nil || got.GetStatus().GetCode() != 0 || len(got.GetOkResponse().GetHeaders()) > 0 {
+		t.Errorf("from a table that asks nothing: %v, %v", got, err)
+	}
 	ready.Store(true)
 	for _, c := range []struct {
 		what string
 		q    *auth.CheckRequest
 		want codes.Code
 	}{
-		{"no attributes", &auth.CheckRequest{}, codes.InvalidArgument},
 		{"no port", request("web.shop", "10.96.0.2", 80, map[string]string{"unknown": "pass"}), codes.InvalidArgument},
 		{"port 0", request("web.shop", "10.96.0.2", 80, map[string]string{"port": "0"}), codes.InvalidArgument},
 		{"a port that is no number", request("web.shop", "10.96.0.2", 80, map[string]string{"port": "http"}), codes.InvalidArgument},

@@ -101,9 +101,8 @@ func routeConfiguration(name string, hosts []*route.VirtualHost) *route.RouteCon
 		RequestHeadersToRemove: []string{DestinationHeader},
 		// A cluster that is not there answers 503 for its own route; with validation
 		// the whole table would be rejected.
-		ValidateClusters:     wrapperspb.Bool(false),
-		TypedPerFilterConfig: authorityOff,
-		VirtualHosts:         hosts,
+		ValidateClusters: wrapperspb.Bool(false),
+		VirtualHosts:     hosts,
 	}
 }
 
