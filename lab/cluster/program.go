@@ -52,7 +52,7 @@ type Env struct {
 }
 
 // Port is a port that a program listens on. Speaks is the echo server's word for
-// the protocol: http, tcp, tcp-banner, udp, or auto to judge by the first bytes.
+// the protocol: http, tcp, tcp-banner, tls, udp, or auto to judge by the first bytes.
 type Port struct {
 	Number uint16 `json:"number"`
 	Speaks string `json:"speaks"`
@@ -184,7 +184,9 @@ func speaks(proto corev1.Protocol, names ...string) string {
 			return "tcp-banner"
 		case slices.Contains([]string{"http", "http2", "h2c", "grpc", "ws"}, word):
 			return "http"
-		case slices.Contains([]string{"tcp", "tls", "https", "mongo", "redis"}, word):
+		case slices.Contains([]string{"tls", "https"}, word):
+			return "tls"
+		case slices.Contains([]string{"tcp", "mongo", "redis"}, word):
 			return "tcp"
 		}
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package echo is a server that tells its clients who answered and what arrived:
-// over HTTP/1.1, HTTP/2 without TLS, gRPC, WebSocket, TCP and UDP.
+// over HTTP/1.1, HTTP/2 without TLS, gRPC, WebSocket, TCP, TLS and UDP.
 //
 // An HTTP request gets an Answer as JSON, a message of gRPC a StringValue with
 // that JSON. What else happens is the request's own wish, in its query or in
@@ -22,11 +22,13 @@
 //
 // TCP and UDP echo what they get; the message "who", alone in a datagram or in what
 // TCP delivers at once, is answered with an Answer. A port of kind tcp-banner sends
-// an Answer before the client says anything.
+// an Answer before the client says anything. Within TLS it is as over TCP; the Answer's
+// authority is the server name that the client asked for.
 package echo
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -58,7 +60,7 @@ type Facts struct {
 // Answer is what a client gets.
 type Answer struct {
 	Facts
-	Protocol  string              `json:"protocol"` // HTTP/1.1, HTTP/2.0, gRPC, WebSocket, TCP, UDP
+	Protocol  string              `json:"protocol"` // HTTP/1.1, HTTP/2.0, gRPC, WebSocket, TCP, TLS, UDP
 	Peer      string              `json:"peer"`     // address and port of who connected
 	Local     string              `json:"local"`    // address and port that was connected to
 	Method    string              `json:"method,omitempty"`
@@ -74,7 +76,9 @@ type Answer struct {
 // Port is where and what to serve.
 type Port struct {
 	Number uint16
-	Kind   string // http, tcp, tcp-banner, udp; auto: http or tcp by the client's first bytes
+	// Kind is http, tcp, tcp-banner, udp; tls, which takes TCP without TLS too; or
+	// auto: http, tls or tcp by the client's first bytes.
+	Kind string
 }
 
 // ParsePort reads "8080=http"; the kind may be left out for auto.
@@ -88,16 +92,17 @@ func ParsePort(s string) (Port, error) {
 		return Port{}, fmt.Errorf("port %q: want NUMBER=KIND", s)
 	}
 	switch kind {
-	case "http", "tcp", "tcp-banner", "udp", "auto":
+	case "http", "tcp", "tcp-banner", "tls", "udp", "auto":
 		return Port{uint16(n), kind}, nil
 	}
-	return Port{}, fmt.Errorf("port %q: kind is none of http, tcp, tcp-banner, udp, auto", s)
+	return Port{}, fmt.Errorf("port %q: kind is none of http, tcp, tcp-banner, tls, udp, auto", s)
 }
 
 // Server is an echo server.
 type Server struct {
 	facts Facts
 	log   *slog.Logger
+	tls   func() (*tls.Config, error)
 
 	total    atomic.Uint64
 	mu       sync.Mutex
@@ -106,7 +111,7 @@ type Server struct {
 
 // New returns a server.
 func New(facts Facts, log *slog.Logger) *Server {
-	return &Server{facts: facts, log: log, counters: map[string]uint64{}}
+	return &Server{facts: facts, log: log, tls: sync.OnceValues(selfSigned), counters: map[string]uint64{}}
 }
 
 // drain is how long requests have to finish when the server ends.
@@ -184,7 +189,7 @@ func Main(ctx context.Context, args []string, stderr io.Writer) error {
 	fs := flag.NewFlagSet("echo", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	var ports []Port
-	fs.Func("port", "`NUMBER=KIND` to serve; repeat for more. KIND: http (also h2c, gRPC, WebSocket), tcp, tcp-banner, udp, auto", func(v string) error {
+	fs.Func("port", "`NUMBER=KIND` to serve; repeat for more. KIND: http (also h2c, gRPC, WebSocket), tcp, tcp-banner, tls, udp, auto", func(v string) error {
 		p, err := ParsePort(v)
 		ports = append(ports, p)
 		return err

@@ -70,7 +70,16 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn, kind string, web *ha
 	defer stop()
 	defer c.Close()
 	s.count("")
-	who, err := json.Marshal(s.fromConn("TCP", c.RemoteAddr(), c.LocalAddr()))
+	a := s.fromConn("TCP", c.RemoteAddr(), c.LocalAddr())
+	if (kind == "tls" || kind == "auto") && conn.speaksTLS() {
+		inner, name, err := s.secure(conn)
+		if err != nil {
+			s.log.Debug("handshake", "peer", a.Peer, "error", err)
+			return
+		}
+		conn, c, a.Protocol, a.Authority = &peeked{Conn: inner, r: bufio.NewReader(inner)}, inner, "TLS", name
+	}
+	who, err := json.Marshal(a)
 	if err != nil {
 		return
 	}

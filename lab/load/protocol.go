@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"maps"
@@ -36,7 +37,10 @@ func lowerNames(h http.Header) map[string][]string {
 	return out
 }
 
-type overHTTP1 struct{ conn *conn }
+type overHTTP1 struct {
+	version10 bool
+	conn      *conn
+}
 
 func (p *overHTTP1) send(ctx context.Context, c *caller) Result {
 	u := *c.url
@@ -45,6 +49,7 @@ func (p *overHTTP1) send(ctx context.Context, c *caller) Result {
 	if err != nil {
 		return failure(err)
 	}
+	t.request = p.rewrite(t.request, c)
 	if p.conn == nil {
 		nc, err := c.dial(ctx, "tcp")
 		if err != nil {
@@ -60,6 +65,22 @@ func (p *overHTTP1) send(ctx context.Context, c *caller) Result {
 		return failure(err)
 	}
 	return Result{Status: resp.StatusCode, Headers: lowerNames(resp.Header), Body: string(body)}
+}
+
+// rewrite gives a request the target that was asked for, and the form of HTTP/1.0.
+func (p *overHTTP1) rewrite(request []byte, c *caller) []byte {
+	line, rest, _ := strings.Cut(string(request), "\r\n")
+	words := strings.Fields(line) // method, target, version
+	if c.Target != "" {
+		words[1] = c.Target
+	}
+	if p.version10 {
+		words[2] = "HTTP/1.0"
+		if host, others, _ := strings.Cut(rest, "\r\n"); c.Host == "" && strings.HasPrefix(host, "Host:") {
+			rest = others
+		}
+	}
+	return []byte(strings.Join(words, " ") + "\r\n" + rest)
 }
 
 func (p *overHTTP1) close() {
@@ -218,8 +239,8 @@ func (p *overWebSocket) close() {
 }
 
 type overTCP struct {
-	banner bool
-	conn   *conn
+	banner, tls bool
+	conn        *conn
 }
 
 // send writes the body and reads back as many bytes, or a line where the server
@@ -231,10 +252,19 @@ func (p *overTCP) send(ctx context.Context, c *caller) Result {
 		if err != nil {
 			return failure(err)
 		}
-		p.conn = &conn{nc, bufio.NewReader(nc)}
 		if err := nc.SetDeadline(deadline(ctx)); err != nil {
 			return failure(err)
 		}
+		if p.tls {
+			// Who answers is of interest, not whether it may.
+			secure := tls.Client(nc, &tls.Config{ServerName: cmp.Or(c.Host, c.url.Hostname()), InsecureSkipVerify: true})
+			if err := secure.HandshakeContext(ctx); err != nil {
+				_ = nc.Close()
+				return failure(err)
+			}
+			nc = secure
+		}
+		p.conn = &conn{nc, bufio.NewReader(nc)}
 		if p.banner {
 			if greeting, err = p.conn.r.ReadString('\n'); err != nil {
 				p.close()

@@ -23,15 +23,21 @@ import (
 
 // Request is one request, or several alike.
 type Request struct {
-	// URL's scheme says the protocol: http (HTTP/1.1), h2c, grpc (the path is the
-	// method), ws, tcp, tcp-banner (the server speaks first), udp.
+	// URL's scheme says the protocol: http (HTTP/1.1), http10 (HTTP/1.0), h2c, grpc (the
+	// path is the method), ws, tcp, tcp-banner (the server speaks first), tls, udp.
 	URL      string            `json:"url"`
 	Protocol string            `json:"protocol,omitempty"` // in place of the scheme; h1 is http
 	Method   string            `json:"method,omitempty"`
 	Headers  map[string]string `json:"headers,omitempty"` // of gRPC: metadata
-	Host     string            `json:"host,omitempty"`    // authority, in place of the URL's
-	Body     string            `json:"body,omitempty"`    // of TCP and UDP: what is sent, "who" if empty
-	Repeat   int               `json:"repeat,omitempty"`  // 0 = 1
+	// Host is the authority in place of the URL's, of TLS the server name. HTTP/1.0 has
+	// none unless it is here.
+	Host string `json:"host,omitempty"`
+	// Target is the request's target in place of the URL's path: an absolute URL, or
+	// HOST:PORT. HTTP/1.1 and 1.0 only.
+	Target string `json:"target,omitempty"`
+	Body   string `json:"body,omitempty"`   // of TCP, TLS and UDP: what is sent, "who" if empty
+	Repeat int    `json:"repeat,omitempty"` // 0 = 1
+	Every  string `json:"every,omitempty"`  // from the begin of one repetition to that of the next
 	// KeepAlive sends all repetitions over one connection.
 	KeepAlive bool   `json:"keepAlive,omitempty"`
 	Family    string `json:"family,omitempty"`  // "4" or "6"; "": as the system prefers
@@ -65,12 +71,16 @@ func Do(ctx context.Context, requests []Request) ([]Result, error) {
 		if err != nil {
 			return nil, fmt.Errorf("request %d: %w", i, err)
 		}
-		for range max(r.Repeat, 1) {
+		for n := range max(r.Repeat, 1) {
+			if n > 0 {
+				c.pause(ctx)
+			}
 			if ctx.Err() != nil {
 				c.close()
 				return out, nil
 			}
 			begin := time.Now()
+			c.began = begin
 			one, cancel := context.WithTimeout(ctx, c.timeout)
 			res := c.call(one)
 			cancel()
@@ -102,7 +112,9 @@ type caller struct {
 	url     *url.URL
 	addr    string
 	timeout time.Duration
-	conn    net.Conn // of the last call; what call uses again if it can
+	every   time.Duration
+	began   time.Time // the last call
+	conn    net.Conn  // of the last call; what call uses again if it can
 	speak   protocol
 }
 
@@ -123,22 +135,27 @@ func newCaller(r Request) (*caller, error) {
 			return nil, fmt.Errorf("timeout: %w", err)
 		}
 	}
+	if r.Every != "" {
+		if c.every, err = time.ParseDuration(r.Every); err != nil {
+			return nil, fmt.Errorf("every: %w", err)
+		}
+	}
 	port := ""
 	switch kind := cmp.Or(r.Protocol, u.Scheme); kind {
-	case "http", "h1":
-		c.speak, port = &overHTTP1{}, "80"
+	case "http", "h1", "http10":
+		c.speak, port = &overHTTP1{version10: kind == "http10"}, "80"
 	case "h2c":
 		c.speak, port = &overHTTP2{}, "80"
 	case "grpc":
 		c.speak, port = &overGRPC{}, "80"
 	case "ws":
 		c.speak, port = &overWebSocket{}, "80"
-	case "tcp", "tcp-banner":
-		c.speak = &overTCP{banner: kind == "tcp-banner"}
+	case "tcp", "tcp-banner", "tls":
+		c.speak = &overTCP{banner: kind == "tcp-banner", tls: kind == "tls"}
 	case "udp":
 		c.speak = &overUDP{}
 	default:
-		return nil, fmt.Errorf("URL %q: protocol %q is none of http, h2c, grpc, ws, tcp, tcp-banner, udp", r.URL, kind)
+		return nil, fmt.Errorf("URL %q: protocol %q is none of http, http10, h2c, grpc, ws, tcp, tcp-banner, tls, udp", r.URL, kind)
 	}
 	port = cmp.Or(u.Port(), port)
 	if n, err := strconv.ParseUint(port, 10, 16); u.Hostname() == "" || err != nil || n == 0 {
@@ -154,6 +171,14 @@ func (c *caller) call(ctx context.Context) Result {
 		r.Remote, r.Local = c.conn.RemoteAddr().String(), c.conn.LocalAddr().String()
 	}
 	return r
+}
+
+// pause waits until it is time for the next call.
+func (c *caller) pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Until(c.began.Add(c.every))):
+	}
 }
 
 func (c *caller) close() {

@@ -10,10 +10,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestDoProtocols(t *testing.T) {
-	addrs := serve(t, "auto", "tcp", "tcp-banner", "udp")
+	addrs := serve(t, "auto", "tcp", "tcp-banner", "udp", "tls")
 	web := addrs[0]
 	six := strings.Replace(web, "localhost", "[::1]", 1)
 	for _, c := range []struct {
@@ -28,6 +29,9 @@ func TestDoProtocols(t *testing.T) {
 		{Request{URL: "tcp://" + addrs[1]}, "TCP"},
 		{Request{URL: "tcp-banner://" + addrs[2]}, "TCP"},
 		{Request{URL: "udp://" + addrs[3]}, "UDP"},
+		{Request{URL: "tcp://" + addrs[4]}, "TCP"},
+		{Request{URL: "tls://" + addrs[4]}, "TLS"},
+		{Request{URL: "tls://" + web}, "TLS"},
 	} {
 		for _, keep := range []bool{false, true} {
 			c.KeepAlive, c.Repeat = keep, 2
@@ -139,5 +143,37 @@ func TestRequestMain(t *testing.T) {
 	}
 	if code := CallMain(context.Background(), []string{"http://127.0.0.1:1"}, &out, &errs); code != exitFailed {
 		t.Errorf("call: exit %d", code)
+	}
+}
+
+// TestDoForms sends what http.Request does not.
+func TestDoForms(t *testing.T) {
+	addrs := serve(t, "http", "tls")
+	for _, c := range []struct {
+		Request
+		path, authority, protocol string
+	}{
+		{Request{URL: "http://" + addrs[0] + "/p", Target: "http://elsewhere:81/q"}, "http://elsewhere:81/q", "elsewhere:81", "HTTP/1.1"},
+		{Request{URL: "http10://" + addrs[0] + "/p"}, "/p", "", "HTTP/1.0"},
+		{Request{URL: "http10://" + addrs[0] + "/p", Host: "web", Method: "POST", Body: "x"}, "/p", "web", "HTTP/1.0"},
+		{Request{URL: "tls://" + addrs[1], Host: "www.example.com"}, "", "www.example.com", "TLS"},
+	} {
+		got, err := Do(context.Background(), []Request{c.Request})
+		if err != nil || len(got) != 1 || got[0].Answer == nil {
+			t.Errorf("%+v: %+v, %v", c.Request, got, err)
+			continue
+		}
+		if a := got[0].Answer; a.Path != c.path || a.Authority != c.authority || a.Protocol != c.protocol || a.Body != c.Body {
+			t.Errorf("%+v: answer %+v", c.Request, a)
+		}
+	}
+}
+
+func TestDoEvery(t *testing.T) {
+	addrs := serve(t, "http")
+	begin := time.Now()
+	got, err := Do(context.Background(), []Request{{URL: "http://" + addrs[0], Repeat: 4, Every: "50ms", KeepAlive: true}})
+	if took := time.Since(begin); err != nil || len(got) != 4 || took < 150*time.Millisecond {
+		t.Errorf("%d results in %v: %v", len(got), took, err)
 	}
 }
