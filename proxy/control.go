@@ -20,6 +20,9 @@ func (p *proxy) serveControl(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		p.answer(w, p.status(r.Context()))
 	})
+	mux.HandleFunc("GET /in-use", func(w http.ResponseWriter, _ *http.Request) {
+		p.answer(w, append([]string{}, p.server.InUse()...))
+	})
 	mux.HandleFunc("POST /replace", func(w http.ResponseWriter, r *http.Request) {
 		done, err := p.envoys.replace(r.Context(), r.URL.Query().Has("force"))
 		if err != nil {
