@@ -99,8 +99,9 @@ type agent struct {
 	problems map[topic]string
 	rejected rejections
 	waiting  map[resourceKey]time.Time // not acknowledged in time, since when they were pushed
-	// portsCopy is for status, of what the loop owns.
-	portsCopy map[string]uint16
+	// Copies for status of what the loop owns: all ports, and those that the kernel may
+	// send to.
+	portsCopy, livePorts map[string]uint16
 }
 
 // Run is the agent of a node. It returns when the context ends, leaving kernel and
@@ -165,7 +166,8 @@ func (a *agent) run(parent context.Context, kernel *datapath.Datapath, server *s
 	changed := make(chan struct{}, 1)
 	start("access log", a.serveAccessLog)
 	start("api", func(ctx context.Context) error {
-		return serveAPI(ctx, filepath.Join(a.opts.RunDir, Socket), func() Status { return a.status(kernel, server) }, a.flows)
+		tell := answers{status: func() Status { return a.status(kernel, server) }, explain: a.explain}
+		return serveAPI(ctx, filepath.Join(a.opts.RunDir, Socket), tell, a.flows)
 	})
 	start("kernel events", func(ctx context.Context) error { return kernel.Events(ctx, a.kernelFlow) })
 	start("access records", a.accessRecords)

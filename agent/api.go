@@ -7,15 +7,24 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
+	"fairlead.io/fairlead/agent/explain"
 	"fairlead.io/fairlead/hubble"
 )
+
+// answers are what the API tells.
+type answers struct {
+	status  func() Status
+	explain func(context.Context, explain.Target) (*Explanation, error)
+}
 
 // Socket is the name of the agent's API socket in its run folder.
 const Socket = "agent.sock"
@@ -23,8 +32,9 @@ const Socket = "agent.sock"
 // serveAPI answers on a unix socket until the context ends:
 //
 //	GET /status                                  Status as JSON
+//	GET /explain?target=NS/NAME[:PORT]           Explanation as JSON; 404 if there is no such thing
 //	GET /flows?last=N&follow=1&pod=P&verdict=V   hubble.Flow, one JSON object a line
-func serveAPI(ctx context.Context, socket string, status func() Status, flows *hubble.Ring) error {
+func serveAPI(ctx context.Context, socket string, o answers, flows *hubble.Ring) error {
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("serve agent API: %w", err)
 	}
@@ -35,7 +45,21 @@ func serveAPI(ctx context.Context, socket string, status func() Status, flows *h
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(status()) // the client has gone
+		_ = json.NewEncoder(w).Encode(o.status()) // the client has gone
+	})
+	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
+		target, err := explain.ParseTarget(r.URL.Query().Get("target"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		e, err := o.explain(r.Context(), target)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusNotFound)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(e) // the client has gone
 	})
 	mux.HandleFunc("GET /flows", func(w http.ResponseWriter, r *http.Request) { streamFlows(ctx, w, r, flows) })
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
@@ -98,6 +122,13 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return &s, err
 }
 
+// Explain asks the agent what becomes of a target.
+func (c *Client) Explain(ctx context.Context, t explain.Target) (*Explanation, error) {
+	var e Explanation
+	err := c.get(ctx, "/explain?"+url.Values{"target": {t.String()}}.Encode(), func(d *json.Decoder) error { return d.Decode(&e) })
+	return &e, err
+}
+
 // FlowQuery says which flows are asked for.
 type FlowQuery struct {
 	hubble.Filter
@@ -140,7 +171,15 @@ func (c *Client) get(ctx context.Context, path string, read func(*json.Decoder) 
 		return fmt.Errorf("ask agent: %w; is it running on this node?", err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound, http.StatusBadRequest:
+		why, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		if err != nil {
+			return fmt.Errorf("read agent's answer: %w", err)
+		}
+		return errors.New(strings.TrimSpace(string(why)))
+	default:
 		return fmt.Errorf("ask agent: %s", resp.Status)
 	}
 	if err := read(json.NewDecoder(resp.Body)); err != nil {

@@ -23,7 +23,9 @@ func serveTestAPI(t *testing.T, ring *hubble.Ring) *Client {
 	socket := filepath.Join(t.TempDir(), "s")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serveAPI(ctx, socket, func() Status { return Status{Node: "n1"} }, ring) }()
+	go func() {
+		done <- serveAPI(ctx, socket, answers{status: func() Status { return Status{Node: "n1"} }}, ring)
+	}()
 	c := NewClient(socket)
 	t.Cleanup(func() {
 		cancel()
@@ -80,7 +82,7 @@ func TestAPIEndsUnderAFollower(t *testing.T) {
 }
 
 func TestAPISaysWhyItCannotServe(t *testing.T) {
-	err := serveAPI(t.Context(), filepath.Join(t.TempDir(), "no", "folder"), nil, nil)
+	err := serveAPI(t.Context(), filepath.Join(t.TempDir(), "no", "folder"), answers{}, nil)
 	if err == nil || errors.Is(err, http.ErrServerClosed) {
 		t.Errorf("err = %v", err)
 	}

@@ -34,7 +34,10 @@ func (a *agent) publish(applied bool) {
 	if applied {
 		a.applied = a.revision
 	}
-	a.portsCopy = maps.Clone(a.ports.state.Used)
+	a.portsCopy, a.livePorts = maps.Clone(a.ports.state.Used), map[string]uint16{}
+	for name := range a.portsCopy {
+		a.livePorts[name] = a.kernelPort(name)
+	}
 }
 
 // topic is what a problem is about; each has one problem at most.

@@ -25,9 +25,10 @@ import (
 	"fairlead.io/fairlead/xds"
 )
 
-// offlineCommands need no privileges, no cluster and no Linux.
+// offlineCommands need no privileges, no cluster and no Linux. Explain can also ask an
+// agent.
 func offlineCommands() []*cobra.Command {
-	return []*cobra.Command{translateCommand(), planCommand(), renderCommand()}
+	return []*cobra.Command{translateCommand(), planCommand(), renderCommand(), explainCommand()}
 }
 
 // input is the flags that say what to read.

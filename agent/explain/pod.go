@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"fmt"
+	"net/netip"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/kubernetes"
+)
+
+// Pod is what becomes of what a pod sends and receives.
+type Pod struct {
+	Name      string       `json:"name"` // ns/name
+	Node      string       `json:"node"`
+	Addresses []netip.Addr `json:"addresses"`
+	Identity  string       `json:"identity"`
+	Source    model.Source `json:"source"`
+	// Captured pods' connections to services are taken to the proxy where it routes.
+	Captured bool          `json:"captured"`
+	Why      string        `json:"why"` // it is captured or not
+	By       *model.Source `json:"by,omitempty"`
+	// Local says that the pod is on the node whose plan this is; Listeners and the
+	// route tables of Ports are there of local pods alone.
+	Local     bool                 `json:"local"`
+	Listeners map[plan.Mode]string `json:"listeners,omitempty"` // that take what it sends, by mode
+	// Policy is what governs it, over all ports; nil: nobody does, and everything may
+	// come in. GovernedBy are the objects that say so, also where no rule matches.
+	Policy     *Policy        `json:"policy,omitempty"`
+	GovernedBy []model.Source `json:"governedBy,omitempty"`
+	Ports      []PodPort      `json:"ports,omitempty"` // that policies or services tell apart
+	// ProbePorts are always open to the node's own probes.
+	ProbePorts []uint16 `json:"probePorts,omitempty"`
+}
+
+// PodPort is one port of a pod.
+type PodPort struct {
+	Port uint16    `json:"port"`
+	App  model.App `json:"app,omitempty"` // "": opaque
+	// Judged says who judges what comes in: "" nobody, "kernel" each connection by
+	// its source, "proxy" requests, where it depends on them.
+	Judged     string `json:"judged,omitempty"`
+	RouteTable string `json:"routeTable,omitempty"` // of what comes in past no proxy of the mesh
+}
+
+// Who judges what comes in to a port.
+const (
+	byKernel = "kernel"
+	byProxy  = "proxy"
+)
+
+func pod(t *view, key string) *Pod {
+	w, _ := t.Get(translators.Workloads, key).(*model.Workload)
+	if w == nil {
+		return nil
+	}
+	out := &Pod{Name: key, Node: w.Node, Addresses: w.Addresses, Identity: w.Identity, Source: w.Src, Captured: w.Capture, ProbePorts: w.ProbePorts}
+	out.captured(t, w)
+	for _, a := range w.Addresses {
+		if row, ok := t.Get(plan.Pods, a.String()).(*plan.Pod); ok && row.Name == key {
+			out.Local, out.Listeners = true, row.Listeners
+		}
+	}
+	g, _ := t.Get(plan.Governance, key).(*plan.Governed)
+	if g == nil {
+		return out
+	}
+	out.GovernedBy = g.Src
+	out.Policy = policyOf(t, g.Deny, g.Allow)
+	for _, p := range g.Ports {
+		port := PodPort{Port: p.Port, App: p.App}
+		switch at := g.Policy(p.Port); {
+		case at == nil:
+		case p.App.HasRequests():
+			port.Judged = byProxy
+		default:
+			port.Judged = byKernel
+		}
+		for _, a := range w.Addresses {
+			if s, ok := t.Get(plan.Scopes, plan.InboundKey(netip.AddrPortFrom(a, p.Port))).(*plan.Scope); ok {
+				port.RouteTable = s.RouteTable
+			}
+		}
+		out.Ports = append(out.Ports, port)
+	}
+	return out
+}
+
+// captured says why the pod is captured or not: by a mark of its own or of its
+// namespace, unless something keeps it from being so.
+func (p *Pod) captured(t *view, w *model.Workload) {
+	marked, on := false, false
+	mark := func(src model.Source, whose string) bool {
+		o := objectOf(t, src)
+		if o == nil {
+			return false
+		}
+		field, is := kubernetes.CaptureField(o)
+		if field == "" {
+			return false
+		}
+		s := o.Source(src.Plane, field)
+		p.By, marked, on = &s, true, is
+		p.Why = fmt.Sprintf("the %s's mark says so", whose)
+		return true
+	}
+	ns, _ := t.Get(translators.Namespaces, w.Namespace).(*model.Namespace)
+	if !mark(w.Src, "pod") && ns != nil {
+		mark(ns.Src, "namespace")
+	}
+	switch {
+	case !marked:
+		p.Why = "neither the pod nor its namespace is marked"
+	case on && !p.Captured && w.HostNetwork:
+		p.Why = "it is in the node's network, and cannot be told from the node"
+	case on && !p.Captured:
+		p.Why = "another mesh's proxy still takes its connections"
+	}
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"fairlead.io/fairlead/agent"
+	"fairlead.io/fairlead/agent/explain"
+	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/lab/cluster"
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/objects"
+)
+
+// place says where to ask: files, or an agent's run folder, or a lab's.
+type place struct{ run, lab, node string }
+
+func explainCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "explain NAMESPACE/NAME[:PORT]",
+		Short: "Say what becomes of requests to a service, or of a pod's, and which lines decide",
+		Long: `Explain says of a service's ports, or of a host's, who routes them and how: the plane
+that decides, the routes in order, where they lead, what policy is judged on the way;
+and of a pod what takes its connections and what governs it; each with file and line.
+
+With -f it reads manifests; without, it asks the node's agent, which also knows what
+Envoy has rejected and what is in use.`,
+		Example: "  fairlead explain shop/web:80 -f manifests/\n  fairlead explain shop/web-0 --run /run/fairlead",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError("explain needs one thing to explain: NAMESPACE/NAME, or NAMESPACE/NAME:PORT of a service")
+			}
+			return nil
+		},
+	}
+	in, out := inputFlags(c), outputFlag(c)
+	var p place
+	c.Flags().StringVar(&p.run, "run", defaultRun, "run folder of the node's agent, without -f")
+	c.Flags().StringVar(&p.lab, "lab", "", "name of a lab, in place of --run")
+	c.Flags().StringVar(&p.node, "node", "", "with -f: the node whose plan is meant (default: the pod's own, or the first); with --lab: the node to ask")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		target, err := explain.ParseTarget(args[0])
+		if err != nil {
+			return usageError("%v", err)
+		}
+		var e *agent.Explanation
+		switch {
+		case len(in.files) == 0:
+			e, err = askAgents(c.Context(), p, target)
+		case c.Flags().Changed("run") || p.lab != "":
+			return usageError("explain reads files (-f) or asks an agent (--run, --lab), not both")
+		default:
+			e, err = in.explain(c, p.node, target)
+		}
+		if err != nil {
+			return err
+		}
+		return out.print(c.OutOrStdout(), e, func(w io.Writer) error { return printExplanation(w, e) })
+	}
+	return c
+}
+
+// askAgents asks one node after the other. A pod's own node knows most of it; of a
+// service all know the same.
+func askAgents(ctx context.Context, p place, target explain.Target) (*agent.Explanation, error) {
+	runs, err := p.runs()
+	if err != nil {
+		return nil, err
+	}
+	var first *agent.Explanation
+	var errs []error
+	for _, dir := range runs {
+		e, err := agent.NewClient(dir+"/"+agent.Socket).Explain(ctx, target)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case e.Pod == nil || e.Pod.Local:
+			return e, nil
+		case first == nil:
+			first = e
+		}
+	}
+	if first == nil {
+		return nil, errs[0]
+	}
+	return first, nil
+}
+
+// explain answers from files. A pod is explained by its own node's plan, a service by
+// that of the first.
+func (in *input) explain(c *cobra.Command, node string, target explain.Target) (*agent.Explanation, error) {
+	p, inputs, err := in.read(c, node)
+	if err != nil {
+		return nil, err
+	}
+	batch := objects.Decode(p.Registry(), inputs...)
+	if needsPlacing(batch) {
+		nodes := []string{"node-1", "node-2"}
+		if node != "" && node != nodes[0] && node != nodes[1] {
+			nodes = append(nodes, node)
+		}
+		batch = objects.Decode(p.Registry(), cluster.Offline(inputs, nodes)...)
+	}
+	p.Replace(batch)
+	if node == "" {
+		if node = nodeOf(p, target); node != "" {
+			o := in.pipeline
+			o.Node = node
+			if p, err = pipeline.New(o); err != nil {
+				return nil, usageError("%v", err)
+			}
+			p.Replace(batch)
+		}
+	} else if p.Get(translators.Nodes, node) == nil {
+		return nil, usageError("the manifests have no node %s; they have %s", node, strings.Join(nodeNames(p), ", "))
+	}
+	a, err := explain.Explain(p, target)
+	var none *explain.NotFoundError
+	if errors.As(err, &none) {
+		for _, d := range p.Diagnostics() { // perhaps it was refused
+			if d.IsError() && d.Source.Namespace == target.Namespace && d.Source.Name == target.Name {
+				printDiagnostic(c.ErrOrStderr(), d)
+			}
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &agent.Explanation{Node: node, Answer: a}, nil
+}
+
+// nodeOf is the node whose plan says most of a target, "" if there is none.
+func nodeOf(p *pipeline.Pipeline, target explain.Target) string {
+	if w, ok := p.Get(translators.Workloads, target.String()).(*model.Workload); ok && w.Node != "" {
+		return w.Node
+	}
+	if names := nodeNames(p); len(names) > 0 {
+		return names[0]
+	}
+	return ""
+}
