@@ -149,7 +149,7 @@ func (a *admin) routeTables(ctx context.Context) (map[string]bool, error) {
 // use is what the endpoints of a cluster have seen since Envoy's start.
 type use struct {
 	total  uint64 // requests and connections
-	active bool   // some of them are not over
+	active bool   // some requests are not over
 }
 
 // usage is use by cluster and endpoint.
@@ -181,7 +181,7 @@ func (a *admin) usage(ctx context.Context) (usage, error) {
 				switch s.Name {
 				case "rq_total", "cx_total":
 					u.total += s.Value
-				case "rq_active", "cx_active":
+				case "rq_active", "rq_pending_active": // not cx_active: it counts idle ones
 					u.active = u.active || s.Value > 0
 				}
 			}

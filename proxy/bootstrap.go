@@ -26,13 +26,6 @@ import (
 	"fairlead.io/fairlead/xds/render"
 )
 
-// Static clusters that are of the proxy's own making. AuthorityCluster is gRPC, to
-// what answers whom an authority means.
-const (
-	xdsCluster       = "xds"
-	AuthorityCluster = "authority"
-)
-
 // BankKey is where a node's metadata says which bank its Envoy runs in.
 const BankKey = "bank"
 
@@ -97,7 +90,7 @@ func Bootstrap(node string, bank int, paths Paths) ([]byte, error) {
 
 func bootstrapClusters(paths Paths) []*cluster.Cluster {
 	return append([]*cluster.Cluster{
-		pipeCluster(xdsCluster, paths.XDS),
+		pipeCluster(render.XDSCluster, paths.XDS),
 		pipeCluster(render.AccessLogCluster, paths.AccessLog),
 		authorityCluster(paths.Authority),
 	}, render.OriginalClusters()...)
@@ -120,7 +113,7 @@ func adsSource() *core.ApiConfigSource {
 		SetNodeOnFirstMessageOnly: true,
 		GrpcServices: []*core.GrpcService{{TargetSpecifier: &core.GrpcService_EnvoyGrpc_{
 			EnvoyGrpc: &core.GrpcService_EnvoyGrpc{
-				ClusterName: xdsCluster,
+				ClusterName: render.XDSCluster,
 				// The proxy is back soon; Envoy's own pause would grow to 30 s.
 				RetryPolicy: &core.RetryPolicy{RetryBackOff: &core.BackoffStrategy{
 					BaseInterval: durationpb.New(50 * time.Millisecond),
@@ -135,7 +128,7 @@ func adsSource() *core.ApiConfigSource {
 // back are bounded by those that wait for an answer, and by default three may retry.
 func authorityCluster(path string) *cluster.Cluster {
 	const many = 100_000
-	c := pipeCluster(AuthorityCluster, path)
+	c := pipeCluster(render.AuthorityCluster, path)
 	c.CircuitBreakers = &cluster.CircuitBreakers{Thresholds: []*cluster.CircuitBreakers_Thresholds{{
 		MaxRequests: wrapperspb.UInt32(many), MaxPendingRequests: wrapperspb.UInt32(many), MaxRetries: wrapperspb.UInt32(many),
 	}}}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"fairlead.io/fairlead/xds"
+	"fairlead.io/fairlead/xds/render"
 )
 
 func TestStateFile(t *testing.T) {
@@ -95,6 +97,17 @@ func TestBootstrapIsTheSameEachTime(t *testing.T) {
 		if !strings.Contains(string(one), want) {
 			t.Errorf("no %s in\n%s", want, one)
 		}
+	}
+}
+
+// TestBootstrapHasStaticClusters: what resources take for granted is there, and is
+// not sent.
+func TestBootstrapHasStaticClusters(t *testing.T) {
+	got, want := staticClusters(PathsIn("/run/fairlead")), render.StaticClusters()
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("bootstrap has %q, resources refer to %q", got, want)
 	}
 }
 

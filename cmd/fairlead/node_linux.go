@@ -29,6 +29,9 @@ func nodeCommands() []*cobra.Command {
 // defaultRun is where a node's agent and proxy meet.
 const defaultRun = "/run/fairlead"
 
+// defaultBpffs is where the kernel's maps and links are pinned.
+const defaultBpffs = "/sys/fs/bpf/fairlead"
+
 func logger(c *cobra.Command) *slog.Logger {
 	return slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
 }
@@ -70,7 +73,7 @@ or killed at any time: kernel and proxy go on, and the next agent takes over.`,
 // nodeFlags are those that say where a node's things are.
 func nodeFlags(c *cobra.Command, o *agent.Options) {
 	c.Flags().StringVar(&o.RunDir, "run", defaultRun, "folder of sockets and state, shared by agent and proxy")
-	c.Flags().StringVar(&o.Bpffs, "bpffs", "/sys/fs/bpf/fairlead", "folder on a BPF file system for pinned maps and links")
+	c.Flags().StringVar(&o.Bpffs, "bpffs", defaultBpffs, "folder on a BPF file system for pinned maps and links")
 	c.Flags().StringVar(&o.Cgroup, "cgroup", "/sys/fs/cgroup", "cgroup2 folder of the node's processes")
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fairlead.io/fairlead/agent"
+	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/proxy"
 )
 
@@ -31,6 +32,7 @@ when it is ready, and the first one finish. SIGHUP makes it look for another bin
 	c.Flags().StringVar(&o.Node, "node", "", "name of this node")
 	c.Flags().StringVar(&o.RunDir, "run", defaultRun, "folder of sockets and state, shared by agent and proxy")
 	c.Flags().StringVar(&o.EnvoyPath, "envoy", os.Getenv("ENVOY"), "Envoy binary (default: $ENVOY)")
+	bpffs := c.Flags().String("bpffs", defaultBpffs, "folder on a BPF file system where the agent pins the kernel's maps")
 	c.Flags().IntVar(&o.Concurrency, "concurrency", 0, "Envoy's worker threads (default: one per core)")
 	c.Flags().DurationVar(&o.DrainTime, "drain-time", 10*time.Second, "how long clients have to finish when Envoy is replaced or stopped")
 	c.Flags().DurationVar(&o.ReadyTime, "ready-time", 30*time.Second, "how long a new Envoy has to get ready before the old one is kept")
@@ -52,6 +54,7 @@ when it is ready, and the first one finish. SIGHUP makes it look for another bin
 		signal.Notify(check, syscall.SIGHUP)
 		defer signal.Stop(check)
 		o.Check = check
+		o.Flip = func(bank int) error { return datapath.SetBank(*bpffs, bank) }
 		o.Log = logger(c)
 		return proxy.Run(c.Context(), o)
 	}
