@@ -63,7 +63,7 @@ func (l *lab) daemon(node, what string) error {
 		args = []string{"agent", "--node", node, "--source", l.paths.source(), "--run", l.paths.node(node), "--bpffs", l.paths.bpf(node),
 			"--cgroup", l.nodeCgroup(node), "--netns", l.paths.netns(), "--uplink", uplink}
 	case "proxy":
-		args = []string{"proxy", "--node", node, "--run", l.paths.node(node)}
+		args = []string{"proxy", "--node", node, "--run", l.paths.node(node), "--bpffs", l.paths.bpf(node)}
 		if l.record.EnvoyPath != "" {
 			args = append(args, "--envoy", l.record.EnvoyPath)
 		}
