@@ -128,7 +128,7 @@ func proxyRows(s *agent.Status, now time.Time) [][]string {
 		rows = append(rows, []string{"replacement", replacementLine(*p.Replacement)})
 	}
 	if p.StateError != "" {
-		rows = append(rows, []string{"proxy", "saved state not used, rebuilt from the agent: " + p.StateError})
+		rows = append(rows, []string{"proxy", "configuration from the agent alone: " + p.StateError})
 	}
 	return append(rows, []string{"routes", fmt.Sprintf("%d tables in use, %d evicted", p.InUse, p.Evicted)})
 }

@@ -23,7 +23,7 @@ func TestStatusOfTheProxy(t *testing.T) {
 	}{
 		{"no proxy", agent.Status{ProxyError: "ask the proxy: refused"}, []string{"envoy unknown: ask the proxy: refused"}},
 		{"none runs", agent.Status{Proxy: &proxy.Status{Envoy: proxy.EnvoyStatus{State: "stopped", Restarts: 3}, StateError: "no saved state"}}, []string{
-			"envoy stopped", "envoy restarted after a crash: 3 times", "proxy saved state not used, rebuilt from the agent: no saved state",
+			"envoy stopped", "envoy restarted after a crash: 3 times", "proxy configuration from the agent alone: no saved state",
 			"routes 0 tables in use, 0 evicted"}},
 		{"replaced", agent.Status{Proxy: &proxy.Status{
 			Envoy: proxy.EnvoyStatus{PID: 12, State: "LIVE", Connected: true},
