@@ -282,8 +282,13 @@ func (s *session) message(e event) *discovery.DeltaDiscoveryRequest {
 		return &discovery.DeltaDiscoveryRequest{TypeUrl: e.answer.typ, ResponseNonce: e.answer.nonce}
 	}
 	o, ok := s.last[resource{e.reject.Type, e.reject.Name}]
-	if !ok || o.version != e.reject.Version || s.open[o.nonce] {
-		return nil // not of this session, or its answer will say it
+	switch {
+	case !ok:
+		// It came in an earlier session, so there is nothing to answer. Asked for by
+		// name it comes again, and its answer says it.
+		return &discovery.DeltaDiscoveryRequest{TypeUrl: e.reject.Type, ResourceNamesSubscribe: []string{e.reject.Name}}
+	case o.version != e.reject.Version || s.open[o.nonce]:
+		return nil // another came since, or its answer will say it
 	}
 	return nack(e.reject.Type, o.nonce, xds.Short(e.reject.Type)+" "+e.reject.Name+": "+e.reject.Detail)
 }
