@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -272,52 +271,38 @@ const bothProtocols = `typed_extension_protocol_options:
 // WebSocket handshake with the first line that comes.
 func bodyServer(t testing.TB, name, addr string) {
 	t.Helper()
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ps http.Protocols
-	ps.SetHTTP1(true)
-	ps.SetUnencryptedHTTP2(true)
-	srv := &http.Server{
-		Protocols: &ps,
-		ErrorLog:  slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-			if q.Header.Get("X-Dst") != "" {
-				w.WriteHeader(http.StatusInternalServerError) // ours alone
+	httpServer(t, addr, func(w http.ResponseWriter, q *http.Request) {
+		if q.Header.Get("X-Dst") != "" {
+			w.WriteHeader(http.StatusInternalServerError) // ours alone
+			return
+		}
+		switch {
+		case q.Header.Get("Upgrade") == "websocket":
+			c, rw, err := w.(http.Hijacker).Hijack()
+			if err != nil {
 				return
 			}
-			switch {
-			case q.Header.Get("Upgrade") == "websocket":
-				c, rw, err := w.(http.Hijacker).Hijack()
-				if err != nil {
-					return
-				}
-				defer c.Close()
-				io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
-				line, _ := rw.ReadString('\n')
-				fmt.Fprintf(c, "%s %s", name, line)
-			case q.Header.Get("X-Stream") != "":
-				rc := http.NewResponseController(w)
-				rc.EnableFullDuplex()
-				rc.Flush()
-				for lines := bufio.NewScanner(q.Body); lines.Scan(); rc.Flush() {
-					fmt.Fprintf(w, "%s %s\n", name, lines.Text())
-				}
-			default:
-				d, _ := time.ParseDuration(q.Header.Get("X-Wait"))
-				time.Sleep(d)
-				n, err := io.Copy(io.Discard, q.Body)
-				if err != nil {
-					return
-				}
-				fmt.Fprintf(w, "%s %d %s", name, n, q.Host)
+			defer c.Close()
+			io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
+			line, _ := rw.ReadString('\n')
+			fmt.Fprintf(c, "%s %s", name, line)
+		case q.Header.Get("X-Stream") != "":
+			rc := http.NewResponseController(w)
+			rc.EnableFullDuplex()
+			rc.Flush()
+			for lines := bufio.NewScanner(q.Body); lines.Scan(); rc.Flush() {
+				fmt.Fprintf(w, "%s %s\n", name, lines.Text())
 			}
-		}),
-	}
-	var done sync.WaitGroup
-	done.Go(func() { srv.Serve(l) })
-	t.Cleanup(func() { srv.Close(); done.Wait() })
+		default:
+			d, _ := time.ParseDuration(q.Header.Get("X-Wait"))
+			time.Sleep(d)
+			n, err := io.Copy(io.Discard, q.Body)
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(w, "%s %d %s", name, n, q.Host)
+		}
+	})
 }
 
 // httpFrom is a client at an address that connects to dst whatever the URL says.

@@ -148,3 +148,13 @@ func statusOf(t testing.TB, dst string) int {
 
 // hostPort is the address of an endpoint.
 func hostPort(host string, port int) string { return net.JoinHostPort(host, fmt.Sprint(port)) }
+
+// readFrom reads the answer to a GET.
+func readFrom(c net.Conn) (answer, error) {
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return answer{}, err
+	}
+	defer resp.Body.Close()
+	return readAnswer(resp)
+}

@@ -36,8 +36,11 @@ import (
 
 	// What resources contain as google.protobuf.Any.
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/filter_chain/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/on_demand/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -51,6 +54,7 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/http/original_ip_detection/custom_header/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 
 	"fairlead.io/fairlead/internal/need"
@@ -116,8 +120,11 @@ table inet t {
 		ip daddr 10.96.0.0/16 meta mark set 0x200
 		ip6 daddr fd96::/16 meta mark set 0x200
 	}
+	chain flip { # for tests to redirect otherwise
+	}
 	chain in {
 		type filter hook prerouting priority mangle
+		jump flip
 `)
 	for n := range 10 {
 		fmt.Fprintf(&b, "meta l4proto tcp ip saddr %s ip daddr 10.96.%d.0/24 tproxy ip to 127.0.0.1:%d meta mark set 0x200 accept\n", beta, n, 15110+n)
@@ -666,9 +673,21 @@ func greet(name string) func(*net.TCPConn) {
 	}
 }
 
-// httpEcho is an HTTP/1.1 and h2c server that answers with who it is, who the client
-// is and the request as it came.
+// httpEcho is a server that answers with who it is, who the client is and the request
+// as it came.
 func httpEcho(t testing.TB, name, addr string) {
+	t.Helper()
+	httpServer(t, addr, func(w http.ResponseWriter, q *http.Request) {
+		host, _, _ := net.SplitHostPort(q.RemoteAddr)
+		var b bytes.Buffer
+		fmt.Fprintf(&b, "%s %s\n%s %s %s\nhost: %s\n", name, host, q.Method, q.URL.RequestURI(), q.Proto, q.Host)
+		q.Header.Write(&b)
+		w.Write(b.Bytes())
+	})
+}
+
+// httpServer is an HTTP/1.1 and h2c server until the test ends.
+func httpServer(t testing.TB, addr string, handle http.HandlerFunc) {
 	t.Helper()
 	needNetwork(t)
 	l, err := net.Listen("tcp", addr)
@@ -681,13 +700,7 @@ func httpEcho(t testing.TB, name, addr string) {
 	srv := &http.Server{
 		Protocols: &ps,
 		ErrorLog:  slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-			host, _, _ := net.SplitHostPort(q.RemoteAddr)
-			var b bytes.Buffer
-			fmt.Fprintf(&b, "%s %s\n%s %s %s\nhost: %s\n", name, host, q.Method, q.URL.RequestURI(), q.Proto, q.Host)
-			q.Header.Write(&b)
-			w.Write(b.Bytes())
-		}),
+		Handler:   handle,
 	}
 	var done sync.WaitGroup
 	done.Go(func() { srv.Serve(l) })
@@ -701,3 +714,5 @@ func equal(t testing.TB, what string, got, want any) {
 		t.Errorf("%s: -want +got:\n%s", what, d)
 	}
 }
+
+func removal(r xds.Resource) serve.Change { return serve.Change{Type: r.Type, Name: r.Name} }

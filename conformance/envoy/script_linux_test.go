@@ -54,7 +54,7 @@ func startScript(t testing.TB, bootstrap string, flags ...string) (*proxy, *scri
 	t.Helper()
 	s := newScript(t)
 	s.greet = []string{xds.ClusterType, xds.ListenerType, xds.ScopeType}
-	p := launch(t, setup{bootstrap: bootstrap, register: s.register, flags: append([]string{"--concurrency", "2"}, flags...)})
+	p := launch(t, setup{bootstrap: bootstrap, register: s.register, flags: flags})
 	p.waitLive()
 	return p, s
 }
