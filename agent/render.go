@@ -4,10 +4,7 @@ package agent
 
 import (
 	"errors"
-	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -15,30 +12,56 @@ import (
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/model/plan"
 	"fairlead.io/fairlead/xds"
+	"fairlead.io/fairlead/xds/serve"
 )
 
 // Render gives the Envoy resources of a plan, in their order, and the ports of its
 // listeners, as an agent that starts from nothing would. What cannot be rendered is
 // an error that names every row; the rest is given all the same.
 func Render(p *pipeline.Pipeline) ([]xds.Resource, map[string]uint16, error) {
-	dir, err := os.MkdirTemp("", "fairlead")
-	if err != nil {
-		return nil, nil, fmt.Errorf("render: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	ports, err := openPorts(filepath.Join(dir, "ports.json"), time.Now)
+	r, err := NewRenderer()
 	if err != nil {
 		return nil, nil, err
 	}
-	r := newResources(ports)
 	for _, t := range plan.EnvoyTables() {
 		for _, row := range p.Rows(t) {
-			r.take([]incr.Change{{Table: row.Table, Key: row.Key, New: row.Value}})
+			r.Take([]incr.Change{{Table: row.Table, Key: row.Key, New: row.Value}})
 		}
 	}
-	var errs []error
-	for _, k := range slices.SortedFunc(maps.Keys(r.bad), compareKeys) {
-		errs = append(errs, errors.New(r.bad[k].why))
+	return r.All(), r.Ports(), r.Errors()
+}
+
+// Renderer keeps the Envoy resources of a plan as an agent does: change by change,
+// with the last good version of what cannot be rendered any more. It is not safe for
+// concurrent use.
+type Renderer struct {
+	ports *ports
+	res   *resources
+}
+
+// NewRenderer is one that has seen no rows and given out no ports.
+func NewRenderer() (*Renderer, error) {
+	p, err := openPorts("", time.Now) // no file: it is never saved
+	if err != nil {
+		return nil, err
 	}
-	return r.all(), maps.Clone(ports.state.Used), errors.Join(errs...)
+	return &Renderer{p, newResources(p)}, nil
+}
+
+// Take renders changed rows and returns what changes for Envoy.
+func (r *Renderer) Take(changes []incr.Change) []serve.Change { return r.res.take(changes) }
+
+// All lists the resources in their order.
+func (r *Renderer) All() []xds.Resource { return r.res.all() }
+
+// Ports of the listeners; one that went keeps its own.
+func (r *Renderer) Ports() map[string]uint16 { return maps.Clone(r.ports.state.Used) }
+
+// Errors names all rows that cannot be rendered; nil if there are none.
+func (r *Renderer) Errors() error {
+	var errs []error
+	for _, k := range slices.SortedFunc(maps.Keys(r.res.bad), compareKeys) {
+		errs = append(errs, errors.New(r.res.bad[k].why))
+	}
+	return errors.Join(errs...)
 }
