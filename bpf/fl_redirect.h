@@ -221,6 +221,17 @@ static __always_inline bool has_socket(struct __sk_buff *skb, const struct fl_pa
 }
 
 /*
+ * Whether the proxy answers itself: it dialled a pod of this node in the name of
+ * another one, and its own inbound listener took the connection. No pod may open a
+ * connection from such a port.
+ */
+static __always_inline bool is_own_answer(struct __sk_buff *skb, const struct fl_packet *p)
+{
+	return !skb->ingress_ifindex && p->t.proto == IPPROTO_TCP && !is_open(p) && bpf_ntohs(p->t.dport) >= FL_PORT_CHECKED &&
+	       has_socket(skb, p);
+}
+
+/*
  * Whether what a process of the node sends is for the proxy. Either the proxy has
  * the other end in the pod's name: it dialled a server of the node itself, or was
  * given the connection. Or the packet opens a connection that the proxy has to see.

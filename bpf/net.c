@@ -322,6 +322,8 @@ int fl_to_pod(struct __sk_buff *skb)
 			return drop(skb, &p, FL_DROP_FRAGMENT, FL_TO_POD, NULL);
 		return TCX_NEXT;
 	}
+	if (is_own_answer(skb, &p))
+		return turn_back(skb);
 	if (is_reply(&p)) {
 		count(FL_OK_REPLY);
 	} else {

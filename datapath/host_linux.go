@@ -74,6 +74,7 @@ func (h *host) sysctls() ([]sysctl, error) {
 		{name: "net/ipv4/ip_local_port_range", want: "32768\t65535"},
 		// What the node sends to its own proxy comes back by loopback.
 		{name: "net/ipv4/conf/lo/accept_local", want: "1"},
+		{name: "net/ipv4/conf/lo/src_valid_mark", want: "1"},
 	}
 	if !hasIPv6() {
 		return out, nil

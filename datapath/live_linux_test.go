@@ -172,6 +172,7 @@ func TestLive(t *testing.T) {
 		{"any", testAny},
 		{"inbound", testInbound},
 		{"checked", testChecked},
+		{"unchecked", testUnchecked},
 		{"policy", testPolicy},
 		{"probes", testProbes},
 		{"spoof", testSpoof},

@@ -153,9 +153,14 @@ type Proxy struct {
 	// Onward gives the backend of a destination; "original" is the destination
 	// itself. Others are answered with the proxy's name.
 	Onward map[string]string
+	// Unchecked: it does not claim to have judged the backend's policy.
+	Unchecked bool
 }
 
-const checkedPorts = 63263<<16 | 61000
+const (
+	checkedPorts   = 63263<<16 | 61000
+	uncheckedPorts = 65535<<16 | 63264
+)
 
 // Redirected starts a proxy.
 func (h *Helper) Redirected(p Proxy, _ *None) error {
@@ -199,13 +204,17 @@ func (p Proxy) serve(c net.Conn) {
 	}
 	defer c.Close()
 	client := c.RemoteAddr().(*net.TCPAddr)
+	ports := checkedPorts
+	if p.Unchecked {
+		ports = uncheckedPorts
+	}
 	d := net.Dialer{
 		Timeout: 2 * time.Second, LocalAddr: &net.TCPAddr{IP: client.IP},
 		Control: options(func(fd int) error {
 			return errors.Join(
 				unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT, 1),
 				unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1),
-				unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_LOCAL_PORT_RANGE, checkedPorts),
+				unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_LOCAL_PORT_RANGE, ports),
 				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, 0x300))
 		}),
 	}

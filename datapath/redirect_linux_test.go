@@ -224,6 +224,38 @@ func testChecked(t *testing.T, w *world) {
 	}
 }
 
+// A proxy that has not judged it meets the inbound listener of its own node, as that of
+// others: its connection to itself is under the addresses of two pods.
+func testUnchecked(t *testing.T, w *world) {
+	vips := map[string]string{"10.96.0.7:80": at(w.hosts["a2"].v4, 8080), "[fd96::7]:80": at(w.hosts["a2"].v6, 8080)}
+	call[None](w.proc["a"], "Redirected", Proxy{Port: outPort + 20, Name: "proxy", Onward: vips, Unchecked: true})
+	w.set("a", func(p *Planned) {
+		p.Services = append(p.Services, w.service("10.96.0.7", 80, model.TCP, plan.HTTP, "a2"), w.service("fd96::7", 80, model.TCP, plan.HTTP, "a2"))
+		p.capture("a1")
+		p.Ports[outbound] = outPort + 20
+		p.govern("a2", setA2, &plan.Verdict{Any: true, Port: 8080, Proto: model.TCP, Action: plan.Check})
+	})
+	w.ready()
+	for vip := range vips {
+		for n := range 3 {
+			got := w.mustDial("a1", Client{Network: "tcp", Addr: vip, Keep: vip})
+			if got.Server != "a2" || addrOf(got.Seen) != addrOf(got.Local) {
+				t.Errorf("a1 dials %s: %+v", vip, got)
+			}
+			if got := call[Answer](w.proc["a1"], "Ask", vip); got.Server != "a2" {
+				t.Errorf("connection %d to %s asks again: %+v", n, vip, got)
+			}
+		}
+	}
+	reasons := map[string]int{}
+	for _, f := range w.flows("a", func(f Flow) bool { return f.Destination.Port() == 8080 }) {
+		reasons[f.Reason]++
+	}
+	if diff := cmp.Diff(map[string]int{"inbound": 6, "checked": 6}, reasons); diff != "" {
+		t.Errorf("on the way into a2: %s", diff)
+	}
+}
+
 // The pod's policy is judged on the way in, whoever sends.
 func testPolicy(t *testing.T, w *world) {
 	w.set("a", nil)
