@@ -56,6 +56,8 @@ type Status struct {
 	Nodes    []NodeStatus    `json:"nodes"`
 	Pods     []PodStatus     `json:"pods"`
 	Services []ServiceStatus `json:"services"`
+	// Outside are the addresses of what is no part of the cluster.
+	Outside []netip.Addr `json:"outside"`
 	// Notes say what is not as the manifests have it.
 	Notes []cluster.Note `json:"notes,omitempty"`
 }

@@ -30,7 +30,7 @@ func RunDirs(name string) ([]string, error) {
 }
 
 func (l *lab) status() *Status {
-	s := &Status{Name: l.record.Name, Run: l.paths.run, Services: l.record.Services, Notes: l.record.Notes}
+	s := &Status{Name: l.record.Name, Run: l.paths.run, Services: l.record.Services, Outside: outsideAddresses, Notes: l.record.Notes}
 	for _, n := range l.record.Nodes {
 		s.Nodes = append(s.Nodes, l.nodeStatus(n))
 	}

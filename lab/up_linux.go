@@ -168,7 +168,7 @@ func (l *lab) tools() error {
 	if err := unix.Mount("tmpfs", l.bin(), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=1m"); err != nil {
 		return fmt.Errorf("make folder of tools: %w", err)
 	}
-	for name, command := range map[string]string{"fairlead": "", "load": " " + loadCommand, "request": " " + requestCommand, "call": " " + callCommand} {
+	for name, command := range map[string]string{"fairlead": "", "load": " " + loadCommand, "request": " " + requestCommand, "call": " " + callCommand, "echo-server": " " + echoCommand} {
 		script := fmt.Sprintf("#!/bin/sh\nexec %s%s \"$@\"\n", shellQuote(l.record.Binary), command)
 		file := filepath.Join(l.bin(), name)
 		if err := os.WriteFile(file, []byte(script), 0o755); err != nil {
