@@ -23,11 +23,13 @@ type Line struct {
 	URL    string // may hold {POD} for an address
 	// Options.
 	Headers    [][2]string
-	Host       string // the authority, if it is not the URL's
+	Host       string // the authority, if it is not the URL's; of TLS the server name
+	Target     string // of the request, in place of the URL's path
 	Body       string
 	Repeat     int
-	KeepAlive  bool   // all repeats over one connection
-	Family     string // "4", "6", "" = any
+	Every      time.Duration // from one repetition to the next
+	KeepAlive  bool          // all repeats over one connection
+	Family     string        // "4", "6", "" = any
 	SourcePort uint16
 	From       string // source address
 	Timeout    time.Duration
@@ -100,16 +102,16 @@ func parseLine(text string) (Line, error) {
 	l.URL = left[0]
 	scheme, _, _ := strings.Cut(l.URL, "://")
 	switch scheme {
-	case "http", "h2c":
+	case "http", "http10", "h2c":
 		if l.Method == "" {
 			return l, errors.New("no method")
 		}
-	case "grpc", "ws", "tcp", "tcp-banner", "udp":
+	case "grpc", "ws", "tcp", "tcp-banner", "tls", "udp":
 		if l.Method != "" {
 			return l, fmt.Errorf("%s has no method", scheme)
 		}
 	default:
-		return l, fmt.Errorf("scheme %q: want http, h2c, grpc, ws, tcp, tcp-banner or udp", scheme)
+		return l, fmt.Errorf("scheme %q: want http, http10, h2c, grpc, ws, tcp, tcp-banner, tls or udp", scheme)
 	}
 	for _, w := range left[1:] {
 		if err := l.option(w); err != nil {
@@ -136,8 +138,14 @@ func (l *Line) option(w string) error {
 		}
 	case name == "host" && value != "":
 		l.Host = value
+	case name == "target" && value != "":
+		l.Target = value
 	case name == "body":
 		l.Body = value
+	case name == "every":
+		if l.Every, err = time.ParseDuration(value); err != nil {
+			return fmt.Errorf("%q: want a duration", w)
+		}
 	case name == "sourceport":
 		n, err := strconv.ParseUint(value, 10, 16)
 		if err != nil {
@@ -233,7 +241,7 @@ func resolve(text string, address func(name, form string) (string, error)) (stri
 
 // request is the line as the pod's client takes it.
 func (l *Line) request(address func(name, form string) (string, error)) (load.Request, error) {
-	r := load.Request{Method: l.Method, Host: l.Host, Body: l.Body, Repeat: l.Repeat, KeepAlive: l.KeepAlive, Family: l.Family, SourcePort: l.SourcePort}
+	r := load.Request{Method: l.Method, Body: l.Body, Repeat: l.Repeat, KeepAlive: l.KeepAlive, Family: l.Family, SourcePort: l.SourcePort}
 	var err error
 	if r.URL, err = resolve(l.URL, address); err != nil {
 		return r, err
@@ -241,9 +249,18 @@ func (l *Line) request(address func(name, form string) (string, error)) (load.Re
 	if r.SourceAddress, err = resolve(l.From, address); err != nil {
 		return r, err
 	}
+	if r.Host, err = resolve(l.Host, address); err != nil {
+		return r, err
+	}
+	if r.Target, err = resolve(l.Target, address); err != nil {
+		return r, err
+	}
 	r.SourceAddress = strings.Trim(r.SourceAddress, "[]")
 	if l.Timeout > 0 {
 		r.Timeout = l.Timeout.String()
+	}
+	if l.Every > 0 {
+		r.Every = l.Every.String()
 	}
 	for _, h := range l.Headers {
 		if r.Headers == nil {

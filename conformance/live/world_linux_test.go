@@ -26,6 +26,7 @@ import (
 	"fairlead.io/fairlead/agent"
 	"fairlead.io/fairlead/internal/need"
 	"fairlead.io/fairlead/lab"
+	"fairlead.io/fairlead/lab/load"
 	"fairlead.io/fairlead/translators/objects"
 )
 
@@ -60,6 +61,8 @@ type world struct {
 	empty  map[string]left // what the nodes have when nothing is in the lab
 	mu     sync.Mutex
 	status *lab.Status
+	// leave ends the server outside.
+	leave func()
 }
 
 var (
@@ -111,6 +114,9 @@ func down() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
+	if theWorld.leave != nil {
+		theWorld.leave()
+	}
 	return errors.Join(lab.Down(ctx, labName), os.RemoveAll(theWorld.dir), leftovers(filepath.Join(lab.Root, labName)))
 }
 
@@ -175,8 +181,40 @@ func up(envoy string) error {
 	if err := w.applied(ctx); err != nil {
 		return err
 	}
+	if err := w.serveOutside(ctx); err != nil {
+		return err
+	}
 	w.empty, err = w.left()
 	return err
+}
+
+// serveOutside runs an echo server that is no part of the cluster.
+func (w *world) serveOutside(ctx context.Context) error {
+	running, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	var output bytes.Buffer
+	go func() {
+		defer close(ended)
+		// It ends when it is told to: what it says then is of no interest.
+		_, _ = lab.Exec(running, labName, "outside", []string{"env", `FAIRLEAD_POD={"pod":"outside"}`, "echo-server",
+			"--port=80=auto", "--port=81=auto", "--port=443=tls", "--port=8080=auto", "--port=9000=tcp"}, lab.Stdio{Out: &output, Err: &output})
+	}()
+	w.leave = func() { stop(); <-ended }
+	for {
+		results, err := w.request(ctx, "outside", []load.Request{{URL: "http://127.0.0.1"}, {URL: "tls://127.0.0.1:443"}, {URL: "tcp://127.0.0.1:9000"}})
+		up := err == nil
+		for _, r := range results {
+			up = up && r.Answer != nil
+		}
+		switch {
+		case up:
+			return nil
+		case ctx.Err() != nil:
+			w.leave()
+			return fmt.Errorf("server outside: %v, %+v: %s", err, results, output.String())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // apply takes manifests up and waits until every agent has put them to work.
@@ -308,6 +346,9 @@ func (w *world) addresses(namespace, name string) []netip.Addr {
 	w.mu.Lock()
 	status := w.status
 	w.mu.Unlock()
+	if name == "outside" {
+		return status.Outside
+	}
 	for _, n := range status.Nodes {
 		if n.Name == name {
 			return n.Addresses
