@@ -56,7 +56,8 @@ func (l *lab) daemons(ctx context.Context) error {
 	return nil
 }
 
-func (l *lab) daemon(node, what string) error {
+// daemon starts one, with extra arguments behind the usual ones.
+func (l *lab) daemon(node, what string, extra ...string) error {
 	var args []string
 	switch what {
 	case "agent":
@@ -70,7 +71,7 @@ func (l *lab) daemon(node, what string) error {
 	case "dns":
 		args = []string{dnsCommand, "--source", l.paths.source(), "--listen", netip.AddrPortFrom(dnsAddress, dnsPort).String()}
 	}
-	p, err := l.start(node, node+"-"+what, nil, append([]string{l.record.Binary}, args...)...)
+	p, err := l.start(node, node+"-"+what, nil, slices.Concat([]string{l.record.Binary}, args, extra)...)
 	if p.PID != 0 {
 		l.record.Daemons[node+"/"+what] = p
 	}
@@ -107,14 +108,14 @@ func Stop(ctx context.Context, name, node, what string, sig syscall.Signal) erro
 	})
 }
 
-// Start starts a process of a node that Stop or an accident has ended. One that
-// runs is left alone.
-func Start(ctx context.Context, name, node, what string) error {
+// Start starts a process of a node that Stop or an accident has ended, with extra
+// arguments if there are any. One that runs is left alone.
+func Start(ctx context.Context, name, node, what string, extra ...string) error {
 	return withDaemon(ctx, name, node, what, func(l *lab) error {
 		if l.daemonState(node, what) == running {
 			return nil
 		}
-		if err := l.daemon(node, what); err != nil {
+		if err := l.daemon(node, what, extra...); err != nil {
 			return err
 		}
 		return l.record.save()
