@@ -19,8 +19,9 @@ import (
 	"fairlead.io/fairlead/xds"
 )
 
-// drainTime is what these tests give Envoy for connections to end.
-const drainTime = time.Second
+// drainTime is what these tests give Envoy for connections to end. It tells more and
+// more of them, by the whole seconds that have gone: in one second it would tell none.
+const drainTime = 2 * time.Second
 
 // frontListener is the listener of front, by LDS.
 func frontListener(t testing.TB, more string) xds.Resource {
@@ -110,7 +111,7 @@ func TestWhatDrains(t *testing.T) {
 	accepted("scope removed", s.remove(xds.ScopeType, vip(0, 2, 80)))
 	accepted("endpoints", s.send(edsCluster(t, "b", "", serverB+":8080", serverA+":8080")[1]))
 	accepted("cluster removed", s.remove(xds.ClusterType, "a"))
-	for end := time.Now().Add(drainTime * 3 / 2); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(drainTime * 5 / 4); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if close, err := busy.request(); close || err != nil {
 			t.Fatalf("busy connection: close %v, %v", close, err)
 		}
@@ -168,7 +169,7 @@ func TestDrain(t *testing.T) {
 	if close, err := busy.request(); !close || err != nil {
 		t.Errorf("the next response: close %v, %v", close, err)
 	}
-	for time.Since(begin) < drainTime*3/2 {
+	for time.Since(begin) < drainTime*5/4 {
 		c, err := dialErr(t.Context(), alpha, vip(0, 1, 80))
 		if err != nil {
 			t.Fatalf("a new connection after %v: %v", time.Since(begin), err)

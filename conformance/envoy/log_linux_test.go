@@ -142,7 +142,7 @@ func TestRequestLog(t *testing.T) {
 			t.Fatal(err)
 		}
 		equal(t, w.path, a.Status, int(w.status))
-		e := <-l.http
+		e := receive(t, "log of "+w.path, l.http)
 		common, req := e.GetCommonProperties(), e.GetRequest()
 		equal(t, w.path+": addresses", []string{
 			strings.Split(address(common.GetDownstreamDirectRemoteAddress()), ":")[0], address(common.GetDownstreamLocalAddress()), address(common.GetUpstreamRemoteAddress()),
@@ -184,7 +184,7 @@ func TestConnectionLog(t *testing.T) {
 	io.WriteString(c, "hello")
 	c.CloseWrite()
 	io.ReadAll(c)
-	e := <-l.tcp
+	e := receive(t, "log", l.tcp)
 	common := e.GetCommonProperties()
 	equal(t, "addresses", []string{strings.Split(address(common.GetDownstreamDirectRemoteAddress()), ":")[0], address(common.GetDownstreamLocalAddress()), address(common.GetUpstreamRemoteAddress())},
 		[]string{alpha, vip(0, 1, 80), serverA + ":9000"})

@@ -132,7 +132,7 @@ func TestOrder(t *testing.T) {
 				p.waitFor("service", func() bool { return statusOf(t, vip(0, i, 80)) == 200 })
 				for _, what := range c.taken {
 					if what == "wait" {
-						time.Sleep(50 * time.Millisecond)
+						p.waitFor("error", func() bool { return statusOf(t, vip(0, i, 80)) == 503 })
 						continue
 					}
 					r := parts[what][0]

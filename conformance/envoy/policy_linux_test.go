@@ -105,7 +105,7 @@ func TestFoldedPolicyAndMirrors(t *testing.T) {
 		scopeTo(t, vip(0, 1, 80), "r", false), scopeTo(t, vip(0, 2, 80), "rb", false))
 	equal(t, "directly", statusOf(t, vip(0, 2, 80)), 403)
 	equal(t, "the request", statusOf(t, vip(0, 1, 80)), 200)
-	equal(t, "mirrored to", <-mirrored, "h-shadow")
+	equal(t, "mirrored to", receive(t, "mirrored request", mirrored), "h-shadow")
 }
 
 // A trap: a filter of the cluster takes the configuration that a route has for a

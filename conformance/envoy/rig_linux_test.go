@@ -707,6 +707,18 @@ func httpServer(t testing.TB, addr string, handle http.HandlerFunc) {
 	t.Cleanup(func() { srv.Close(); done.Wait() })
 }
 
+// receive is what comes next.
+func receive[T any](t testing.TB, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(20 * time.Second):
+		t.Fatalf("waited in vain: %s", what)
+		panic("unreachable")
+	}
+}
+
 // equal compares.
 func equal(t testing.TB, what string, got, want any) {
 	t.Helper()

@@ -88,7 +88,7 @@ func (p *proxy) gauge(cluster, name string) int {
 func TestPoolsBySource(t *testing.T) {
 	httpEcho(t, "a", hostPort(serverA, 8080))
 	p, s := startScript(t, front(), "--concurrency", "1")
-	s.push(edsCluster(t, "a", options("common_http_protocol_options: {idle_timeout: 2s}\n    explicit_http_config: {http_protocol_options: {}}"), serverA+":8080")...)
+	s.push(edsCluster(t, "a", options("common_http_protocol_options: {idle_timeout: 3s}\n    explicit_http_config: {http_protocol_options: {}}"), serverA+":8080")...)
 	s.push(to(t, "r", "a"), scopeTo(t, vip(0, 1, 80), "r", false))
 	get := func(from string) {
 		t.Helper()
@@ -138,7 +138,7 @@ upstream_bind_config:
 	for range 3 {
 		for from, to := range map[string]string{alpha: vip(0, 1, 80), alpha6: vip6(0, 1, 80)} {
 			dial(t, from, to)
-			if port := <-ports; port < low || port > high {
+			if port := receive(t, "connection", ports); port < low || port > high {
 				t.Errorf("source port %d", port)
 			}
 		}
