@@ -41,19 +41,18 @@ func (st *stream) answer(typ string, nonce uint64, req *discovery.DeltaDiscovery
 			has.acked, has.ackedOf = x.res.Version, x.of // though a later one may be under way
 			has.open = has.open && has.nonce != nonce
 		}
-		k := st.key(typ, x.res.Name)
 		if !x.missing {
-			s.accepted(k, x.of)
+			s.accepted(keyOf(x.of), x.of)
 		}
 		st.rest(sub, x.res.Name)
-		s.settle(k)
+		st.settleName(typ, x.res.Name)
 	}
 	for _, n := range rec.removed {
 		if has := sub.has[n]; has != nil && has.nonce == nonce {
 			delete(sub.has, n)
 			st.rest(sub, n)
 		}
-		s.settle(st.key(typ, n))
+		st.settleName(typ, n)
 	}
 	s.settle(anyRoutes)
 }
@@ -63,8 +62,10 @@ func (st *stream) answer(typ string, nonce uint64, req *discovery.DeltaDiscovery
 func (st *stream) late(sub *subscription, nonce uint64) *response {
 	rec := &response{typ: sub.typ}
 	for n, has := range sub.has {
-		e := st.server.entry(st.key(sub.typ, n))
-		if has.nonce == nonce && e != nil && has.of != nil && has.of.Version == e.want.Version {
+		if has.nonce != nonce || has.of == nil {
+			continue
+		}
+		if e := st.server.entry(keyOf(has.of)); e != nil && has.of.Version == e.want.Version {
 			res := &xds.Resource{Type: sub.typ, Name: n, Version: has.sent} // all that a rejection needs
 			rec.set = append(rec.set, sending{res: res, of: has.of})
 		}
@@ -89,7 +90,7 @@ func (st *stream) rejected(sub *subscription, nonce uint64, rec *response, detai
 	}
 	for _, x := range rec.set {
 		name := x.res.Name
-		k := st.key(sub.typ, name)
+		k := keyOf(x.of)
 		current := !x.missing && st.server.reject(k, x.of.Version, detail)
 		e := st.server.entry(k)
 		if has := sub.has[name]; has != nil && has.nonce == nonce {
@@ -112,14 +113,14 @@ func (st *stream) rejected(sub *subscription, nonce uint64, rec *response, detai
 			st.send(sub, []string{name}, changes)
 		}
 		st.rest(sub, name)
-		st.server.settle(k)
+		st.settleName(sub.typ, name)
 	}
 	for _, n := range rec.removed { // nothing more can be done
 		if has := sub.has[n]; has != nil && has.nonce == nonce {
 			delete(sub.has, n)
 			st.rest(sub, n)
 		}
-		st.server.settle(st.key(sub.typ, n))
+		st.settleName(sub.typ, n)
 	}
 }
 
@@ -137,7 +138,7 @@ func (st *stream) settled(it *item) bool {
 	case xds.ScopeType:
 		return it.route == "" || st.lazy != nil && !st.lazy.variants[it.route].eager || st.hasRoutes(it.route)
 	case xds.ListenerType:
-		return st.hasScopes()
+		return !it.scoped || st.hasScopes()
 	}
 	return true
 }
@@ -200,7 +201,14 @@ func (st *stream) answered(k key, v string) bool {
 		return st.grace
 	}
 	for _, n := range st.namesOf(k.typ, []string{k.name}) {
-		if st.wants(sub, n) && !sub.answered(n, v) {
+		switch {
+		case !st.wants(sub, n):
+		case st.lazy != nil && k.typ == xds.EndpointType && st.lazy.withheld[n]:
+		case st.lazy != nil && k.typ == xds.ClusterType && st.lazy.asked[n] != nil:
+			if !st.answeredAsked(sub, n, k, v) {
+				return false
+			}
+		case !sub.answered(n, v):
 			return false
 		}
 	}

@@ -23,13 +23,16 @@
 // A lazy server, besides:
 //
 //   - Sends a client the clusters of the route tables that it asks for, each acknowledged
-//     before the routes, and takes them away when no table needs them. Changes of
-//     what a client does not use are not sent.
+//     before the routes, and takes them away some time after no table needs them.
+//     Changes of what a client does not use are not sent.
 //
 //   - Gives scopes the form in which Envoy asks for their tables when the first request
 //     comes, or at once for tables that were in use before the client came.
 //
 //   - Takes tables from Envoy by pointing their scopes at an alias; see Server.Evict.
+//
+//   - Gives what Envoy asks for as a cluster by name the first of its candidates, and
+//     follows it: Envoy asks once for good. See Options.Candidates.
 //
 //     Envoy                  server
 //     │ routes "r"           │

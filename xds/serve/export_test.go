@@ -14,6 +14,9 @@ func Waiting(s *Server) int {
 // SetWarmFor sets how long clients have to ask for what was in use before them.
 func SetWarmFor(s *Server, d time.Duration) { s.warmFor = d }
 
+// SetMaxStandIns sets how many stand-ins for clusters a client is given.
+func SetMaxStandIns(s *Server, n int) { s.standIns = n }
+
 // Held is how much is kept about clients and about laziness: of nothing set and no
 // client, 0.
 func Held(s *Server) int {
@@ -26,7 +29,8 @@ func Held(s *Server) int {
 			n += len(sub.has) + len(sub.names) + len(sub.forced)
 		}
 		if l := st.lazy; l != nil {
-			n += len(l.tables) + len(l.names) + len(l.variants) + len(l.waiting) + len(l.warm) + len(l.uses) + len(l.idle) + len(l.putOff)
+			n += len(l.tables) + len(l.names) + len(l.variants) + len(l.waiting) + len(l.warm) + len(l.uses) + l.idle.len() + len(l.putOff) +
+				len(l.withheld) + len(l.asked) + len(l.askers) + l.standIns.len()
 		}
 	}
 	return n

@@ -58,6 +58,10 @@ func (s *Server) unfit(k key, f *form, err error) bool {
 // client that does not wait for an answer is told that the resource is gone. Envoy
 // ignores that, of routes and endpoints that it uses, and goes on with what it had.
 func (st *stream) standsIn(sub *subscription, name string, e *entry) bool {
+	if st.lazy != nil && sub.typ == xds.ClusterType {
+		a := st.lazy.asked[name]
+		return a != nil && !a.gone
+	}
 	if sub.wildcard {
 		return false
 	}
@@ -85,6 +89,9 @@ func (st *stream) complete(f *form, e *entry) error {
 		v := st.lazy.variants[table]
 		f.variant, f.version = &v, v.version(f.version)
 	}
+	if f.of.Type == xds.ClusterType && f.name != f.of.Name {
+		f.version = calledVersion(f.of, f.version)
+	}
 	return nil
 }
 
@@ -95,14 +102,23 @@ func (f *form) resource() (*xds.Resource, error) {
 		return f.variant.scope(f.adapted)
 	case f.of.Type == xds.RouteType && f.name != f.of.Name:
 		return renamed(f.adapted, f.name)
+	case f.of.Type == xds.ClusterType && f.name != f.of.Name:
+		return called(f.adapted, f.name, f.version)
 	}
 	return f.adapted, nil
 }
 
 // key is what a name that the client uses means in the store.
 func (st *stream) key(typ, name string) key {
-	if st.lazy != nil && typ == xds.RouteType {
+	switch {
+	case st.lazy == nil:
+	case typ == xds.RouteType:
 		name = tableOf(name)
+	case typ == xds.ClusterType:
+		name = st.meant(name)
 	}
 	return key{typ, name}
 }
+
+// keyOf is where in the store a resource is from.
+func keyOf(r *xds.Resource) key { return key{r.Type, r.Name} }

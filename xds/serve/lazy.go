@@ -22,8 +22,14 @@ type lazy struct {
 	waiting  map[string]*table   // by the client's name: not sent yet
 	warm     map[string]*table   // in use by clients before, and not asked for yet
 	uses     map[string]int      // how many tables hold a cluster
-	idle     map[string]bool     // clusters that a table let go
+	idle     *queue              // clusters that nothing needs any more
+	sweeper  *time.Timer         // runs while some of them linger
+	withheld map[string]bool     // endpoints that are gone, of clusters that linger
 	putOff   map[string]bool     // scopes that are sent when their tables are there
+
+	asked    map[string]*asked   // clusters that it asked for by name
+	askers   map[string][]string // their names by candidate
+	standIns *queue              // those that it has stand-ins for
 }
 
 func newLazy() *lazy {
@@ -34,8 +40,12 @@ func newLazy() *lazy {
 		waiting:  map[string]*table{},
 		warm:     map[string]*table{},
 		uses:     map[string]int{},
-		idle:     map[string]bool{},
+		idle:     newQueue(),
+		withheld: map[string]bool{},
 		putOff:   map[string]bool{},
+		asked:    map[string]*asked{},
+		askers:   map[string][]string{},
+		standIns: newQueue(),
 	}
 }
 
@@ -55,6 +65,7 @@ func (l *lazy) hold(t *table, clusters []string) {
 		if !slices.Contains(t.held, c) {
 			t.held = append(t.held, c)
 			l.uses[c]++
+			l.idle.remove(c)
 		}
 	}
 }
@@ -67,7 +78,7 @@ func (l *lazy) release(t *table, keep []string) {
 		}
 		if l.uses[c]--; l.uses[c] == 0 {
 			delete(l.uses, c)
-			l.idle[c] = true
+			l.idle.add(c)
 		}
 		return true
 	})
@@ -120,6 +131,10 @@ func (l *lazy) vary(table string, v variant) {
 // track notes that the client asks for something.
 func (st *stream) track(sub *subscription, name string) {
 	l := st.lazy
+	if l != nil && sub.typ == xds.ClusterType {
+		st.ask(name)
+		return
+	}
 	if l == nil || sub.typ != xds.RouteType || l.tables[name] != nil {
 		return
 	}
@@ -135,7 +150,9 @@ func (st *stream) untrack(sub *subscription, name string) {
 	switch {
 	case l == nil:
 	case sub.typ == xds.ClusterType:
-		l.idle[name] = true
+		st.unask(name)
+	case sub.typ == xds.EndpointType:
+		delete(l.withheld, name)
 	case sub.typ == xds.RouteType && l.tables[name] != nil:
 		t := l.tables[name]
 		l.release(t, nil)
@@ -203,8 +220,10 @@ func (st *stream) prepare(sub *subscription, names []string) []string {
 func (st *stream) need(clusters []string) {
 	if sub := st.subs[xds.ClusterType]; sub != nil && !sub.held && len(clusters) > 0 {
 		slices.Sort(clusters)
-		st.send(sub, slices.Compact(clusters), changes)
+		clusters = slices.Compact(clusters)
+		st.send(sub, clusters, changes)
 		st.resendEndpoints()
+		st.tellWithheld(clusters)
 	}
 }
 
@@ -327,28 +346,6 @@ func (st *stream) rest(sub *subscription, name string) {
 		l.hold(t, keep)
 		l.release(t, keep)
 		st.need(keep)
-	}
-}
-
-// sweep takes clusters from the client that no table needs.
-func (st *stream) sweep() {
-	if st.lazy == nil || !st.swept || len(st.lazy.idle) == 0 {
-		return
-	}
-	sub := st.subs[xds.ClusterType]
-	var removed []string
-	for n := range st.lazy.idle {
-		if sub == nil || st.wants(sub, n) {
-			continue
-		}
-		if has := sub.has[n]; has != nil && has.sent != "" {
-			removed = append(removed, n)
-		}
-	}
-	clear(st.lazy.idle)
-	if len(removed) > 0 {
-		slices.Sort(removed)
-		st.respond(sub.typ, nil, removed)
 	}
 }
 

@@ -3,6 +3,7 @@
 package serve_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -25,7 +27,8 @@ import (
 
 // lazyEnvoy behaves as Envoy does with scopes on demand: it asks for a route table
 // when a request comes, or at once if its scope is eager, drops it when no scope
-// leads there, and keeps what it has over a lost connection.
+// leads there, asks for clusters by name when a connection comes, once for good, and
+// keeps what it has over a lost connection.
 type lazyEnvoy struct {
 	t    *testing.T
 	rand *rand.Rand
@@ -35,7 +38,8 @@ type lazyEnvoy struct {
 	has    map[string]map[string]string // type, name, version
 	scopes map[string]*heldScope
 	routes map[string][]string        // clusters of the tables that it has
-	wants  map[string]map[string]bool // endpoints and routes that it asked for
+	wants  map[string]map[string]bool // endpoints, routes and clusters that it asked for
+	serves map[string]string          // the endpoints of its clusters
 	must   map[string]bool            // clusters that are there, whatever is under way
 	end    func()
 }
@@ -48,7 +52,7 @@ type heldScope struct {
 
 func newLazyEnvoy(t *testing.T, rnd *rand.Rand) *lazyEnvoy {
 	e := &lazyEnvoy{t: t, rand: rnd, has: map[string]map[string]string{}, scopes: map[string]*heldScope{},
-		routes: map[string][]string{}, wants: map[string]map[string]bool{eds: {}, rds: {}}}
+		routes: map[string][]string{}, wants: map[string]map[string]bool{eds: {}, rds: {}, cds: {}}, serves: map[string]string{}}
 	for _, typ := range xds.Types() {
 		e.has[typ] = map[string]string{}
 	}
@@ -67,6 +71,9 @@ func (e *lazyEnvoy) session(c *client) {
 			if req.ResourceNamesSubscribe = slices.Collect(maps.Keys(e.wants[typ])); len(req.ResourceNamesSubscribe) == 0 {
 				continue
 			}
+		}
+		if typ == cds && len(e.wants[cds]) > 0 {
+			req.ResourceNamesSubscribe = append(slices.Collect(maps.Keys(e.wants[cds])), "*")
 		}
 		c.send(req)
 	}
@@ -100,15 +107,21 @@ func (e *lazyEnvoy) take(m *discovery.DeltaDiscoveryResponse) {
 	}
 	for _, n := range m.RemovedResources {
 		delete(e.has[m.TypeUrl], n)
-		if m.TypeUrl == srd {
+		switch m.TypeUrl {
+		case srd:
 			delete(e.scopes, n)
+		case cds:
+			delete(e.serves, n)
+			if e.wants[cds][n] {
+				e.t.Errorf("cluster %s was asked for and is taken away", n)
+			}
 		}
 	}
 	e.check()
 	var more *discovery.DeltaDiscoveryRequest
 	switch m.TypeUrl {
 	case cds:
-		more = e.wanted(eds, slices.Collect(maps.Keys(e.has[cds])))
+		more = e.wanted(eds, slices.Compact(slices.Sorted(maps.Values(e.serves))))
 	case srd:
 		more = e.wantedTables()
 	}
@@ -125,6 +138,17 @@ func (e *lazyEnvoy) take(m *discovery.DeltaDiscoveryResponse) {
 
 func (e *lazyEnvoy) set(typ string, r *discovery.Resource) {
 	switch typ {
+	case cds:
+		e.serves[r.Name] = r.Name
+		var m cluster.Cluster
+		if err := proto.Unmarshal(r.Resource.Value, &m); err == nil && strings.HasPrefix(r.Name, "tcp|") {
+			if m.Name != r.Name {
+				e.t.Errorf("cluster %s is called %s", r.Name, m.Name)
+			}
+			if e.serves[r.Name] = cmp.Or(m.GetEdsClusterConfig().GetServiceName(), r.Name); m.EdsClusterConfig == nil {
+				delete(e.serves, r.Name)
+			}
+		}
 	case eds:
 		if !e.wants[eds][r.Name] {
 			return
@@ -215,6 +239,35 @@ func (e *lazyEnvoy) request(scope string) {
 	}
 }
 
+// connect comes for a cluster.
+func (e *lazyEnvoy) connect(cluster string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.wants[cds][cluster] {
+		e.wants[cds][cluster] = true
+		e.c.stream.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: cds, ResourceNamesSubscribe: []string{cluster}})
+	}
+}
+
+// asked are the clusters that it asked for.
+func (e *lazyEnvoy) asked() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Collect(maps.Keys(e.wants[cds]))
+}
+
+// meant is the version that it is to have of a cluster that it asked for.
+func meant(want map[string]map[string]string, name string) string {
+	for _, c := range candidates(cds, name) {
+		if v := want[cds][c]; v != "" && c != name {
+			return v + "=" + c
+		} else if v != "" {
+			return v
+		}
+	}
+	return "none"
+}
+
 // tables are the names of those that it asked for, sorted.
 func (e *lazyEnvoy) tables() []string {
 	e.mu.Lock()
@@ -237,7 +290,7 @@ func (e *lazyEnvoy) picture(want map[string]map[string]string) string {
 		for n, v := range byName {
 			n, _, _ = strings.Cut(n, "~")
 			v, _, _ = strings.Cut(v, "~")
-			rejected := strings.HasPrefix(want[typ][n], "bad")
+			rejected := strings.HasPrefix(want[typ][n], "bad") || typ == cds && e.wants[cds][n] && strings.HasPrefix(meant(want, n), "bad")
 			switch {
 			case rejected && typ == rds:
 				v = "old"
@@ -264,7 +317,7 @@ func TestRandomLazyChanges(t *testing.T) {
 }
 
 func randomLazy(t *testing.T, rnd *rand.Rand) {
-	opts := serve.Options{Lazy: true, StandIn: standIn}
+	opts := serve.Options{Lazy: true, StandIn: standInForAll, Candidates: candidates, ClusterLinger: time.Duration(rnd.IntN(3)) * 20 * time.Millisecond}
 	s := serve.New(opts, nil)
 	serve.SetWarmFor(s, 250*time.Millisecond)
 	connect := start(t, s)
@@ -275,6 +328,9 @@ func randomLazy(t *testing.T, rnd *rand.Rand) {
 
 	want := map[string]map[string]string{cds: {}, eds: {}, rds: {}, srd: {}}
 	name := func() string { return fmt.Sprint("n", rnd.IntN(8)) }
+	connection := func(classes ...string) string {
+		return "tcp|" + classes[rnd.IntN(len(classes))] + fmt.Sprint("|n", rnd.IntN(3))
+	}
 	version := 0
 	for step := range 40 {
 		switch rnd.IntN(10) {
@@ -293,6 +349,9 @@ func randomLazy(t *testing.T, rnd *rand.Rand) {
 		for range rnd.IntN(4) {
 			e.request(name())
 		}
+		if rnd.IntN(4) == 0 {
+			e.connect(connection("a", "b"))
+		}
 		if rnd.IntN(3) == 0 {
 			s.Evict(name(), name(), name())
 		}
@@ -300,6 +359,9 @@ func randomLazy(t *testing.T, rnd *rand.Rand) {
 		changes := map[string]serve.Change{}
 		for range 1 + rnd.IntN(6) {
 			typ, n := []string{cds, eds, rds, srd}[rnd.IntN(4)], name()
+			if (typ == cds || typ == eds) && rnd.IntN(2) == 0 {
+				n = connection("a", "b", "")
+			}
 			if _, twice := changes[typ+n]; twice {
 				continue
 			}
@@ -315,6 +377,10 @@ func randomLazy(t *testing.T, rnd *rand.Rand) {
 			}
 			r := resource(typ, n, v)
 			switch typ {
+			case cds:
+				if strings.HasPrefix(n, "tcp|") {
+					r = connectionCluster(t, n, v)
+				}
 			case rds:
 				r = routes(t, n, v, name(), name())
 			case srd:
@@ -345,7 +411,7 @@ func randomLazy(t *testing.T, rnd *rand.Rand) {
 			return
 		}
 	}
-	// When all is gone, nothing is kept.
+	// When all is gone, nothing is kept, but the names that were asked for.
 	var gone []serve.Change
 	for _, r := range s.Resources() {
 		gone = append(gone, serve.Change{Type: r.Type, Name: r.Name})
@@ -358,6 +424,12 @@ func randomLazy(t *testing.T, rnd *rand.Rand) {
 	if _, err := s.Push(t.Context(), gone); err != nil {
 		t.Fatal(err)
 	}
+	e.mu.Lock()
+	if asked := slices.Collect(maps.Keys(e.wants[cds])); len(asked) > 0 {
+		clear(e.wants[cds])
+		e.c.unsubscribe(cds, asked...)
+	}
+	e.mu.Unlock()
 	eventually(t, "nothing kept", func() bool { return serve.Held(s) == 0 })
 }
 
@@ -373,6 +445,9 @@ func (e *lazyEnvoy) compareWith(want map[string]map[string]string) {
 				n, _, _ = strings.Cut(n, "~")
 			}
 			w, none := want[typ][n], map[string]string{rds: "500", eds: "none"}[typ]
+			if typ == cds && e.wants[cds][n] {
+				w = meant(want, n)
+			}
 			if w == "" {
 				w = none
 			}
@@ -410,6 +485,9 @@ func compare(t *testing.T, s *serve.Server, connect func() *client, e *lazyEnvoy
 		e.mu.Unlock()
 		for _, n := range used {
 			other.request(n)
+		}
+		for _, n := range e.asked() {
+			other.connect(n)
 		}
 		if a, b = e.picture(want), other.picture(want); a == b {
 			return

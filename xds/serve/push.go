@@ -98,11 +98,7 @@ func (s *Server) applyAndWait(ctx context.Context, changes []Change) error {
 	cancel()
 	late := &UnansweredError{Err: ctx.Err()}
 	for _, c := range changes {
-		it := &item{key: key{c.Type, c.Name}}
-		if c.Resource != nil {
-			it.version, it.route = c.Resource.Version, s.routeOf(c.Resource)
-		}
-		if !s.isSettled(it) {
+		if !s.isSettled(s.item(c)) {
 			late.Changes = append(late.Changes, c)
 		}
 	}

@@ -5,7 +5,9 @@ package serve
 import (
 	"slices"
 
+	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -32,15 +34,36 @@ func clustersOf(r *xds.Resource) []string {
 		return nil
 	}
 	var names []string
-	collect(m.ProtoReflect(), &names)
+	walk(m.ProtoReflect(), func(f protoreflect.FieldDescriptor, v protoreflect.Value) {
+		if clusterFields[f.FullName()] {
+			names = append(names, v.String())
+		}
+	})
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-func collect(m protoreflect.Message, names *[]string) {
+// usesScopes reports whether a listener finds its routes by scopes. One that cannot be
+// read may do so.
+func usesScopes(r *xds.Resource) bool {
+	var m listener.Listener
+	if proto.Unmarshal(r.Body, &m) != nil {
+		return true
+	}
+	uses := false
+	scoped := (*hcm.ScopedRoutes)(nil).ProtoReflect().Descriptor()
+	walk(m.ProtoReflect(), func(f protoreflect.FieldDescriptor, _ protoreflect.Value) {
+		uses = uses || f.Message() == scoped
+	})
+	return uses
+}
+
+// walk visits all fields that are set and have one value, those within messages of
+// types that are linked in, too.
+func walk(m protoreflect.Message, visit func(protoreflect.FieldDescriptor, protoreflect.Value)) {
 	if a, ok := m.Interface().(*anypb.Any); ok {
 		if inner, err := a.UnmarshalNew(); err == nil {
-			collect(inner.ProtoReflect(), names)
+			walk(inner.ProtoReflect(), visit)
 		}
 		return
 	}
@@ -49,18 +72,21 @@ func collect(m protoreflect.Message, names *[]string) {
 		case f.IsMap():
 			if f.MapValue().Message() != nil {
 				v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
-					collect(v.Message(), names)
+					walk(v.Message(), visit)
 					return true
 				})
 			}
-		case f.IsList() && f.Message() != nil:
-			for i := range v.List().Len() {
-				collect(v.List().Get(i).Message(), names)
+		case f.IsList():
+			if f.Message() != nil {
+				for i := range v.List().Len() {
+					walk(v.List().Get(i).Message(), visit)
+				}
 			}
-		case f.Message() != nil:
-			collect(v.Message(), names)
-		case clusterFields[f.FullName()]:
-			*names = append(*names, v.String())
+		default:
+			visit(f, v)
+			if f.Message() != nil {
+				walk(v.Message(), visit)
+			}
 		}
 		return true
 	})

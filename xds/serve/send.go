@@ -26,10 +26,13 @@ func (st *stream) send(sub *subscription, names []string, b batching) bool {
 	if st.lazy != nil && sub.typ == xds.RouteType {
 		names = st.prepare(sub, names)
 	}
+	if st.lazy != nil && sub.typ == xds.ClusterType {
+		names = st.standFor(names)
+	}
 	var set []sending
 	var removed []string
 	for _, n := range names {
-		if !st.wants(sub, n) || st.putOff(sub, n) {
+		if !st.wants(sub, n) || st.putOff(sub, n) || st.withhold(sub, n) {
 			continue
 		}
 		forced := sub.forced[n]
@@ -44,8 +47,10 @@ func (st *stream) send(sub *subscription, names []string, b batching) bool {
 		case r == nil: // the client has it
 			st.recognize(sub, n, f)
 		default:
-			if sub.typ == xds.ClusterType && has != nil && has.sent != r.Version {
-				st.resend[n] = true
+			// Under several names a cluster has the same endpoints: the client has asked
+			// for them before.
+			if sub.typ == xds.ClusterType && (has != nil && has.sent != r.Version || n != f.of.Name || st.shared(n)) {
+				st.resend[f.of.Name] = true
 			}
 			if sub.typ == xds.EndpointType {
 				delete(st.resend, n)
@@ -207,8 +212,12 @@ func (st *stream) takeGoneOf(sub *subscription) bool {
 	}
 	var removed []string
 	for n, has := range sub.has {
-		// Lazy clients may have clusters that are there but not needed.
-		if has.sent != "" && (st.server.entry(key{sub.typ, n}) == nil || !st.wants(sub, n)) {
+		switch {
+		case has.sent == "":
+		case !st.wants(sub, n) && st.lazy != nil && sub.typ == xds.ClusterType:
+			st.lazy.idle.add(n) // what the client had before it came may have needed it
+		case st.lazy != nil && sub.names[n]: // it was given what there is
+		case !st.wants(sub, n) || st.server.entry(key{sub.typ, n}) == nil:
 			removed = append(removed, n)
 		}
 	}

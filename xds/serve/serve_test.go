@@ -10,7 +10,12 @@ import (
 	"testing"
 	"time"
 
+	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpproxy "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"fairlead.io/fairlead/xds"
 	"fairlead.io/fairlead/xds/serve"
@@ -451,4 +456,53 @@ func TestVeryManyResources(t *testing.T) {
 	d := connect()
 	d.send(&discovery.DeltaDiscoveryRequest{TypeUrl: cds, InitialResourceVersions: has})
 	d.want("Cluster")
+}
+
+// listens is a real listener, with routes by scopes or without.
+func listens(t *testing.T, name string, scoped bool) xds.Resource {
+	t.Helper()
+	var filter proto.Message = &tcpproxy.TcpProxy{StatPrefix: name, ClusterSpecifier: &tcpproxy.TcpProxy_Cluster{Cluster: "c"}}
+	if scoped {
+		filter = &hcm.HttpConnectionManager{StatPrefix: name, RouteSpecifier: &hcm.HttpConnectionManager_ScopedRoutes{ScopedRoutes: &hcm.ScopedRoutes{Name: "s"}}}
+	}
+	config, err := anypb.New(filter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := xds.New(&listener.Listener{Name: name, FilterChains: []*listener.FilterChain{{
+		Filters: []*listener.Filter{{Name: "f", ConfigType: &listener.Filter_TypedConfig{TypedConfig: config}}},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Version = "1"
+	return r
+}
+
+// TestListenersWithoutScopes: Envoy does not ask for scopes if none of its listeners
+// has any, but does so just after it took the first one.
+func TestListenersWithoutScopes(t *testing.T) {
+	for _, lazy := range []bool{true, false} {
+		s := serve.New(serve.Options{Lazy: lazy}, []xds.Resource{scope(t, "s", "")})
+		c := start(t, s)()
+		c.subscribe(cds)
+		c.want("Cluster")
+		c.subscribe(lds)
+		c.want("Listener")
+		p := push(t, s, set(listens(t, "tcp", false))...)
+		m, _ := c.next()
+		p.waiting()
+		c.ack(m)
+		p.rejected()
+
+		p = push(t, s, set(listens(t, "http", true))...)
+		c.want("Listener http@1")
+		time.Sleep(300 * time.Millisecond) // more than it takes a client to ask for what it came for
+		p.waiting()
+		c.subscribe(srd)
+		m, _ = c.next()
+		p.waiting()
+		c.ack(m)
+		p.rejected()
+	}
 }

@@ -44,6 +44,15 @@ type Options struct {
 	InUse []string
 	// OnUse is told when Server.InUse may have changed; as OnReject.
 	OnUse func()
+	// Candidates lists the names under which there may be what a lazy client asks for
+	// as a cluster by name, the best first: the client gets the first that there is,
+	// under the name that it asked for, and another when that changes. It gets StandIn's
+	// for the name when there is none, and nothing if too many names stand for nothing.
+	// nil: there is the name itself.
+	Candidates func(typeURL, name string) []string
+	// ClusterLinger is how long a lazy client keeps clusters that none of its route
+	// tables needs any more, for requests that are under way.
+	ClusterLinger time.Duration
 	// ClusterWait is how long a route table waits for the client's answer to its
 	// clusters; 0 = 5 s. Then it is sent without, and has 503s until they come.
 	ClusterWait time.Duration
@@ -109,6 +118,7 @@ type Server struct {
 	leads    map[string]map[string]bool // scopes by the table that they lead to
 	restored map[string]bool            // tables in use of which no client has told yet
 	warmFor  time.Duration
+	standIns int // a client's at most
 }
 
 type key struct{ typ, name string }
@@ -151,6 +161,7 @@ func New(opts Options, initial []xds.Resource) *Server {
 		leads:    map[string]map[string]bool{},
 		restored: map[string]bool{},
 		warmFor:  warmFor,
+		standIns: maxStandIns,
 	}
 	if s.opts.ClusterWait == 0 {
 		s.opts.ClusterWait = clusterWait

@@ -257,7 +257,7 @@ func (st *stream) recognize(sub *subscription, name string, f *form) {
 		return
 	}
 	if has.acked == f.version && !f.missing {
-		st.server.accepted(st.key(sub.typ, name), f.of)
+		st.server.accepted(keyOf(f.of), f.of)
 		has.ackedOf = f.of
 	}
 	has.of, has.missing = f.of, f.missing
@@ -307,7 +307,7 @@ func (st *stream) resubscribe(sub *subscription, req *discovery.DeltaDiscoveryRe
 				s.settleAll()
 				return
 			}
-			s.settle(st.key(sub.typ, n))
+			st.settleName(sub.typ, n)
 		}
 	}
 	s.settle(anyRoutes)
@@ -358,8 +358,9 @@ func (st *stream) first(sub *subscription) {
 		names = st.everything(sub)
 	}
 	for n := range sub.names {
-		// What it has and nobody sets any more stays until what leads to it is gone.
-		if sub.has[n] == nil || st.server.entry(st.key(sub.typ, n)) != nil {
+		// What it has and nobody sets any more stays until what leads to it is gone; to
+		// what Envoy asks for as a cluster by name, nothing leads.
+		if sub.has[n] == nil || st.server.entry(st.key(sub.typ, n)) != nil || st.lazy != nil && sub.typ == xds.ClusterType {
 			names = append(names, n)
 		}
 	}
@@ -379,12 +380,20 @@ func (st *stream) changed(typ string, names []string) {
 
 // namesOf is by what names the client knows what is in the store.
 func (st *stream) namesOf(typ string, stored []string) []string {
-	if st.lazy == nil || typ != xds.RouteType {
-		return stored
-	}
 	var names []string
-	for _, n := range stored {
-		names = append(names, st.lazy.names[n]...)
+	switch {
+	case st.lazy != nil && typ == xds.RouteType:
+		for _, n := range stored {
+			names = append(names, st.lazy.names[n]...)
+		}
+	case st.lazy != nil && typ == xds.ClusterType && len(st.lazy.asked) > 0:
+		for _, n := range stored {
+			names = append(append(names, n), st.lazy.askers[n]...)
+		}
+		slices.Sort(names)
+		names = slices.Compact(names)
+	default:
+		return stored
 	}
 	return names
 }

@@ -126,6 +126,10 @@ func (st *stream) leave() {
 	for n, t := range l.tables {
 		l.ready(n, t)
 	}
+	if l.sweeper != nil {
+		l.sweeper.Stop()
+		l.sweeper = nil
+	}
 	if s := st.server; len(s.streams) == 0 {
 		for n := range l.names {
 			s.restored[n] = true

@@ -20,6 +20,7 @@ type item struct {
 	key
 	version string // "" = deleted
 	route   string // of a scope: the routes that it leads to
+	scoped  bool   // of a listener: it leads to scopes
 	wait    *waiter
 	settled bool
 }
@@ -30,6 +31,16 @@ type waiter struct {
 	done    func(Outcome)
 }
 
+func (s *Server) item(c Change) *item {
+	it := &item{key: key{c.Type, c.Name}}
+	if c.Resource != nil {
+		it.version = c.Resource.Version
+		it.route = s.routeOf(c.Resource)
+		it.scoped = c.Type == xds.ListenerType && usesScopes(c.Resource)
+	}
+	return it
+}
+
 // await calls done when all changes are settled, which may be now.
 func (s *Server) await(changes []Change, done func(Outcome)) (cancel func()) {
 	if done == nil {
@@ -37,11 +48,8 @@ func (s *Server) await(changes []Change, done func(Outcome)) (cancel func()) {
 	}
 	w := &waiter{left: len(changes) + 1, changes: changes, done: done}
 	for _, c := range changes {
-		it := &item{key: key{c.Type, c.Name}, wait: w}
-		if c.Resource != nil {
-			it.version = c.Resource.Version
-			it.route = s.routeOf(c.Resource)
-		}
+		it := s.item(c)
+		it.wait = w
 		if s.isSettled(it) {
 			w.left--
 			continue
@@ -51,7 +59,7 @@ func (s *Server) await(changes []Change, done func(Outcome)) (cancel func()) {
 		case it.route != "":
 			k := key{xds.RouteType, it.route}
 			s.waiting[k] = append(s.waiting[k], it)
-		case it.typ == xds.ListenerType && it.version != "":
+		case it.scoped:
 			s.waiting[anyRoutes] = append(s.waiting[anyRoutes], it)
 		}
 	}
