@@ -142,7 +142,7 @@ func TestScopesOfOneKey(t *testing.T) {
 }
 
 // Routes that were never accepted make their first request wait, and other requests
-// not. Routes that answer 500 in their place are answers at once. Where there were
+// not, whether or not their scope is on demand. Routes that answer 500 in their place are answers at once. Where there were
 // routes before, they go on.
 func TestRejectedFirstVersion(t *testing.T) {
 	_, s := startScript(t, front())
@@ -168,6 +168,18 @@ func TestRejectedFirstVersion(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	equal(t, "accepted before", statusOf(t, vip(0, 1, 80)), 200)
+
+	nonce := s.send(scopeTo(t, vip(0, 3, 80), "eager", false))
+	s.wait(xds.RouteType, "eager")
+	if s.outcome(s.send(bad("eager"))) == "" {
+		t.Fatal("accepted")
+	}
+	equal(t, "scope", s.outcome(nonce), "")
+	c = httpFrom(t, alpha, vip(0, 3, 80), false)
+	go func() { a, _ := fetch(c, "/"); got <- a.Status }()
+	stays(t, "request answered without routes", func() bool { return len(got) > 0 })
+	equal(t, "stand-in", s.outcome(s.send(direct(t, "eager", 500))), "")
+	equal(t, "request that waited", <-got, 500)
 }
 
 // A listener that is rejected leaves the one that was there, and its connections.
