@@ -91,7 +91,7 @@ func (l *Line) slow() bool { return l.Eventually || l.decider() != nil }
 // decider is the line's condition on the object that decided.
 func (l *Line) decider() *Field {
 	for _, f := range l.Want.Fields {
-		if f.Name == "by" {
+		if f.ofFlows() {
 			return &f
 		}
 	}
@@ -198,15 +198,19 @@ func (w *world) request(ctx context.Context, place string, requests []load.Reque
 	return results, nil
 }
 
-// decided waits for a flow that says what refused the line's request.
+// decided waits for a flow that says what refused, or led, the line's request.
 func (w *world) decided(namespace string, l *Line, since time.Time) error {
 	want := l.decider()
+	verdicts := []string{"denied", "dropped"}
+	if want.Name == "led" {
+		verdicts = []string{"forwarded"}
+	}
 	self := w.addresses(namespace, l.Source)
 	var seen []string
 	for time.Since(since) < patience+2*time.Second {
 		seen = nil
 		for _, f := range w.flows() {
-			if f.Time.Before(since) || (f.Verdict != "denied" && f.Verdict != "dropped") || !slices.ContainsFunc(self, func(a netip.Addr) bool { return a == f.Source.Addr.Addr() }) {
+			if f.Time.Before(since) || !slices.Contains(verdicts, f.Verdict) || !slices.ContainsFunc(self, func(a netip.Addr) bool { return a == f.Source.Addr.Addr() }) {
 				continue
 			}
 			by := strings.Join(f.DecidedBy, ", ")
@@ -217,7 +221,7 @@ func (w *world) decided(namespace string, l *Line, since time.Time) error {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	return fmt.Errorf("no flow was refused by%s%s; refused were: %s", want.Op, want.Value, strings.Join(seen, "; "))
+	return fmt.Errorf("no flow says %s%s%s; they say: %s", want.Name, want.Op, want.Value, strings.Join(seen, "; "))
 }
 
 // flows are the recent ones of all nodes.

@@ -77,7 +77,7 @@ func (w Want) Judge(results []load.Result, self []string) error {
 		}
 		pods[answer(r).Pod] = true
 		for _, f := range w.Fields {
-			if f.Name == "pods" || f.Name == "by" {
+			if f.Name == "pods" || f.ofFlows() {
 				continue // of all results, and of flows
 			}
 			if got := f.of(r); !f.holds(got, self) {
@@ -141,6 +141,9 @@ func (s Share) answered(r load.Result) bool {
 	a := answer(r)
 	return a.Pod != "" && slices.Contains([]string{a.Pod, a.Deployment, a.Labels["version"]}, s.Name)
 }
+
+// ofFlows reports whether the field is about the flows that a request leaves.
+func (f Field) ofFlows() bool { return f.Name == "by" || f.Name == "led" }
 
 // of is the field's value in a result.
 func (f Field) of(r load.Result) string {

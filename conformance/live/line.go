@@ -57,7 +57,7 @@ type Share struct {
 type Field struct{ Name, Op, Value string }
 
 // fieldNames are those that a condition may be about.
-var fieldNames = []string{"path", "host", "method", "body", "node", "protocol", "peer", "local", "account", "count", "pods", "took", "by"}
+var fieldNames = []string{"path", "host", "method", "body", "node", "protocol", "peer", "local", "account", "count", "pods", "took", "by", "led"}
 
 // ParseLines reads requests, one a line. Empty lines and those that begin with #
 // are left out.
