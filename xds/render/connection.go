@@ -33,6 +33,12 @@ const (
 	serverNamePrefix = "tls|"
 )
 
+// OfConnections reports whether a cluster is one that Envoy asks for when a connection
+// comes, by its name.
+func OfConnections(cluster string) bool {
+	return strings.HasPrefix(cluster, connectionPrefix) || strings.HasPrefix(cluster, serverNamePrefix)
+}
+
 // clusterTimeout is how long a connection waits for a cluster that was never used,
 // as when the node proxy restarts.
 const clusterTimeout = 5 * time.Second
