@@ -21,8 +21,8 @@ import (
 
 // maxStandIns is how many stand-ins for clusters a client is given: it may ask for any
 // number of names, and what they led to may have vanished long ago. Of more, it has
-// the latest.
-const maxStandIns = 1000
+// the latest. Each takes 20 kB of Envoy.
+const maxStandIns = 500
 
 // asked is a cluster that a client asked for by name.
 type asked struct {
