@@ -29,6 +29,9 @@ const (
 	// An Envoy that runs connects within this time; what the agent sends meanwhile
 	// is answered when Envoy has answered it.
 	envoyConnects = 5 * time.Second
+	// A request that waits for a retry, or in a delay, still finds its cluster when the
+	// routes by which it came have changed this long ago.
+	clusterLinger = 10 * time.Second
 )
 
 // Options of Run.
@@ -153,22 +156,26 @@ func Run(ctx context.Context, opts Options) error {
 	p.server = serve.New(serve.Options{
 		Log: p.log, StandIn: StandIn, OnReject: p.feed.rejected,
 		Adapt: adapt, Static: staticClusters(p.paths),
-		Lazy: true, InUse: saved.inUse, OnUse: p.markDirty,
+		Lazy: true, InUse: saved.inUse, OnUse: p.markDirty, Candidates: render.Candidates,
+		ClusterLinger: min(clusterLinger, opts.EvictAfter),
 	}, saved.resources)
 	p.feed.server = p.server
 	p.envoys.served, p.envoys.expect, p.envoys.tables = p.ready, p.expect, p.server.InUse
 	return p.run(ctx)
 }
 
-// StandIn is what is served for routes and endpoints that are missing, or were
-// bad from the start: routes that answer 500, and no endpoints.
+// StandIn is what is served for routes and endpoints that are missing, or were bad from
+// the start: routes that answer 500, and no endpoints. So it is with clusters of
+// connections: those without endpoints close what comes.
 func StandIn(typeURL, name string) (xds.Resource, bool) {
 	var r xds.Resource
 	var err error
-	switch typeURL {
-	case xds.RouteType:
+	switch {
+	case typeURL == xds.ClusterType && render.OfConnections(name):
+		r, err = render.NoCluster(name)
+	case typeURL == xds.RouteType:
 		r, err = render.RouteTable500(name)
-	case xds.EndpointType:
+	case typeURL == xds.EndpointType:
 		r, err = render.NoEndpoints(name)
 	default:
 		return xds.Resource{}, false
