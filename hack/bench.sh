@@ -1,9 +1,17 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs the benchmarks. What they print are ratios and counts within this one run:
-# absolute times of a shared machine say little.
+# Runs the benchmarks, of all packages that have some or of those given:
+#
+#   hack/bench.sh                           everything, 10 minutes
+#   hack/bench.sh ./conformance/bench/node  the node proxy beside other layouts, 6 minutes
+#
+# What they print are ratios and counts within this one run: absolute times of a shared
+# machine say little.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ENVOY=$(hack/envoy.sh)
 export ENVOY
-go test -run '^$' -bench . -benchtime 1x -timeout 30m -p 1 ./bpf ./datapath ./agent/pipeline ./xds/... ./proxy ./conformance/...
+if [ $# -eq 0 ]; then
+	set -- ./bpf ./datapath ./agent/pipeline ./xds/... ./proxy ./conformance/...
+fi
+go test -run '^$' -bench . -benchtime 1x -timeout 30m -p 1 "$@"
