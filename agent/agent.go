@@ -227,7 +227,7 @@ func serveGRPC(ctx context.Context, path string, uid int, register func(*grpc.Se
 	if err != nil {
 		return err
 	}
-	g := grpc.NewServer()
+	g := grpc.NewServer(serve.GRPCOptions()...)
 	register(g)
 	defer context.AfterFunc(ctx, g.Stop)()
 	if err := g.Serve(l); err != nil && ctx.Err() == nil {
