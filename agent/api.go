@@ -168,6 +168,10 @@ func (c *Client) get(ctx context.Context, path string, read func(*json.Decoder) 
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		var of *url.Error // whose address means nothing to people
+		if errors.As(err, &of) {
+			err = of.Err
+		}
 		return fmt.Errorf("ask agent: %w; is it running on this node?", err)
 	}
 	defer resp.Body.Close()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,6 +85,13 @@ func TestAPIEndsUnderAFollower(t *testing.T) {
 func TestAPISaysWhyItCannotServe(t *testing.T) {
 	err := serveAPI(t.Context(), filepath.Join(t.TempDir(), "no", "folder"), answers{}, nil)
 	if err == nil || errors.Is(err, http.ErrServerClosed) {
+		t.Errorf("err = %v", err)
+	}
+}
+
+func TestNobodyAnswers(t *testing.T) {
+	_, err := NewClient(filepath.Join(t.TempDir(), "s")).Status(t.Context())
+	if err == nil || strings.Contains(err.Error(), "http://") || !strings.Contains(err.Error(), "is it running") {
 		t.Errorf("err = %v", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -77,7 +78,11 @@ func call(ctx context.Context, runDir, method, path string, out any) error {
 	}
 	resp, err := overUnix(PathsIn(runDir).Control).Do(req)
 	if err != nil {
-		return fmt.Errorf("ask the proxy: %w", err)
+		var of *url.Error // whose address means nothing to people
+		if errors.As(err, &of) {
+			err = of.Err
+		}
+		return fmt.Errorf("ask the proxy: %w; is it running on this node?", err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
