@@ -59,6 +59,7 @@ type Result struct {
 	Detail  string              `json:"detail,omitempty"` // the error's own words
 	Remote  string              `json:"remote,omitempty"` // address that was connected to
 	Local   string              `json:"local,omitempty"`  // address that was sent from
+	Time    time.Time           `json:"time"`             // when it was sent
 	Millis  float64             `json:"millis"`
 }
 
@@ -84,7 +85,7 @@ func Do(ctx context.Context, requests []Request) ([]Result, error) {
 			one, cancel := context.WithTimeout(ctx, c.timeout)
 			res := c.call(one)
 			cancel()
-			res.Request, res.Millis = i, float64(time.Since(begin).Microseconds())/1000
+			res.Request, res.Time, res.Millis = i, begin, float64(time.Since(begin).Microseconds())/1000
 			res.decode()
 			out = append(out, res)
 			if !r.KeepAlive {
