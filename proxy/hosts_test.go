@@ -42,8 +42,8 @@ func (s *keyServer) Check(ctx context.Context, q *auth.CheckRequest) (*auth.Chec
 		return &auth.CheckResponse{Status: &status.Status{}, HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: &auth.OkHttpResponse{}}}, nil
 	}
 	s.mu.Lock()
-	s.asked = append(s.asked, fmt.Sprintf("%s %s %s %s%s", strings.Join(md.Get(render.ClientMetadata), ","), host,
-		said[render.PortExtension], said[render.UnknownExtension], said[render.FamilyExtension]))
+	s.asked = append(s.asked, fmt.Sprintf("%s %s %s %s", strings.Join(md.Get(render.ClientMetadata), ","), host,
+		said[render.PortExtension], said[render.UnknownExtension]))
 	s.mu.Unlock()
 	key, ok := s.keys[host]
 	if !ok {
@@ -143,15 +143,15 @@ func TestHosts(t *testing.T) {
 		{alpha, vip(1), "GET / HTTP/1.0\r\nhost: web\r\n", own, ""},
 		{alpha, vip(1), "GET / HTTP/1.0\r\n", own, ""},
 		{alpha, vip(1), "OPTIONS * HTTP/1.1\r\nhost: web\r\n", "404 ", ""}, // Envoy's own saying
-		{alpha, vip(1), "GET / HTTP/1.1\r\nhost: bank\r\n", "200 bank", alphaID + " bank 80 refuse4"},
-		{alpha, vip(1), "GET http://bank/ HTTP/1.1\r\nhost: web\r\n", "200 bank", alphaID + " bank 80 refuse4"},
-		{beta, vip(1), "GET / HTTP/1.1\r\nhost: guarded\r\n", "200 guarded", betaID + " guarded 80 refuse4"},
-		{alpha, vip(1), "GET / HTTP/1.1\r\nhost: guarded\r\n", "403 guarded", alphaID + " guarded 80 refuse4"},
-		{alpha, vip(1), "GET / HTTP/1.1\r\nhost: webX\r\n", "502 ", alphaID + " webX 80 refuse4"},
-		{alpha, vip(1), "GET / HTTP/1.1\r\nhost: wrong\r\n", "421 ", alphaID + " wrong 80 refuse4"},
-		{alpha, vip(1), "GET / HTTP/1.1\r\nhost: same\r\n", "421 ", alphaID + " same 80 refuse4"},
-		{alpha, vip(1), "GET / HTTP/1.1\r\nhost: gone\r\n", "404 ", alphaID + " gone 80 refuse4"},
-		{alpha, vip(1), "GET / HTTP/1.1\r\nhost: bank\r\nx-fl-dst: " + vip(3) + "\r\n", "200 bank", alphaID + " bank 80 refuse4"},
+		{alpha, vip(1), "GET / HTTP/1.1\r\nhost: bank\r\n", "200 bank", alphaID + " bank 80 refuse"},
+		{alpha, vip(1), "GET http://bank/ HTTP/1.1\r\nhost: web\r\n", "200 bank", alphaID + " bank 80 refuse"},
+		{beta, vip(1), "GET / HTTP/1.1\r\nhost: guarded\r\n", "200 guarded", betaID + " guarded 80 refuse"},
+		{alpha, vip(1), "GET / HTTP/1.1\r\nhost: guarded\r\n", "403 guarded", alphaID + " guarded 80 refuse"},
+		{alpha, vip(1), "GET / HTTP/1.1\r\nhost: webX\r\n", "502 ", alphaID + " webX 80 refuse"},
+		{alpha, vip(1), "GET / HTTP/1.1\r\nhost: wrong\r\n", "421 ", alphaID + " wrong 80 refuse"},
+		{alpha, vip(1), "GET / HTTP/1.1\r\nhost: same\r\n", "421 ", alphaID + " same 80 refuse"},
+		{alpha, vip(1), "GET / HTTP/1.1\r\nhost: gone\r\n", "404 ", alphaID + " gone 80 refuse"},
+		{alpha, vip(1), "GET / HTTP/1.1\r\nhost: bank\r\nx-fl-dst: " + vip(3) + "\r\n", "200 bank", alphaID + " bank 80 refuse"},
 		{alpha, anyVIP(7, 80), "GET / HTTP/1.1\r\nhost: bank\r\n", "200 bank", alphaID + " bank 80 pass"},
 		{alpha6, "[fd97:4::7]:80", "GET / HTTP/1.1\r\nhost: bank\r\n", "503 bank", "<alpha6> bank 80 pass"}, // no endpoint of the family
 		{alpha, anyVIP(7, 80), "GET / HTTP/1.1\r\nhost: nobody\r\n", "502 ", alphaID + " nobody 80 pass"},

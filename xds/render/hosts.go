@@ -22,9 +22,6 @@ import (
 const (
 	PortExtension    = "port"    // of Elsewhere, in decimal digits
 	UnknownExtension = "unknown" // of Elsewhere
-	// FamilyExtension is "4" or "6". Tables that both families share do not have it:
-	// there it is the family of the address that the client had dialled.
-	FamilyExtension = "family"
 )
 
 // NoHost stands for the host of HTTP/1.0 requests that have none. They are for the
@@ -70,12 +67,6 @@ func elsewhere(t *plan.RouteTable) *route.VirtualHost {
 	told := map[string]string{
 		PortExtension:    strconv.Itoa(int(t.Elsewhere.Port)),
 		UnknownExtension: string(t.Elsewhere.Unknown),
-	}
-	if len(t.Hosts) > 0 {
-		told[FamilyExtension] = "4"
-		if strings.HasSuffix(t.Name, "@6") {
-			told[FamilyExtension] = "6"
-		}
 	}
 	return &route.VirtualHost{
 		Name: "*", Domains: []string{"*"},
