@@ -40,15 +40,10 @@ func shiftPorts(r xds.Resource, by uint32) (xds.Resource, error) {
 	for _, a := range l.GetAdditionalAddresses() {
 		addrs = append(addrs, a.GetAddress())
 	}
-	shifted := false
 	for _, a := range addrs {
 		if p, ok := a.GetSocketAddress().GetPortSpecifier().(*core.SocketAddress_PortValue); ok {
 			p.PortValue += by
-			shifted = true
 		}
-	}
-	if !shifted { // reached from within Envoy
-		return r, nil
 	}
 	return xds.New(&l)
 }

@@ -13,7 +13,6 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	metrics "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
-	internallistener "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/internal_listener/v3"
 	upstream "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -66,10 +65,6 @@ func Bootstrap(node string, bank int, paths Paths) ([]byte, error) {
 			Name:           "fl",
 			LayerSpecifier: &bootstrap.RuntimeLayer_StaticLayer{StaticLayer: render.Runtime()},
 		}}},
-		// Listeners that connections reach from within Envoy.
-		BootstrapExtensions: []*core.TypedExtensionConfig{{
-			Name: "envoy.bootstrap.internal_listener", TypedConfig: pack(&internallistener.InternalListener{}),
-		}},
 	}
 	if err := m.ValidateAll(); err != nil {
 		return nil, fmt.Errorf("make bootstrap: %w", err)
