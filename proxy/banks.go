@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 )
 
 // roles is what the next process must know of the Envoys that it finds. It is
@@ -49,13 +48,16 @@ func loadRoles(path string) (roles, error) {
 	return r, nil
 }
 
-// replaceFile writes a file whole or not at all.
+// replaceFile writes a file whole or not at all. Of each file there is one writer, so
+// that one name is enough for what is not whole yet: what a killed process leaves does
+// not pile up.
 func replaceFile(path string, parts ...[]byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	next := path + ".new"
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // gone already if all went well
+	defer os.Remove(next) // gone already if all went well
 	for _, b := range parts {
 		if err == nil {
 			_, err = f.Write(b)
@@ -64,5 +66,5 @@ func replaceFile(path string, parts ...[]byte) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	return os.Rename(next, path)
 }

@@ -131,3 +131,18 @@ func TestRunSaysWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+// TestStateFileAfterKill: what a killed process had begun to write is
+// written over.
+func TestStateFileAfterKill(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	if err := os.WriteFile(path+".new", []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := saveState(path, state{}); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(path + ".*"); left != nil {
+		t.Errorf("left behind: %q", left)
+	}
+}
