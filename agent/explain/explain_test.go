@@ -135,3 +135,22 @@ spec: {rules: [{to: [{operation: {paths: [/ok]}}]}]}
 		t.Errorf("routing %+v", r)
 	}
 }
+
+// TestHostSpeaksAsTheClient: where nobody says what a host speaks, the plan has the
+// client's own protocol spoken, and so it is told.
+func TestHostSpeaksAsTheClient(t *testing.T) {
+	p := load(t, `apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: example, namespace: shop}
+spec:
+  hosts: [www.example.com]
+  http: [{route: [{destination: {host: web, port: {number: 80}}}]}]
+`)
+	a, err := explain.Explain(p, explain.Target{Namespace: "shop", Name: "www.example.com", Port: 80})
+	if err != nil || len(a.Frontends) != 1 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if got := a.Frontends[0].App; got != model.AppDetect {
+		t.Errorf("speaks %q", got)
+	}
+}

@@ -177,7 +177,7 @@ func dialled(t *view, s *model.Service, p model.ServicePort) []netip.AddrPort {
 }
 
 func ofHost(t *view, h *model.Frontend) Frontend {
-	f := Frontend{Key: h.Key(), Protocol: model.TCP, App: cmp.Or(h.App, model.AppHTTP), Sources: h.Src, Mode: plan.Any,
+	f := Frontend{Key: h.Key(), Protocol: model.TCP, App: cmp.Or(h.App, model.AppDetect), Sources: h.Src, Mode: plan.Any,
 		Why: "nobody is known to have its addresses: requests to those of nobody are looked up by the host that they name"}
 	f.Owner = owner(t, f.Key, h.Namespace)
 	f.lead(t, f.Key)
