@@ -247,3 +247,19 @@ func TestHostOfTwoNamespaces(t *testing.T) {
 		t.Errorf("diagnostics %+v", d)
 	}
 }
+
+// TestEqualRoutesOfTwoFrontends: each leads back to what its own was written by.
+func TestEqualRoutesOfTwoFrontends(t *testing.T) {
+	in := func(host string) input {
+		f := &model.Frontend{Namespace: "shop", Host: host, Port: 80,
+			Routes: []model.Route{{Original: true, Src: []model.Source{{Kind: "VirtualService", Name: host}}}}}
+		return input{"route/red", f.Key(), f}
+	}
+	p := store(append(world(), in("a.example.com"), in("b.example.com"))...)
+	for _, host := range []string{"a.example.com", "b.example.com"} {
+		id := table(t, p, "shop/host/"+host+":80").Routes[0].ID
+		if o, _ := p.Get(plan.Origins, id).(*plan.Origin); o == nil || len(o.Sources) != 1 || o.Sources[0].Name != host {
+			t.Errorf("%s: origin %+v", host, o)
+		}
+	}
+}

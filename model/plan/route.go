@@ -18,23 +18,25 @@ func (c *compiler) requests(p *servicePort) *RouteTable {
 	if p.frontend != nil {
 		t.Routes = c.routes(p.frontend, p.app)
 	} else {
-		t.Routes = []Route{c.route(&model.Route{Backends: []model.Backend{p.own()}, Src: p.src()}, p.app)}
+		t.Routes = []Route{c.route(p.key, &model.Route{Backends: []model.Backend{p.own()}, Src: p.src()}, p.app)}
 	}
 	return t
 }
 
 func (c *compiler) routes(f *model.Frontend, app model.App) []Route {
 	if f.Invalid {
-		return []Route{c.route(&model.Route{Direct: &model.Direct{Status: http.StatusInternalServerError}, Src: f.Src}, app)}
+		return []Route{c.route(f.Key(), &model.Route{Direct: &model.Direct{Status: http.StatusInternalServerError}, Src: f.Src}, app)}
 	}
 	var out []Route
 	for i := range f.Routes {
-		out = append(out, c.route(&f.Routes[i], app))
+		out = append(out, c.route(f.Key(), &f.Routes[i], app))
 	}
 	return out
 }
 
-func (c *compiler) route(in *model.Route, app model.App) Route {
+// route compiles a route of a frontend. Two frontends may have the same, from different
+// objects: so its ID tells whose it is, too.
+func (c *compiler) route(frontend string, in *model.Route, app model.App) Route {
 	out := Route{Match: in.Match, Direct: in.Direct, RequestHeaders: in.RequestHeaders, ResponseHeaders: in.ResponseHeaders,
 		Rewrite: in.Rewrite, Timeout: in.Timeout, Retry: in.Retry}
 	if len(in.Match.SourceLabels) > 0 {
@@ -51,7 +53,10 @@ func (c *compiler) route(in *model.Route, app model.App) Route {
 	for _, m := range in.Mirrors {
 		out.Mirrors = append(out.Mirrors, c.mirror(m, app)...)
 	}
-	out.ID = model.Hash(&out)
+	out.ID = model.Hash(struct {
+		Frontend string
+		Route    *Route
+	}{frontend, &out})
 	c.put(Origins, out.ID, &Origin{ID: out.ID, Sources: in.Src})
 	return out
 }

@@ -136,7 +136,7 @@ type Elsewhere struct {
 // Route is one route with everything resolved to clusters. A route with neither
 // Clusters, Direct nor Original answers 503.
 type Route struct {
-	ID    string           `json:"id"` // content hash; the route's name in Envoy, key of its Origin
+	ID    string           `json:"id"` // hash of the content and the frontend's key; the route's name in Envoy, key of its Origin
 	Match model.RouteMatch `json:"match"`
 	// SourceSelects is the predicate that stands for Match.SourceLabels; the
 	// listener's Selects must contain it. Match.SourceNamespace is matched against
