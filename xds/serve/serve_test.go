@@ -296,6 +296,33 @@ func TestLateRejection(t *testing.T) {
 	d.want("RouteConfiguration r@1")
 }
 
+// TestUnjudgedVersionsComeBeforeOldOnes: what was wanted while nobody used it takes the
+// place of a bad version, not what somebody had before.
+func TestUnjudgedVersionsComeBeforeOldOnes(t *testing.T) {
+	s := serve.New(serve.Options{}, []xds.Resource{resource(rds, "r", 1)})
+	c := start(t, s)()
+	c.subscribe(rds, "r")
+	c.want("RouteConfiguration r@1")
+	c.send(&discovery.DeltaDiscoveryRequest{TypeUrl: rds, ResourceNamesUnsubscribe: []string{"r"}})
+	c.sync()
+	push(t, s, set(resource(rds, "r", 2))...).rejected()
+	push(t, s, set(resource(rds, "r", 3))...).rejected()
+	c.subscribe(rds, "r")
+	m, got := c.next()
+	if got != "RouteConfiguration r@3" {
+		t.Fatal(got)
+	}
+	c.nack(m, "no good")
+	if m, got = c.next(); got != "RouteConfiguration r@2" {
+		t.Fatal(got)
+	}
+	c.nack(m, "no better")
+	c.want("RouteConfiguration r@1")
+	if bad := s.Status().Rejected; len(bad) != 1 || bad[0].Version != "3" || bad[0].Kept != "1" {
+		t.Errorf("%+v", bad)
+	}
+}
+
 func TestScopeIsInUseWhenItsRoutesAre(t *testing.T) {
 	s := serve.New(serve.Options{}, nil)
 	c := start(t, s)()

@@ -127,8 +127,8 @@ type key struct{ typ, name string }
 type entry struct {
 	want     *xds.Resource // as set
 	rejected string        // why a client did not accept want; "" if none did so
-	good     *xds.Resource // last that a client accepted, maybe want
-	before   *xds.Resource // accepted before good
+	good     *xds.Resource // last that a client accepted, maybe want; or was wanted and not rejected
+	before   *xds.Resource // good before that
 	standIn  *xds.Resource // served while want is rejected and nothing was accepted
 	route    string        // of a scope: the routes that want leads to; see routeOf
 }
@@ -262,6 +262,11 @@ func (s *Server) set(typ, name string, r *xds.Resource) bool {
 	} else if e.want.Version == r.Version {
 		return false
 	}
+	if e.want != nil && e.rejected == "" && e.good != e.want {
+		// Nobody used it, so nobody has judged it. It comes before what was accepted
+		// earlier: that may be of a time with other policies.
+		e.before, e.good = e.good, e.want
+	}
 	route := s.routeOf(r)
 	s.lead(name, e.route, route)
 	e.want, e.rejected, e.standIn, e.route = r, "", nil, route
@@ -314,11 +319,20 @@ func (s *Server) accepted(k key, r *xds.Resource) {
 	e.before, e.good = e.good, r
 }
 
-// reject notes that a client did not accept the version, and reports whether it
-// is the wanted one still.
+// reject notes that a client did not accept the version, and reports whether it is to
+// have another one now.
 func (s *Server) reject(k key, version, detail string) bool {
 	e := s.store[k.typ][k.name]
-	if e == nil || e.want.Version != version {
+	switch {
+	case e == nil:
+		return false
+	case e.want.Version == version:
+	case e.rejected != "" && e.good != nil && e.good.Version == version: // given in its place, and no better
+		if e.good, e.before = e.before, nil; e.good == nil {
+			e.standIn = s.standIn(k)
+		}
+		return true
+	default:
 		return false
 	}
 	if e.rejected == "" {
