@@ -22,6 +22,10 @@ demo: setup build ## two nodes, an application, Istio to SMI and back under load
 test: setup build ## run every test that no change may break (as root)
 	hack/test.sh
 
+.PHONY: chaos
+chaos: setup build ## 10,000 changes and 100 kills under load, in full (as root)
+	hack/chaos.sh
+
 .PHONY: bench
 bench: setup build ## run the benchmarks; ratios and counts go to docs/performance.md
 	hack/bench.sh
