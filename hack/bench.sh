@@ -3,7 +3,7 @@
 # Runs the benchmarks, of all packages that have some or of those given:
 #
 #   hack/bench.sh                           everything, 10 minutes
-#   hack/bench.sh ./conformance/bench/node  the node proxy beside other layouts, 6 minutes
+#   hack/bench.sh ./conformance/bench/node  the node proxy beside other layouts, 8 minutes
 #
 # What they print are ratios and counts within this one run: absolute times of a shared
 # machine say little.

@@ -100,14 +100,23 @@ const changePause = 20 * time.Millisecond
 
 func (s *subject) routeChange(out figures) {
 	s.b.Helper()
-	took, body, read := s.change(routeChanges, changedService, func(k int) (func() func(), func(*http.Response) bool) {
-		rs := s.layout.routes(changedService, k+1)
-		return func() func() { return s.pushing(rs...) },
-			func(r *http.Response) bool { return r.Header.Get(revisionHeader) == strconv.Itoa(k+1) }
-	})
+	took, body, read := s.revise(routeChanges, changedService)
 	out[routeMedian] = median(took)
 	out[routeP95] = quantile(took, 0.95)
 	out[routeBody], out[routeRead] = body, read
+	if s.ours() {
+		_, out[namedBody], out[namedRead] = s.revise(0, namedService)
+	}
+}
+
+// revise changes the routes of a service.
+func (s *subject) revise(n, service int) (took []float64, body, read float64) {
+	s.b.Helper()
+	return s.change(n, service, func(k int) (func() func(), func(*http.Response) bool) {
+		rs := s.layout.routes(service, k+1)
+		return func() func() { return s.pushing(rs...) },
+			func(r *http.Response) bool { return r.Header.Get(revisionHeader) == strconv.Itoa(k+1) }
+	})
 }
 
 // policyChange turns a client away from a service, and lets it in again.

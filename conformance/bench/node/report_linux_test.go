@@ -35,6 +35,8 @@ var (
 
 	routeBody       = line("route changed: the resource", "B")
 	routeRead       = goal("route changed: all that Envoy reads", "B", 400)
+	namedBody       = line("route by authority changed: the resource", "B")
+	namedRead       = line("route by authority changed: all that Envoy reads", "B")
 	routeMedian     = goal("route changed: from feed to served, median", "ms", 5)
 	routeP95        = line("route changed: from feed to served, p95", "ms")
 	addBody         = line("service added: resources", "B")
@@ -109,18 +111,22 @@ type other struct {
 	figures
 }
 
-// write writes the table, as Markdown.
+// write writes the table, as Markdown; nothing if nothing was measured.
 func (m *measured) write(w io.Writer) {
+	var rows []string
+	for _, f := range lines {
+		if row, measured := m.row(f); measured {
+			rows = append(rows, row+"\n")
+		}
+	}
+	if len(rows) == 0 {
+		return
+	}
 	fmt.Fprintf(w, "\n**%s services**\n\n| | ours | goal |", number(float64(m.services)))
 	for _, o := range m.others {
 		fmt.Fprintf(w, " %s | ÷ ours |", o.name)
 	}
-	fmt.Fprintf(w, "\n|---|---|---|%s\n", strings.Repeat("---|---|", len(m.others)))
-	for _, f := range lines {
-		if row, measured := m.row(f); measured {
-			fmt.Fprintln(w, row)
-		}
-	}
+	fmt.Fprintf(w, "\n|---|---|---|%s\n%s\n", strings.Repeat("---|---|", len(m.others)), strings.Join(rows, ""))
 }
 
 func (m *measured) row(f *figure) (row string, measured bool) {

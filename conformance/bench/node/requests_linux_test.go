@@ -162,5 +162,6 @@ func (s *subject) crashes() (failed, pause float64) {
 		pause = ms(time.Since(began))
 	})
 	s.envoy = s.find()
+	s.b.Logf("killed: of %d requests failed %v, and %d kept connections were cut while idle", sum.Requests, sum.Failures, sum.IdleReset+sum.IdleClosed)
 	return float64(sum.Failed), pause
 }
