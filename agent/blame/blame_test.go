@@ -210,7 +210,7 @@ func TestFrontendKey(t *testing.T) {
 		"missing/shop/web:80/0123456789abc": "shop/web:80",
 		"mirror/shop/web:8080+grpc~ab@6":    "shop/web:8080",
 		"shop/host/*.example.com:443":       "shop/host/*.example.com:443",
-		"in/0123456789abcdef":               "",
+		"in|shop/web-1:8080":                "",
 		"shop/web:":                         "",
 		"shop/web:99999":                    "",
 	} {

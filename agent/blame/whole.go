@@ -39,7 +39,7 @@ func cluster(t Tables, name string) []model.Source {
 }
 
 func routeTable(t Tables, name string) []model.Source {
-	if strings.HasPrefix(name, "in/") {
+	if strings.HasPrefix(name, "in|") {
 		return inbound(t, name)
 	}
 	if port, ok := strings.CutPrefix(name, "any:"); ok {
@@ -69,7 +69,7 @@ func FrontendKey(name string) string {
 		name = strings.TrimPrefix(name, p)
 	}
 	colon := strings.LastIndexByte(name, ':')
-	if colon < 0 {
+	if colon < 0 || strings.ContainsRune(name, '|') { // of a pod's port, of connections
 		return ""
 	}
 	end := colon + 1

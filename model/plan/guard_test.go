@@ -86,6 +86,20 @@ func TestInboundScopesOutliveThePolicy(t *testing.T) {
 	}
 }
 
+// A scope that changes while its table is loaded makes Envoy forget who waits for it.
+func TestPolicyChangesNoScope(t *testing.T) {
+	before := store(world()...)
+	after := store(append(world(), allow("web", model.Target{Namespace: "shop"}))...)
+	const key = "in|10.244.1.2:8080"
+	was, is := before.Get(plan.Scopes, key).(*plan.Scope), after.Get(plan.Scopes, key).(*plan.Scope)
+	if *was != *is {
+		t.Errorf("scope was %+v, is %+v", *was, *is)
+	}
+	if p := after.Get(plan.RouteTables, is.RouteTable).(*plan.RouteTable).Routes[0].Policy; p == nil {
+		t.Error("the table has no policy")
+	}
+}
+
 // A default that cannot be had must not become "everybody may".
 func TestDefaultDenyOfAnUnknownPlane(t *testing.T) {
 	ns := input{"namespace", "shop", &model.Namespace{Name: "shop", DefaultDeny: []string{"green"}}}

@@ -80,9 +80,12 @@ func outboundListeners(r *incr.Reader, w *model.Workload) []*Listener {
 	return out
 }
 
-// inboundScopes leads connections for the pod's HTTP ports to the route table of
-// their policy; pods with the same policy share it. Ports that nothing guards have
-// one, too: connections outlive the policy that brought them to the proxy.
+// inboundScopes leads connections for the pod's HTTP ports to their route table,
+// which has the port's policy. It is the port's own and keeps its name: another policy
+// changes a table in place, not the scope. Of a scope that changes while its table is
+// being loaded, Envoy forgets the requests that wait, and a new table would have to be
+// loaded first. Ports that nothing guards have one, too: connections outlive the policy
+// that brought them to the proxy.
 func inboundScopes(w *model.Workload, g *Governed, ports []GovernedPort) []incr.Row {
 	if g.ID == 0 && !slices.ContainsFunc(ports, func(p GovernedPort) bool { return p.App.HasRequests() }) {
 		return nil
@@ -93,7 +96,7 @@ func inboundScopes(w *model.Workload, g *Governed, ports []GovernedPort) []incr.
 			continue
 		}
 		in := &inbound{App: p.App, Policy: g.Policy(p.Port)}
-		name := "in/" + model.Hash(in)
+		name := "in|" + model.FrontendKey(w.Namespace, w.Name, p.Port)
 		out = append(out, incr.Row{Table: inbounds, Key: name, Value: in})
 		for _, a := range w.Addresses {
 			dst := netip.AddrPortFrom(a, p.Port)
