@@ -59,6 +59,11 @@ func Bootstrap(node string, bank int, paths Paths) ([]byte, error) {
 				},
 			}},
 		}},
+		// What a large configuration took while it was decoded goes back to the system.
+		MemoryAllocatorManager: &bootstrap.MemoryAllocatorManager{
+			BytesToRelease:        64 << 20,
+			MemoryReleaseInterval: durationpb.New(time.Second),
+		},
 		DeferredStatOptions: &bootstrap.Bootstrap_DeferredStatOptions{EnableDeferredCreationStats: true},
 		ClusterManager:      &bootstrap.ClusterManager{EnableDeferredClusterCreation: true},
 		LayeredRuntime: &bootstrap.LayeredRuntime{Layers: []*bootstrap.RuntimeLayer{{
