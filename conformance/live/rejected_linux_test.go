@@ -107,6 +107,12 @@ spec:
 `, host, regex, version)}
 }
 
+var freshService = txtar.File{Name: "service.yaml", Data: []byte(`apiVersion: v1
+kind: Service
+metadata: {name: fresh, namespace: absent}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: http}]}
+`)}
+
 // rejectedPolicy allows less than what else there is.
 var rejectedPolicy = txtar.File{Name: "target.yaml", Data: []byte(`apiVersion: specs.smi-spec.io/v1alpha4
 kind: HTTPRouteGroup
@@ -130,12 +136,12 @@ func TestRejectedByEnvoy(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	app := absence(t)
-	web, v1, v2 := rejectedRoutes("web", shortRegex, "one"), rejectedRoutes("web-v1", shortRegex, "one"), rejectedRoutes("web-v2", shortRegex, "one")
+	web, v1, fresh := rejectedRoutes("web", shortRegex, "one"), rejectedRoutes("web-v1", shortRegex, "one"), rejectedRoutes("fresh", shortRegex, "one")
 	strict := strictEnvoy(t)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		w.delete(t, v2, v1, app)
+		w.delete(t, fresh, v1, app)
 		w.restartProxies(ctx, t)
 		w.nothingLeft(t)
 	})
@@ -147,18 +153,18 @@ func TestRejectedByEnvoy(t *testing.T) {
 		client GET http://web-v1/ *4 -> 200 v1 header.x-route=one`)
 
 	// One that was good, one that is new, and one beside them that is good.
-	w.apply(t, rejectedRoutes("web", longRegex, "two"), rejectedRoutes("web-v1", shortRegex, "two"), rejectedRoutes("web-v2", longRegex, "two"))
+	w.apply(t, rejectedRoutes("web", longRegex, "two"), rejectedRoutes("web-v1", shortRegex, "two"), freshService, rejectedRoutes("fresh", longRegex, "two"))
 	w.runText(t, "absent", `
 		client GET http://web/ *4 -> 200 v1 header.x-route=one
 		other GET http://web/abc *4 v6 -> 200 v2
 		client GET http://web-v1/ *4 eventually -> 200 v1 header.x-route=two
-		client GET http://web-v2/ *4 -> 500
-		other GET http://web-v2/x *4 v6 -> 500
+		client GET http://fresh/ *4 -> 500
+		other GET http://fresh/x *4 v6 -> 500
 		client GET http://closed/ *4 -> 200
 		client POST http://closed/ -> 403`)
-	w.rejected(t, "node-1", map[string]agent.Serving{"absent/web:80": agent.LastGood, "absent/web-v2:80": agent.Answer500})
+	w.rejected(t, "node-1", map[string]agent.Serving{"absent/web:80": agent.LastGood, "absent/fresh:80": agent.Answer500})
 	out, err := exec.Command(filepath.Join(w.dir, "fairlead"), "status", "--run", filepath.Join(w.run, "node-1")).CombinedOutput()
-	for _, want := range []string{"REJECTED", "absent/web:80", "last good", "absent/web-v2:80", "VirtualService absent/web ", "VirtualService absent/web-v2 ", "spec.http[1].match[0].uri.regex", longRegex} {
+	for _, want := range []string{"REJECTED", "absent/web:80", "last good", "absent/fresh:80", "VirtualService absent/web ", "VirtualService absent/fresh ", "spec.http[1].match[0].uri.regex", longRegex} {
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("status, %v, has no %q:\n%s", err, want, out)
 		}
@@ -179,12 +185,12 @@ func TestRejectedByEnvoy(t *testing.T) {
 		other GET http://closed/ -> 403`)
 
 	// Another change of what was rejected: nothing is stuck.
-	w.apply(t, rejectedRoutes("web", shortRegex, "three"), rejectedRoutes("web-v2", shortRegex, "three"))
+	w.apply(t, rejectedRoutes("web", shortRegex, "three"), rejectedRoutes("fresh", shortRegex, "three"))
 	w.runText(t, "absent", `
 		client GET http://web/ *4 -> 200 v1 header.x-route=three
 		other GET http://web/abc *4 v6 -> 200 v2
-		client GET http://web-v2/x *4 -> 200 v1 header.x-route=three
-		other GET http://web-v2/abc *4 v6 -> 200 v2`)
+		client GET http://fresh/x *4 -> 200 v1 header.x-route=three
+		other GET http://fresh/abc *4 v6 -> 200 v2`)
 	w.rejected(t, "node-1", nil)
 	w.rejected(t, "node-2", nil)
 }
