@@ -39,11 +39,13 @@ func (st *stream) answer(typ string, nonce uint64, req *discovery.DeltaDiscovery
 	for _, x := range rec.set {
 		if has := sub.has[x.res.Name]; has != nil {
 			has.acked, has.ackedOf = x.res.Version, x.of // though a later one may be under way
+			if x.from.standsIn() {
+				has.ackedOf = nil
+			}
 			has.open = has.open && has.nonce != nonce
 		}
-		if !x.missing {
-			s.accepted(keyOf(x.of), x.of)
-		}
+		s.accepted(x.of, x.from)
+		s.tell(s.entry(keyOf(x.of)))
 		st.rest(sub, x.res.Name)
 		st.settleName(typ, x.res.Name)
 	}
@@ -65,9 +67,9 @@ func (st *stream) late(sub *subscription, nonce uint64) *response {
 		if has.nonce != nonce || has.of == nil {
 			continue
 		}
-		if e := st.server.entry(keyOf(has.of)); e != nil && has.of.Version == e.want.Version {
+		if e := st.server.entry(keyOf(has.of)); e != nil && !has.from.standsIn() && e.knows(has.of.Version) {
 			res := &xds.Resource{Type: sub.typ, Name: n, Version: has.sent} // all that a rejection needs
-			rec.set = append(rec.set, sending{res: res, of: has.of})
+			rec.set = append(rec.set, sending{res, has.of, has.from})
 		}
 	}
 	slices.SortFunc(rec.set, func(a, b sending) int { return strings.Compare(a.res.Name, b.res.Name) })
@@ -82,6 +84,9 @@ func (st *stream) rejected(sub *subscription, nonce uint64, rec *response, detai
 			var names []string
 			for _, x := range half {
 				sub.forced[x.res.Name] = true
+				if sub.typ == xds.ClusterType { // which may be new to the client even now
+					st.resend[x.of.Name] = true
+				}
 				names = append(names, x.res.Name)
 			}
 			st.send(sub, names, whole)
@@ -90,26 +95,27 @@ func (st *stream) rejected(sub *subscription, nonce uint64, rec *response, detai
 	}
 	for _, x := range rec.set {
 		name := x.res.Name
-		k := keyOf(x.of)
-		current := !x.missing && st.server.reject(k, x.of.Version, detail)
-		e := st.server.entry(k)
+		e := st.server.entry(keyOf(x.of))
+		if !x.from.standsIn() {
+			st.reject(x.of, detail)
+		}
 		if has := sub.has[name]; has != nil && has.nonce == nonce {
 			// The client has what it had.
 			if has.acked == x.res.Version {
 				has.acked, has.ackedOf = "", nil
-				if e != nil && e.good != nil {
-					f := &form{name: name, of: e.good}
+				if r := st.acceptedOf(e); r != nil {
+					f := &form{name: name, of: r}
 					if st.complete(f, e) == nil {
-						has.acked, has.ackedOf = f.version, e.good
+						has.acked, has.ackedOf = f.version, r
 					}
 				}
 			}
 			has.sent, has.of, has.open = has.acked, has.ackedOf, false
-			if has.missing = false; has.sent == "" {
+			if has.from = wanted; has.sent == "" {
 				delete(sub.has, name)
 			}
 		}
-		if current && e.effective() != nil { // which this client may not have
+		if r, _ := st.given(e, name); r != nil && !x.from.standsIn() { // which this client may not have
 			st.send(sub, []string{name}, changes)
 		}
 		st.rest(sub, name)
@@ -124,10 +130,27 @@ func (st *stream) rejected(sub *subscription, nonce uint64, rec *response, detai
 	}
 }
 
+// acceptedOf is the last version that clients accepted, without what this one rejected
+// since; nil if there is none.
+func (st *stream) acceptedOf(e *entry) *xds.Resource {
+	if e == nil {
+		return nil
+	}
+	for _, r := range []*xds.Resource{e.good, e.before} {
+		if r != nil && !st.refuses(e, r.Version) {
+			return r
+		}
+	}
+	return nil
+}
+
 // settled reports whether the client has answered a change, or does not want it.
 // Scopes and listeners are acknowledged before they are of use: only then does
 // Envoy ask for what they lead to.
 func (st *stream) settled(it *item) bool {
+	if e := st.server.entry(it.key); e != nil && e.verdict(st, it.version) != nil {
+		return true
+	}
 	if !st.answered(it.key, it.version) {
 		return false
 	}
@@ -150,7 +173,7 @@ func (st *stream) hasRoutes(table string) bool {
 		return false
 	}
 	e := st.server.store[xds.RouteType][table]
-	if e != nil && e.rejected != "" {
+	if e != nil && st.refuses(e, e.want.Version) {
 		return true
 	}
 	names := st.namesOf(xds.RouteType, []string{table})
@@ -176,7 +199,7 @@ func (st *stream) hasScopes() bool {
 		return st.lazyHasScopes()
 	}
 	for n, e := range st.server.store[xds.ScopeType] {
-		if e.rejected != "" || !st.wants(sub, n) {
+		if st.refuses(e, e.want.Version) || !st.wants(sub, n) {
 			continue
 		}
 		if has := sub.has[n]; has == nil || has.open {
@@ -220,7 +243,7 @@ func (sub *subscription) answered(name, v string) bool {
 	if v == "" {
 		// What a client came with and asks for by name stays until it lets go.
 		own := has != nil && has.nonce == 0 && !sub.wildcard
-		return has == nil || own || !has.open && (has.sent == "" || has.missing)
+		return has == nil || own || !has.open && (has.sent == "" || has.from == missing)
 	}
-	return !sub.held && has != nil && !has.open && !has.missing && has.of != nil && has.of.Version == v
+	return !sub.held && has != nil && !has.open && has.from != missing && has.of != nil && has.of.Version == v
 }

@@ -13,8 +13,10 @@
 //   - A change is one resource per response, so that a rejection names its culprit
 //     and costs nothing else. What comes in bulk (a first answer, a change of very
 //     many) is batched, and a rejected batch is sent again in halves.
-//   - The last version that a client accepted is kept and given to clients that
-//     come later. For a resource without one, Options.StandIn is asked.
+//   - Each client is given the newest version that it has not rejected: what is wanted,
+//     else what was wanted before and nobody has judged, else what was accepted last.
+//     When there is none, Options.StandIn is asked. Clients that come later get what
+//     those that are there take.
 //   - Endpoints are sent again after their cluster changed: Envoy waits for them
 //     but does not ask.
 //   - A client that comes back says what it has; it gets the difference, and what

@@ -22,7 +22,7 @@ func SetMaxStandIns(s *Server, n int) { s.standIns = n }
 func Held(s *Server) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := len(s.leads) + len(s.restored) + len(s.waiting)
+	n := len(s.leads) + len(s.restored) + len(s.waiting) + len(s.judged)
 	for st := range s.streams {
 		n += len(st.open) + len(st.resend)
 		for _, sub := range st.subs {

@@ -13,8 +13,7 @@ type form struct {
 	name    string // as the client knows it
 	version string
 	of      *xds.Resource // as stored, or a stand-in
-	// missing: of stands in for what nobody set.
-	missing bool
+	from    source
 
 	adapted *xds.Resource
 	variant *variant // of a lazy client's scope
@@ -27,9 +26,10 @@ func (st *stream) form(sub *subscription, name string) *form {
 	k := st.key(sub.typ, name)
 	e := s.store[k.typ][k.name]
 	for {
-		f := &form{name: name, of: e.effective()}
+		f := &form{name: name}
+		f.of, f.from = st.given(e, name)
 		if f.of == nil && st.standsIn(sub, name, e) {
-			f.of, f.missing = s.standIn(k), true
+			f.of, f.from = s.standIn(k), missing
 		}
 		if f.of == nil {
 			return nil
@@ -38,7 +38,7 @@ func (st *stream) form(sub *subscription, name string) *form {
 		if err == nil {
 			return f
 		}
-		if !s.unfit(k, f, err) {
+		if !st.unfit(k, f, err) {
 			return nil
 		}
 	}
@@ -46,11 +46,12 @@ func (st *stream) form(sub *subscription, name string) *form {
 
 // unfit notes that a form cannot be made, which is as bad as a rejection by the
 // client. It reports whether there may be another one.
-func (s *Server) unfit(k key, f *form, err error) bool {
-	if e := s.store[k.typ][k.name]; e != nil && e.rejected == "" && s.reject(k, f.of.Version, err.Error()) {
+func (st *stream) unfit(k key, f *form, err error) bool {
+	if e := st.server.entry(k); e != nil && !f.from.standsIn() && e.knows(f.of.Version) {
+		st.reject(f.of, err.Error())
 		return true
 	}
-	s.log.Error("resource not sent", "type", xds.Short(k.typ), "name", k.name, "error", err)
+	st.server.log.Error("resource not sent", "type", xds.Short(k.typ), "name", k.name, "error", err)
 	return false
 }
 
@@ -66,7 +67,7 @@ func (st *stream) standsIn(sub *subscription, name string, e *entry) bool {
 		return false
 	}
 	has := sub.has[name]
-	return has == nil || has.missing || e == nil && st.lazy != nil
+	return has == nil || has.from == missing || e == nil && st.lazy != nil
 }
 
 // complete adds what is the client's own to a form.

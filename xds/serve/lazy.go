@@ -11,7 +11,8 @@ import (
 )
 
 // clusterWait is how long a table waits for its clusters, unless options say
-// otherwise. It is less than the 15 s for which Envoy waits for routes.
+// otherwise. Requests wait for the table as long as that takes: Envoy sets no limit to
+// the time for which a request on demand waits for its routes.
 const clusterWait = 5 * time.Second
 
 // lazy is what a client of a lazy server uses: route tables, and by them clusters.
@@ -244,7 +245,7 @@ func (st *stream) hasClusters(names []string) bool {
 		return st.grace || len(names) == 0
 	}
 	for _, n := range names {
-		of := s.store[xds.ClusterType][n].effective()
+		of, _ := st.given(s.store[xds.ClusterType][n], n)
 		if of == nil || !st.wants(sub, n) {
 			continue
 		}
@@ -354,7 +355,7 @@ func (st *stream) rest(sub *subscription, name string) {
 func (st *stream) orphans(sub *subscription) []string {
 	var names []string
 	for n := range sub.names {
-		if has := sub.has[n]; st.server.entry(st.key(sub.typ, n)) == nil && (has == nil || !has.missing) {
+		if has := sub.has[n]; st.server.entry(st.key(sub.typ, n)) == nil && (has == nil || has.from != missing) {
 			names = append(names, n)
 		}
 	}

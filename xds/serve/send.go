@@ -55,7 +55,7 @@ func (st *stream) send(sub *subscription, names []string, b batching) bool {
 			if sub.typ == xds.EndpointType {
 				delete(st.resend, n)
 			}
-			set = append(set, sending{r, f.of, f.missing})
+			set = append(set, sending{r, f.of, f.from})
 		}
 	}
 	for _, part := range split(set, b) {
@@ -79,7 +79,7 @@ func (st *stream) fresh(sub *subscription, name string, anyway bool) (*form, *xd
 		if err == nil {
 			return f, r
 		}
-		if !st.server.unfit(st.key(sub.typ, name), f, err) {
+		if !st.unfit(st.key(sub.typ, name), f, err) {
 			return nil, nil
 		}
 	}
@@ -145,12 +145,12 @@ func (st *stream) respond(typ string, set []sending, removed []string) {
 			Resource: &anypb.Any{TypeUrl: r.Type, Value: r.Body},
 		})
 		has := st.under(sub, r.Name, r.Version)
-		has.of, has.missing = x.of, x.missing
+		has.of, has.from = x.of, x.from
 		s.counters.Bytes += uint64(len(r.Body))
 	}
 	for _, n := range removed {
 		has := st.under(sub, n, "")
-		has.of, has.missing = nil, false
+		has.of, has.from = nil, wanted
 	}
 	s.counters.Resources += uint64(len(set))
 	s.counters.Removed += uint64(len(removed))

@@ -24,9 +24,12 @@ type Options struct {
 	// nobody set, or whose first version the client rejected. nil, or false: the
 	// client is told that there is none.
 	StandIn func(typeURL, name string) (xds.Resource, bool)
-	// OnReject is told of every rejected resource, at the moment when the culprit
-	// is known. It runs under the server's lock: it must not block nor call back.
+	// OnReject is told of every resource that some client rejected and no client that
+	// is connected accepts, once this is known. It runs under the server's lock: it must
+	// not block nor call back.
 	OnReject func(Rejection)
+	// Client gives the name by which rejections tell clients apart; nil: the node's id.
+	Client func(*core.Node) string
 	// Adapt gives what rewrites resources for a client before they are sent; nil: as
 	// they are. A resource whose content it changes must get another version, the
 	// same each time. What it fails for counts as rejected by the client.
@@ -73,14 +76,19 @@ type Rejection struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 	Detail  string `json:"detail"` // the client's words
-	// Kept is the version that clients have in its place, the last that was
-	// accepted; "": there is none.
+	// Kept is the version that clients have in its place, the last that was not
+	// rejected; "": there is none.
 	Kept string `json:"kept,omitempty"`
+	// Clients are those that rejected it, maybe gone, and Accepted those that have
+	// it all the same. Both are sorted.
+	Clients  []string `json:"clients,omitempty"`
+	Accepted []string `json:"accepted,omitempty"`
 }
 
 // Outcome is what became of changes.
 type Outcome struct {
-	// Rejected lists those changes that some client rejected; sorted.
+	// Rejected lists those changes that some client rejected, though others may have
+	// accepted them; sorted.
 	Rejected []Rejection
 	// Clients is how many clients were connected at the end. With none, the
 	// changes are stored and nobody has judged them.
@@ -113,6 +121,7 @@ type Server struct {
 	expect   *time.Timer // runs while a client is expected
 	expected bool
 
+	judged map[key]*entry // those with verdicts
 	static map[string]bool
 	// Of a lazy server:
 	leads    map[string]map[string]bool // scopes by the table that they lead to
@@ -126,24 +135,13 @@ type key struct{ typ, name string }
 // entry is a resource's history as far as it matters.
 type entry struct {
 	want     *xds.Resource // as set
-	rejected string        // why a client did not accept want; "" if none did so
-	good     *xds.Resource // last that a client accepted, maybe want; or was wanted and not rejected
-	before   *xds.Resource // good before that
-	standIn  *xds.Resource // served while want is rejected and nothing was accepted
+	previous *xds.Resource // wanted after good and before want; nobody has judged it
+	good     *xds.Resource // last that a client accepted, maybe want
+	before   *xds.Resource // accepted before good
+	standIn  *xds.Resource // served to who rejects all of them; nil if not made yet
+	verdicts []verdict     // rejections of these versions
+	told     bool          // OnReject was, of want
 	route    string        // of a scope: the routes that want leads to; see routeOf
-}
-
-// effective is what a client is to have; nil if nothing can be given.
-func (e *entry) effective() *xds.Resource {
-	switch {
-	case e == nil:
-		return nil
-	case e.rejected == "":
-		return e.want
-	case e.good != nil:
-		return e.good
-	}
-	return e.standIn
 }
 
 // New makes a server that holds initial. A client that connects is told what is
@@ -157,6 +155,7 @@ func New(opts Options, initial []xds.Resource) *Server {
 		streams: map[*stream]struct{}{},
 		waiting: map[key][]*item{},
 
+		judged:   map[key]*entry{},
 		static:   map[string]bool{},
 		leads:    map[string]map[string]bool{},
 		restored: map[string]bool{},
@@ -250,6 +249,7 @@ func (s *Server) set(typ, name string, r *xds.Resource) bool {
 		if typ == xds.RouteType {
 			delete(s.restored, name)
 		}
+		delete(s.judged, key{typ, name})
 		return e != nil
 	}
 	if byName == nil {
@@ -262,14 +262,17 @@ func (s *Server) set(typ, name string, r *xds.Resource) bool {
 	} else if e.want.Version == r.Version {
 		return false
 	}
-	if e.want != nil && e.rejected == "" && e.good != e.want {
+	if e.want != nil && !e.isRejected() && (e.good == nil || e.good.Version != e.want.Version) {
 		// Nobody used it, so nobody has judged it. It comes before what was accepted
 		// earlier: that may be of a time with other policies.
-		e.before, e.good = e.good, e.want
+		e.previous = e.want
 	}
 	route := s.routeOf(r)
 	s.lead(name, e.route, route)
-	e.want, e.rejected, e.standIn, e.route = r, "", nil, route
+	e.want, e.told, e.standIn, e.route = r, false, nil, route
+	// What was rejected once may be good now: that may depend on other resources.
+	e.verdicts = slices.DeleteFunc(e.verdicts, func(v verdict) bool { return v.version == r.Version })
+	s.prune(e)
 	return true
 }
 
@@ -290,68 +293,16 @@ func (s *Server) outcome(changes []Change) Outcome {
 	o := Outcome{Clients: len(s.streams)}
 	for _, c := range changes {
 		e := s.store[c.Type][c.Name]
-		if c.Resource != nil && e != nil && e.rejected != "" && e.want.Version == c.Resource.Version {
-			o.Rejected = append(o.Rejected, rejection(e))
+		if c.Resource != nil && e != nil && e.isRejected() && e.want.Version == c.Resource.Version {
+			o.Rejected = append(o.Rejected, s.rejection(e))
 		}
 	}
 	slices.SortFunc(o.Rejected, compareRejections)
 	return o
 }
 
-func rejection(e *entry) Rejection {
-	r := Rejection{Type: e.want.Type, Name: e.want.Name, Version: e.want.Version, Detail: e.rejected}
-	if e.good != nil {
-		r.Kept = e.good.Version
-	}
-	return r
-}
-
 func compareRejections(a, b Rejection) int {
 	return cmp.Or(compareTypes(a.Type, b.Type), strings.Compare(a.Name, b.Name))
-}
-
-// accepted notes that a client has r, which need not be wanted any more.
-func (s *Server) accepted(k key, r *xds.Resource) {
-	e := s.store[k.typ][k.name]
-	if e == nil || e.good == r || r == e.standIn || e.rejected != "" && r == e.want {
-		return
-	}
-	e.before, e.good = e.good, r
-}
-
-// reject notes that a client did not accept the version, and reports whether it is to
-// have another one now.
-func (s *Server) reject(k key, version, detail string) bool {
-	e := s.store[k.typ][k.name]
-	switch {
-	case e == nil:
-		return false
-	case e.want.Version == version:
-	case e.rejected != "" && e.good != nil && e.good.Version == version: // given in its place, and no better
-		if e.good, e.before = e.before, nil; e.good == nil {
-			e.standIn = s.standIn(k)
-		}
-		return true
-	default:
-		return false
-	}
-	if e.rejected == "" {
-		e.rejected = detail
-		if detail == "" {
-			e.rejected = "rejected without a reason"
-		}
-		if e.good == e.want { // it was accepted first
-			e.good, e.before = e.before, nil
-		}
-		if e.good == nil {
-			e.standIn = s.standIn(k)
-		}
-		s.log.Warn("resource rejected", "type", xds.Short(k.typ), "name", k.name, "detail", detail)
-		if s.opts.OnReject != nil {
-			s.opts.OnReject(rejection(e))
-		}
-	}
-	return true
 }
 
 func (s *Server) standIn(k key) *xds.Resource {

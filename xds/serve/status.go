@@ -28,10 +28,10 @@ func (s *Server) Status() Status {
 	slices.Sort(out.Clients)
 	for t, byName := range s.store {
 		out.Resources[xds.Short(t)] = len(byName)
-		for _, e := range byName {
-			if e.rejected != "" {
-				out.Rejected = append(out.Rejected, rejection(e))
-			}
+	}
+	for _, e := range s.judged {
+		if e.isRejected() {
+			out.Rejected = append(out.Rejected, s.rejection(e))
 		}
 	}
 	slices.SortFunc(out.Rejected, compareRejections)
@@ -53,7 +53,7 @@ func (s *Server) Resources() []xds.Resource {
 	var out []xds.Resource
 	for _, byName := range s.store {
 		for _, e := range byName {
-			if r := e.effective(); r != nil {
+			if r, _ := s.given(e); r != nil {
 				out = append(out, *r)
 			}
 		}

@@ -37,6 +37,7 @@ const (
 type stream struct {
 	server *Server
 	node   string
+	name   string // in rejections
 	subs   map[string]*subscription
 	nonce  uint64
 	open   map[uint64]*response
@@ -72,9 +73,9 @@ type version struct {
 	nonce uint64 // response that carries sent
 	open  bool   // sent is not answered yet
 
-	// What sent and acked were made from; nil if that is not known.
-	of, ackedOf *xds.Resource
-	missing     bool // of stands in for what is not there
+	of      *xds.Resource // what sent was made from; nil if that is not known
+	from    source        // of's
+	ackedOf *xds.Resource // what acked was made from; nil if nobody set that, or it is not known
 }
 
 type response struct {
@@ -86,7 +87,7 @@ type response struct {
 // sending is a resource as it goes to a client, and what it was made from.
 type sending struct {
 	res, of *xds.Resource
-	missing bool // of stands in for what is not there
+	from    source
 }
 
 // wants reports whether the client is to have what there is under a name.
@@ -133,6 +134,7 @@ func (s *Server) DeltaAggregatedResources(g discovery.AggregatedDiscoveryService
 		s.mu.Lock()
 		delete(s.streams, st)
 		st.leave()
+		s.forget(st)
 		s.settleAll()
 		s.mu.Unlock()
 	}()
@@ -192,6 +194,11 @@ func (s *Server) DeltaAggregatedResources(g discovery.AggregatedDiscoveryService
 func (st *stream) request(req *discovery.DeltaDiscoveryRequest) {
 	if n := req.GetNode().GetId(); n != "" {
 		st.node = n
+		if name := st.server.opts.Client; st.name == "" && name != nil {
+			st.name = name(req.GetNode())
+		} else if st.name == "" {
+			st.name = n
+		}
 	}
 	if adapt := st.server.opts.Adapt; adapt != nil && st.adapt == nil && req.GetNode() != nil {
 		st.adapt = adapt(req.GetNode())
@@ -256,11 +263,11 @@ func (st *stream) recognize(sub *subscription, name string, f *form) {
 	if has.sent != f.version {
 		return
 	}
-	if has.acked == f.version && !f.missing {
-		st.server.accepted(keyOf(f.of), f.of)
+	if has.acked == f.version && !f.from.standsIn() {
+		st.server.accepted(f.of, f.from)
 		has.ackedOf = f.of
 	}
-	has.of, has.missing = f.of, f.missing
+	has.of, has.from = f.of, f.from
 }
 
 // resubscribe changes what the client wants. What it asks for by name is

@@ -42,7 +42,7 @@ func (s *Server) inUse() []string {
 // Clusters lists the clusters that a route table refers to, sorted.
 func (s *Server) Clusters(table string) []string {
 	s.mu.Lock()
-	r := s.store[xds.RouteType][table].effective()
+	r, _ := s.given(s.store[xds.RouteType][table])
 	s.mu.Unlock()
 	return clustersOf(r)
 }
@@ -95,7 +95,8 @@ func (st *stream) warm(tables []string) {
 	for _, n := range tables {
 		t := &table{}
 		st.lazy.warm[n] = t
-		st.lazy.hold(t, clustersOf(st.server.store[xds.RouteType][n].effective()))
+		r, _ := st.server.given(st.server.store[xds.RouteType][n])
+		st.lazy.hold(t, clustersOf(r))
 	}
 }
 

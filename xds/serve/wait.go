@@ -147,7 +147,7 @@ func (s *Server) isSettled(it *item) bool {
 	switch {
 	case it.version == "" && e != nil, it.version != "" && e == nil:
 		return true // superseded
-	case e != nil && (e.want.Version != it.version || e.rejected != ""):
+	case e != nil && (e.want.Version != it.version || s.refused(e, it.version)):
 		return true
 	}
 	for st := range s.streams {
