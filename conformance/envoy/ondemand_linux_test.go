@@ -79,6 +79,24 @@ func TestEvictionIsTold(t *testing.T) {
 	}
 }
 
+// A connection manager's idle time ends requests that wait for routes; routes say how
+// long theirs may be silent, for ever with 0.
+func TestIdleStreams(t *testing.T) {
+	httpServer(t, hostPort(serverA, 8080), func(http.ResponseWriter, *http.Request) { time.Sleep(2500 * time.Millisecond) })
+	_, s := startScript(t, strings.Replace(front(), "stream_idle_timeout: 0s", "stream_idle_timeout: 1s", 1))
+	s.push(scopeTo(t, vip(0, 1, 80), "never", true), scopeTo(t, vip(0, 2, 80), "r", true))
+	c := httpFrom(t, alpha, vip(0, 1, 80), false)
+	got, err := fetch(c, "/")
+	equal(t, "without routes", fmt.Sprint(got.Status, err), "504 <nil>")
+	s.push(edsCluster(t, "a", "", serverA+":8080")...)
+	go func() {
+		s.wait(xds.RouteType, "r")
+		s.push(routesOf(t, "r", "[{match: {prefix: /}, route: {cluster: a, timeout: 0s, idle_timeout: 0s}}]"))
+	}()
+	got, err = fetch(httpFrom(t, alpha, vip(0, 2, 80), false), "/")
+	equal(t, "silent for longer", fmt.Sprint(got.Status, err), "200 <nil>")
+}
+
 // Clients that go away while the cluster of their connection is awaited harm nobody.
 func TestTCPResets(t *testing.T) {
 	listen(t, serverA+":9000", greet("a"))

@@ -214,9 +214,10 @@ func connectionManager(l *plan.Listener) *hcm.HttpConnectionManager {
 		PreserveExternalRequestId:     true,
 		ServerHeaderTransformation:    hcm.HttpConnectionManager_PASS_THROUGH,
 
-		// Streams may be silent for as long as they like; routes have timeouts of
-		// their own where a plane says so.
-		StreamIdleTimeout: durationpb.New(0),
+		// For requests that wait for their routes; those that have some may be silent
+		// for as long as they like. Envoy forgets who waits if the scope changes at
+		// that moment: such a request ends by this, where it would never end.
+		StreamIdleTimeout: durationpb.New(time.Minute),
 		// Headers must come, though: a client that dribbles them holds memory.
 		RequestHeadersTimeout: durationpb.New(time.Minute),
 	}

@@ -207,6 +207,7 @@ func routeAction(r *plan.Route, authority string) (*route.RouteAction, error) {
 	// but with its replacement (max_stream_duration) Envoy forgets the timeout.
 	//lint:ignore SA1019 see above
 	a.MaxGrpcTimeout = a.Timeout
+	a.IdleTimeout = atLeastMS(0) // streams may be silent for as long as they like
 	var err error
 	a.RetryPolicy, err = retryPolicy(r.Retry)
 	return a, err
