@@ -18,7 +18,7 @@ const BankPorts = 1000
 
 // adapt gives an Envoy's listeners the ports of its bank; nil: they have them.
 func adapt(node *core.Node) func(xds.Resource) (xds.Resource, error) {
-	bank := node.GetMetadata().GetFields()[BankKey].GetNumberValue()
+	bank := bankOf(node)
 	if bank == 0 {
 		return nil
 	}
@@ -29,6 +29,13 @@ func adapt(node *core.Node) func(xds.Resource) (xds.Resource, error) {
 		return shiftPorts(r, uint32(bank)*BankPorts)
 	}
 }
+
+func bankOf(node *core.Node) int {
+	return int(node.GetMetadata().GetFields()[BankKey].GetNumberValue())
+}
+
+// clientName is what an Envoy is called where rejections tell Envoys apart.
+func clientName(bank int) string { return fmt.Sprintf("bank %d", bank) }
 
 // shiftPorts adds to the ports that a listener binds.
 func shiftPorts(r xds.Resource, by uint32) (xds.Resource, error) {

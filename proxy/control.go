@@ -58,7 +58,8 @@ func ReadStatus(ctx context.Context, runDir string) (Status, error) {
 }
 
 // Replace has the proxy of a run folder replace its Envoy by what it would start
-// now, if that differs from what runs or force is set. It returns when the new one
+// now, if that differs from what runs or force is set; with force even by one that
+// rejects what the old one serves. It returns when the new one
 // serves and the old one drains, or when it is clear that it will not: that is no
 // error, but what Replacement says.
 func Replace(ctx context.Context, runDir string, force bool) (Replacement, error) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,7 +29,7 @@ const (
 )
 
 // feed keeps a stream to the agent and puts what comes into the server. What it
-// answers the agent is what Envoy answered.
+// answers the agent is what Envoy answered; of several, the one that takes most.
 type feed struct {
 	node, socket string
 	server       *serve.Server
@@ -72,7 +73,7 @@ func (f *feed) run(ctx context.Context) {
 }
 
 // rejected is the server's OnReject: what was acknowledged to the agent before may
-// turn out bad when Envoy first uses it.
+// turn out bad when Envoy first uses it, or when another Envoy took over.
 func (f *feed) rejected(r serve.Rejection) {
 	f.mu.Lock()
 	s := f.session
@@ -159,6 +160,9 @@ func (f *feed) take(s *session, resp *discovery.DeltaDiscoveryResponse) {
 		f.log.Warn("names not read", "error", err)
 	}
 	f.server.Apply(changes, func(o serve.Outcome) {
+		// What one Envoy takes and another does not, the agent may count on: it would
+		// replace what serves. If none is left that takes it, rejected is told.
+		o.Rejected = slices.DeleteFunc(o.Rejected, func(r serve.Rejection) bool { return len(r.Accepted) > 0 })
 		named(o)
 		var bad []string
 		for _, r := range o.Rejected {

@@ -135,11 +135,14 @@ func missing(noun string, want, has map[string]bool) string {
 }
 
 // awaitReady returns nil when nothing is lacking. from and tables are asked each
-// time; progress is told what is lacking.
-func (g *generation) awaitReady(ctx context.Context, from func() *generation, tables func() []string, progress func(string)) error {
+// time, and veto, whose error ends it; progress is told what is lacking.
+func (g *generation) awaitReady(ctx context.Context, from func() *generation, tables func() []string, veto func() error, progress func(string)) error {
 	var cold time.Time
 	for {
 		l, err := g.lacks(ctx, from(), tables())
+		if vetoed := veto(); vetoed != nil {
+			return vetoed
+		}
 		switch {
 		case err != nil:
 			l = lack{what: err.Error()}

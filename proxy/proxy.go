@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc"
 
 	"fairlead.io/fairlead/proxy/authority"
@@ -155,12 +156,14 @@ func Run(ctx context.Context, opts Options) error {
 	}
 	p.server = serve.New(serve.Options{
 		Log: p.log, StandIn: StandIn, OnReject: p.feed.rejected,
-		Adapt: adapt, Static: staticClusters(p.paths),
+		Client: func(n *core.Node) string { return clientName(bankOf(n)) },
+		Adapt:  adapt, Static: staticClusters(p.paths),
 		Lazy: true, InUse: saved.inUse, OnUse: p.markDirty, Candidates: render.Candidates,
 		ClusterLinger: min(clusterLinger, opts.EvictAfter),
 	}, saved.resources)
 	p.feed.server = p.server
 	p.envoys.served, p.envoys.expect, p.envoys.tables = p.ready, p.expect, p.server.InUse
+	p.envoys.contested = func(bank int) []serve.Rejection { return p.server.Contested(clientName(bank)) }
 	return p.run(ctx)
 }
 

@@ -5,7 +5,11 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
+
+	"fairlead.io/fairlead/xds"
+	"fairlead.io/fairlead/xds/serve"
 )
 
 // ReplacementState is how far a replacement of Envoy is.
@@ -38,14 +42,16 @@ type Replacement struct {
 
 // request is a replacement under way.
 type request struct {
-	hash string        // of the wanted build
-	done chan struct{} // closed at its end
-	end  Replacement   // set before
+	hash  string        // of the wanted build
+	force bool          // also if it rejects what the other one serves
+	done  chan struct{} // closed at its end
+	end   Replacement   // set before
 }
 
 // replace replaces Envoy by what would be started now, if that differs from what
 // runs or force is set, and returns when it is over: the new one serves, or will
-// not. The old one may drain still. A second call waits for the same end.
+// not. The old one may drain still. A second call waits for the same end. Without
+// force, one that rejects what the old one serves does not take over.
 func (s *supervisor) replace(ctx context.Context, force bool) (Replacement, error) {
 	b, err := findBuild(s.opts, s.paths)
 	if err != nil {
@@ -73,6 +79,7 @@ func (s *supervisor) requested(b *build, force bool) (*request, error) {
 	active := s.gens[s.active]
 	switch {
 	case s.request != nil && s.request.hash == b.hash:
+		s.request.force = s.request.force || force
 		return s.request, nil
 	case s.request == nil && active != nil && active.build.hash == b.hash && !force:
 		s.want, s.bad = b, ""
@@ -91,6 +98,7 @@ func (s *supervisor) requested(b *build, force bool) (*request, error) {
 		reason = "asked for"
 	}
 	r := s.ask(reason)
+	r.force = force
 	s.fill()
 	return r, nil
 }
@@ -101,6 +109,31 @@ func (s *supervisor) ask(reason string) *request {
 	s.last = Replacement{State: ReplacementWaiting, Reason: reason, Began: time.Now()}
 	s.log.Info("envoy is to be replaced", "reason", reason)
 	return s.request
+}
+
+// worseError is why an Envoy does not take over from another that serves more.
+type worseError struct{ rejected []serve.Rejection } // at least one
+
+func (e *worseError) Error() string {
+	r, what := e.rejected[0], "what the one that serves accepts"
+	if n := len(e.rejected); n > 1 {
+		what = fmt.Sprintf("%d resources that the one that serves accepts, the first", n)
+	}
+	return fmt.Sprintf("the new envoy rejects %s: %s %s: %s", what, xds.Short(r.Type), r.Name, r.Detail)
+}
+
+// veto is why an Envoy that is about to take over must not do so.
+func (s *supervisor) veto(g *generation) error {
+	s.mu.Lock()
+	free := g.role != Next || s.request == nil || s.request.force
+	s.mu.Unlock()
+	if free {
+		return nil
+	}
+	if rejected := s.contested(g.bank); len(rejected) > 0 {
+		return &worseError{rejected}
+	}
+	return nil
 }
 
 // fail ends a replacement whose new Envoy runs.

@@ -11,6 +11,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"fairlead.io/fairlead/xds/serve"
 )
 
 const (
@@ -43,6 +45,8 @@ type supervisor struct {
 	expect func()
 	// tables are the route tables that Envoys must have to be ready.
 	tables func() []string
+	// contested is what the Envoy in a bank rejects and another one serves.
+	contested func(bank int) []serve.Rejection
 	// served is closed when Envoys may be served; a replacement before would wait
 	// in vain.
 	served <-chan struct{}
@@ -181,7 +185,7 @@ func (s *supervisor) warm(g *generation) {
 		}
 		return nil
 	}
-	err := g.awaitReady(ctx, from, s.tables, func(what string) {
+	err := g.awaitReady(ctx, from, s.tables, func() error { return s.veto(g) }, func(what string) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		g.waits = what
@@ -192,7 +196,14 @@ func (s *supervisor) warm(g *generation) {
 		return
 	}
 	if err != nil {
-		if g.role == Next && errors.Is(err, context.DeadlineExceeded) {
+		if g.role != Next {
+			return
+		}
+		var worse *worseError
+		switch {
+		case errors.As(err, &worse):
+			s.fail(g, err.Error())
+		case errors.Is(err, context.DeadlineExceeded):
 			s.fail(g, fmt.Sprintf("not ready after %v: %s", s.opts.ReadyTime, g.waits))
 		}
 		return

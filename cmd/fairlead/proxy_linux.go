@@ -68,12 +68,12 @@ func replaceCommand() *cobra.Command {
 		Short: "Replace the node's Envoy without a lost request, if its binary or bootstrap has changed",
 		Long: `Replace has the running proxy compare its Envoy with what it would start now. If they
 differ, a second Envoy is started and takes over when it is ready; the first one has
-the proxy's --drain-time to finish. If the second one does not get ready, the first
-one serves on, and the command fails.`,
+the proxy's --drain-time to finish. If the second one does not get ready, or rejects
+what the first one serves, the first one serves on, and the command fails.`,
 		Args: noArgs,
 	}
 	dir := c.Flags().String("run", defaultRun, "run folder of the node's proxy")
-	force := c.Flags().Bool("force", false, "replace it even if nothing has changed")
+	force := c.Flags().Bool("force", false, "replace it even if nothing has changed, or the new one rejects what the old one serves")
 	out := outputFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		r, err := proxy.Replace(c.Context(), *dir, *force)
