@@ -42,12 +42,12 @@ const timeout = 5 * time.Second
 // failure is a request that did not come to what was wanted.
 type failure struct {
 	Stream string
-	// Opened is when its connection was made, or tried; Began and Ended are the
-	// request's own.
-	Opened, Began, Ended time.Time
-	Status               int    // 0: no answer
-	By                   string // who answered
-	Error                string
+	// Opened is when its connection was made, or tried, and Worked when that last brought
+	// an answer; zero: never. Began and Ended are the request's own.
+	Opened, Worked, Began, Ended time.Time
+	Status                       int    // 0: no answer
+	By                           string // who answered
+	Error                        string
 }
 
 func (f failure) String() string {
@@ -100,7 +100,7 @@ func runClient() error {
 func (s stream) run(ctx context.Context, report func(time.Duration, *failure)) {
 	var c net.Conn
 	var r *bufio.Reader
-	var opened time.Time
+	var opened, worked time.Time
 	closeIt := func() {
 		if c != nil {
 			c.Close()
@@ -112,7 +112,7 @@ func (s stream) run(ctx context.Context, report func(time.Duration, *failure)) {
 		f := failure{Stream: s.Name, Began: time.Now()}
 		deadline := f.Began.Add(timeout)
 		if c == nil {
-			opened = f.Began
+			opened, worked = f.Began, time.Time{}
 			d := net.Dialer{Deadline: deadline}
 			d.SetMultipathTCP(false)
 			var err error
@@ -128,8 +128,10 @@ func (s stream) run(ctx context.Context, report func(time.Duration, *failure)) {
 			r = bufio.NewReader(c)
 		}
 		keep, err := s.exchange(c, r, deadline, &f)
-		f.Opened, f.Ended = opened, time.Now()
-		if err != nil {
+		f.Opened, f.Worked, f.Ended = opened, worked, time.Now()
+		if err == nil {
+			worked = f.Ended
+		} else {
 			f.Error = err.Error()
 		}
 		if err != nil || !keep || !s.Keep {

@@ -3,11 +3,13 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,8 +30,8 @@ const (
 	killEnvoy = "envoy"
 )
 
-// slack is how long after the end of an Envoy a request may still get onto a
-// connection through it: the other end has to hear of it first.
+// An Envoy's connections end a little before it does. One through another Envoy's may
+// be used for so long before that Envoy hears of the end.
 const slack = 250 * time.Millisecond
 
 // maxDead is how long a proxy stays dead at most. Without its Envoy a new one then has
@@ -46,7 +48,7 @@ func TestKillsWithStandby(t *testing.T) { testKills(t, "--standby") }
 
 // kill is one that was done.
 type kill struct {
-	at       time.Time
+	at, gone time.Time // gone: of an Envoy, no later than its end was seen
 	node     string
 	what     string
 	together []string // what else was dead then
@@ -148,7 +150,7 @@ func (k *killer) judge(all []failure) {
 	for _, f := range all {
 		// Without an answer, or with Envoy's own word that the connection to the next
 		// one is gone; any other answer is wrong whatever has happened.
-		if f.Status == 0 || f.Status == 503 && !strings.HasPrefix(f.By, "reviews") {
+		if f.Status == 0 || f.Status == http.StatusServiceUnavailable && !strings.HasPrefix(f.By, "reviews") {
 			if by := k.explains(f); by != nil {
 				by.failed++
 				continue
@@ -163,10 +165,16 @@ func (k *killer) judge(all []failure) {
 	}
 }
 
-// explains is the Envoy whose end cut the failed request's connection.
+// explains is the Envoy whose end cut the failed request's connection, or the one from
+// the client's Envoy to the next.
 func (k *killer) explains(f failure) *kill {
 	for _, by := range slices.Backward(k.kills) {
-		if by.what == killEnvoy && f.Opened.Before(by.at.Add(slack)) && f.Ended.After(by.at) {
+		if by.what != killEnvoy || f.Ended.Before(by.at) || f.Worked.After(by.gone.Add(slack)) {
+			continue
+		}
+		open := f.Opened.Before(by.gone)
+		next := f.Status == http.StatusServiceUnavailable && f.Began.Before(by.gone.Add(slack))
+		if open || next {
 			return by
 		}
 	}
@@ -210,7 +218,11 @@ func (k *killer) next() {
 		if k.dead[node+" "+what] {
 			continue
 		}
-		if what == killEnvoy || what == killProxy {
+		if what == killEnvoy && k.crashes(node) >= maxCrashes {
+			continue
+		}
+		// A request may wait for one Envoy, but not for two in turn.
+		for _, node := range k.w.nodes() {
 			k.awaitEnvoy(node)
 		}
 		k.kill(node, what)
@@ -221,16 +233,60 @@ func (k *killer) next() {
 	}
 }
 
+// A proxy takes its time with an Envoy that ends again and again: each that lived less
+// than shortLife doubles the pause, from 100 ms. After more than maxCrashes a client
+// would wait too long.
+const (
+	shortLife  = 30 * time.Second
+	maxCrashes = 4
+)
+
+// crashes counts the ends of a node's Envoys that its proxy holds against the next.
+func (k *killer) crashes(node string) int {
+	n := 0
+	for _, by := range slices.Backward(k.kills) {
+		if by.node != node {
+			continue
+		}
+		if by.what == killProxy || time.Since(by.at) > shortLife {
+			break
+		}
+		if by.what == killEnvoy {
+			n++
+		}
+	}
+	return n
+}
+
 func (k *killer) kill(node, what string) {
 	k.t.Helper()
 	by := &kill{at: time.Now(), node: node, what: what, together: slices.Sorted(maps.Keys(k.dead))}
 	if what != killEnvoy {
 		k.stop(node, what, syscall.SIGKILL)
-	} else if err := syscall.Kill(k.envoy[node], syscall.SIGKILL); err != nil {
-		k.t.Errorf("kill Envoy of %s: %v", node, err)
+	} else {
+		if err := syscall.Kill(k.envoy[node], syscall.SIGKILL); err != nil {
+			k.t.Errorf("kill Envoy of %s: %v", node, err)
+		}
+		awaitEnd(k.envoy[node])
+		by.gone = time.Now()
 	}
 	k.kills = append(k.kills, by)
 	k.t.Logf("%s killed", by)
+}
+
+// awaitEnd waits until all threads of a process have ended: so long connections are
+// taken that are cut then.
+func awaitEnd(pid int) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return
+		}
+		f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+		if string(f[0]) == "Z" && string(f[17]) <= "1" {
+			return
+		}
+	}
 }
 
 // revive starts the dead of a kind.
