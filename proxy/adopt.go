@@ -12,7 +12,8 @@ import (
 const answerLimit = 3 * time.Second
 
 // adopt takes over the Envoys that an earlier proxy left, and what it was about to
-// do with them, and reports whether one of them serves.
+// do with them, and reports whether one of them serves, or is about to. One that was
+// told to drain is let go: it never serves again.
 func (s *supervisor) adopt(ctx context.Context) (bool, error) {
 	left, err := findEnvoys(s.opts.RunDir)
 	if err != nil {
@@ -23,6 +24,7 @@ func (s *supervisor) adopt(ctx context.Context) (bool, error) {
 		s.log.Warn("bank not known", "error", err)
 	}
 	var found [Banks]*generation
+	var drains [Banks]bool // for good
 	for _, l := range left {
 		g := &generation{
 			process: &process{pid: l.pid, done: make(chan struct{})},
@@ -33,16 +35,26 @@ func (s *supervisor) adopt(ctx context.Context) (bool, error) {
 			continue
 		}
 		bank, _, ok := parseBootstrapFile(l.config)
-		if !ok || found[bank] != nil || !answers(ctx, newAdmin(s.paths.Admin[bank]), g.done) {
+		state := ""
+		if ok && found[bank] == nil {
+			state = answers(ctx, newAdmin(s.paths.Admin[bank]), g.done)
+		}
+		if state == "" {
 			s.log.Warn("stopping an Envoy that is none of ours, or is deaf", "pid", l.pid)
 			g.stop()
 			continue
 		}
-		g.bank, found[bank] = bank, g
+		g.bank, found[bank], drains[bank] = bank, g, state == "DRAINING"
+	}
+	if o := found[1-saved.Active]; drains[0] && drains[1] {
+		s.log.Warn("stopping an Envoy that drains: its bank is needed", "pid", o.pid, "bank", o.bank)
+		o.stop()
+		found[o.bank] = nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.active = saved.Active; found[s.active] == nil && found[1-s.active] != nil {
+	s.active = saved.Active
+	if drains[s.active] || found[s.active] == nil && found[1-s.active] != nil && !drains[1-s.active] {
 		s.active, saved.Other = 1-s.active, ""
 	}
 	active, other := found[s.active], found[1-s.active]
@@ -52,6 +64,9 @@ func (s *supervisor) adopt(ctx context.Context) (bool, error) {
 	}
 	if other == nil {
 		return active != nil, nil
+	}
+	if drains[other.bank] {
+		saved.Other = Draining
 	}
 	s.log.Info("envoy taken over", "pid", other.pid, "bank", other.bank, "role", saved.Other)
 	current := other.build.hash == s.want.hash
@@ -65,22 +80,23 @@ func (s *supervisor) adopt(ctx context.Context) (bool, error) {
 		s.take(other, Draining)
 		s.retire(other)
 	}
-	return true, nil
+	return active != nil, nil
 }
 
-// answers reports whether an Envoy is alive, ready or not.
-func answers(ctx context.Context, a *admin, ended <-chan struct{}) bool {
+// answers is the state that an Envoy says it is in, ready or not; "" if it does not
+// answer.
+func answers(ctx context.Context, a *admin, ended <-chan struct{}) string {
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
 	for {
-		if _, err := a.info(ctx); err == nil {
-			return true
+		if info, err := a.info(ctx); err == nil {
+			return info.State
 		}
 		select {
 		case <-ctx.Done():
-			return false
+			return ""
 		case <-ended:
-			return false
+			return ""
 		case <-time.After(readyPoll):
 		}
 	}

@@ -84,6 +84,64 @@ func TestKilledWhileReplacing(t *testing.T) {
 	}
 }
 
+// TestDrainingIsNotTakenOver: an Envoy that was told to drain never serves again. When it
+// is all that a killed proxy left, the next one starts another at once, and lets it end.
+func TestDrainingIsNotTakenOver(t *testing.T) {
+	envoy := need.Envoy(t)
+	check := func(t *testing.T, r *rig, draining, bank int, l *load) {
+		t.Helper()
+		began := time.Now()
+		r.startProxy(envoy)
+		r.wantStatus(1, 200)
+		s := r.status()
+		if g := s.byRole(Active); g.PID == draining || g.Bank != bank || g.Adopted || time.Since(began) > 10*time.Second {
+			t.Errorf("after %v: %+v", time.Since(began), s.Generations)
+		}
+		if s.Envoy.Restarts != 0 {
+			t.Errorf("%+v", s.Envoy)
+		}
+		if g := r.alone(); g.Bank != bank {
+			t.Errorf("at last %+v", g)
+		}
+		failed := l.failed.Load()
+		time.Sleep(300 * time.Millisecond)
+		if l.stop(); l.failed.Load() > failed {
+			t.Error("requests still fail")
+		}
+	}
+	t.Run("the one that served is gone", func(t *testing.T) {
+		r, s, l := replacing(t, envoy, "", func(s Status) bool { return s.byRole(Draining).State == "DRAINING" }, func() {})
+		gone := s.byRole(Active).PID
+		r.kill(gone)
+		r.waitFor("its end", func() bool { left, err := findEnvoys(r.dir); return err == nil && len(left) == 1 })
+		check(t, r, s.byRole(Draining).PID, 1, l)
+	})
+	t.Run("the proxy was about to end", func(t *testing.T) {
+		r := newRigWith(t, flipping(t))
+		r.push(one(t)...)
+		r.stop()
+		helper := r.startHelper(envoy, helperFlip+"=")
+		r.wantStatus(1, 200)
+		first := r.alone()
+		l := r.load(1, "/")
+		idle, err := dialer(alpha).Dial("tcp", vip(1)) // it is waited for
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer idle.Close()
+		r.waitFor("connections", func() bool { return r.status().byRole(Active).Connections > 0 })
+		helper.Process.Signal(syscall.SIGTERM)
+		a := newAdmin(PathsIn(r.dir).Admin[0])
+		r.waitFor("drain", func() bool { info, err := a.info(t.Context()); return err == nil && info.State == "DRAINING" })
+		helper.Process.Kill()
+		helper.Wait()
+		if left, err := findEnvoys(r.dir); err != nil || len(left) != 1 || left[0].pid != first.PID {
+			t.Fatalf("running: %+v %v", left, err)
+		}
+		check(t, r, first.PID, 1, l)
+	})
+}
+
 // TestUndoneAfterKill: what the killed proxy was about to start is not wanted any
 // more.
 func TestUndoneAfterKill(t *testing.T) {

@@ -3,11 +3,13 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,21 +91,38 @@ func Listen(path string, uid int) (net.Listener, error) {
 	return l, nil
 }
 
+const (
+	lockWait = 3 * time.Second
+	lockPoll = 20 * time.Millisecond
+)
+
 // lock makes sure that one proxy runs on a folder. The kernel gives the lock back
-// when the process ends, however it ends.
-func lock(path string) (unlock func(), err error) {
+// when the process ends, however it ends; but a proxy that is killed while it starts an
+// Envoy leaves a copy of itself that is about to become that Envoy, and holds the lock
+// until then. So the lock is waited for a little.
+func lock(ctx context.Context, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock run folder: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock run folder: another proxy runs on %s", filepath.Dir(path))
+	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
 		}
-		return nil, fmt.Errorf("lock run folder: %w", err)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			f.Close()
+			return nil, fmt.Errorf("lock run folder: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("lock run folder: another proxy runs on %s", filepath.Dir(path))
+		case <-time.After(lockPoll):
+		}
 	}
-	return func() { f.Close() }, nil
 }
 
 // maxSocketPath is the longest path of a unix socket.

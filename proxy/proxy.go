@@ -136,7 +136,7 @@ func Run(ctx context.Context, opts Options) error {
 	if err := prepare(opts.RunDir, p.paths, opts.UID); err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
-	unlock, err := lock(p.paths.Lock)
+	unlock, err := lock(ctx, p.paths.Lock)
 	if err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
