@@ -54,7 +54,7 @@ type Options struct {
 
 // New returns a translator.
 func New(o Options) *Translator {
-	return &Translator{cmp.Or(o.TrustDomain, "cluster.local"), cmp.Or(o.Domain, "cluster.local")}
+	return &Translator{cmp.Or(o.TrustDomain, "cluster.local"), strings.ToLower(cmp.Or(o.Domain, "cluster.local"))}
 }
 
 // Plane implements translators.Translator.

@@ -14,7 +14,7 @@ func newTranslator() translators.Translator { return New(Options{}) }
 func TestCases(t *testing.T) { translatortest.Run(t, "testdata", newTranslator) }
 
 func TestNamesInTheDomain(t *testing.T) {
-	tr := New(Options{Domain: "corp.example"})
+	tr := New(Options{Domain: "Corp.Example"}) // as an operator may write it; names of objects are lower case
 	for name, want := range map[string]bool{
 		"web": true, "web.shop": true, "web.shop.svc": true, "web.shop.svc.corp.example": true, "web.shop.svc.corp.example.": true,
 		"web.other": false, "web.shop.svc.cluster.local": false, "": false,
