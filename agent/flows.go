@@ -31,9 +31,9 @@ func (a *agent) kernelFlow(f datapath.Flow) {
 	}
 	if f.Rule != 0 {
 		out.Rule = fmt.Sprintf("%016x", f.Rule)
-		out.DecidedBy = a.origin(out.Rule)
+		out.DecidedBy = texts(plan.RuleSources(a.pipe, out.Rule, a.guarded(f.Destination.Addr())))
 	} else if f.Reason == "policy" || f.Reason == "inbound" {
-		out.DecidedBy = a.guards(f.Destination.Addr())
+		out.DecidedBy = a.pipe.Guards(a.guarded(f.Destination.Addr()))
 	}
 	a.flows.Add(out)
 }
@@ -87,13 +87,9 @@ func (a *agent) answered(out *hubble.Flow, r accesslog.Record) {
 	switch {
 	case m != nil && m[1] == "none":
 		// No rule allowed it: name those that guard the destination.
-		guarded := r.Upstream.Addr()
-		if !guarded.IsValid() {
-			guarded = r.Destination.Addr()
-		}
-		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "policy", "", a.guards(guarded)
+		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "policy", "", a.pipe.Guards(a.judgedFor(r))
 	case m != nil:
-		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "policy", m[1], a.origin(m[1])
+		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "policy", m[1], texts(plan.RuleSources(a.pipe, m[1], a.judgedFor(r)))
 	case r.Details == unknownHost:
 		out.Verdict, out.Reason = "denied", "unknown-host"
 	case r.Status >= 500:
@@ -125,19 +121,44 @@ func (a *agent) origin(id string) []string {
 	if !ok {
 		return nil
 	}
-	out := make([]string, len(o.Sources))
-	for i, s := range o.Sources {
-		out[i] = s.String()
+	return texts(o.Sources)
+}
+
+func texts(in []model.Source) []string {
+	var out []string
+	for _, s := range in {
+		out = append(out, s.String())
 	}
 	return out
 }
 
-// guards tells which permissions guard an address: what denied where no rule
-// matched.
-func (a *agent) guards(at netip.Addr) []string {
-	w := a.pipe.WorkloadAt(at)
-	if w == nil {
-		return nil
+// guarded is the workload (ns/name) that has an address, "" if none is known.
+func (a *agent) guarded(at netip.Addr) string {
+	if w := a.pipe.WorkloadAt(at); w != nil {
+		return w.Key()
 	}
-	return a.pipe.Guards(w.Key())
+	return ""
+}
+
+// judgedFor is the workload (ns/name) whose policy Envoy judged a request by: the
+// endpoint, or else, as on the way in, the destination. Before an endpoint of a service
+// was chosen it is any of the cluster's, which all obey one policy. "" if it is not known.
+func (a *agent) judgedFor(r accesslog.Record) string {
+	for _, at := range []netip.AddrPort{r.Upstream, r.Destination} {
+		if w := a.guarded(at.Addr()); w != "" {
+			return w
+		}
+	}
+	e, _ := a.pipe.Get(plan.Endpoints, r.Cluster).(*plan.ClusterEndpoints)
+	if e == nil {
+		return ""
+	}
+	for _, b := range e.Backends {
+		for _, at := range b.Addrs {
+			if w := a.guarded(at.Addr()); w != "" {
+				return w
+			}
+		}
+	}
+	return ""
 }

@@ -10,15 +10,32 @@ import (
 	"testing"
 	"time"
 
+	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/hubble"
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/model/plan"
 	"fairlead.io/fairlead/xds/accesslog"
 )
 
+// elsewhere is, in a namespace that sorts first, a pod with a policy of the same rule as
+// thePolicy.
+const elsewhere = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: a}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: other, namespace: a, labels: {app: web}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 8080}]}]}
+status: {podIP: 10.244.1.9, podIPs: [{ip: 10.244.1.9}]}
+---
+`
+
 // What the proxy did is told in the user's names: who asked whom, what decided.
 func TestFlowsOfTheProxy(t *testing.T) {
-	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp, "routes.yaml": theRoutes, "policy.yaml": thePolicy, "modes.yaml": theModes})
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp, "routes.yaml": theRoutes, "policy.yaml": thePolicy, "modes.yaml": theModes,
+		"elsewhere.yaml": elsewhere + strings.ReplaceAll(thePolicy, "shop", "a")})
 	r.reload(t.Context())
 	route := r.pipe.Get(plan.RouteTables, "shop/web:80").(*plan.RouteTable).Routes[0].ID
 	rule := plan.RuleName(r.pipe.Get(plan.Clusters, "shop/web:80").(*plan.Cluster).Policy.Allow[0][0])
@@ -60,8 +77,20 @@ func TestFlowsOfTheProxy(t *testing.T) {
 		"denied by a rule": {with(func(r *accesslog.Record) {
 			r.Details, r.Status = "rbac_access_denied_matched_policy["+rule+"]", 403
 		}), "denied", "policy", "AuthorizationPolicy shop/p spec.rules[0]", func(f hubble.Flow) bool { return f.Rule == rule }},
+		"denied before an endpoint was chosen": {with(func(r *accesslog.Record) {
+			r.Details, r.Status, r.Upstream = "rbac_access_denied_matched_policy["+rule+"]", 403, netip.AddrPort{}
+		}), "denied", "policy", "AuthorizationPolicy shop/p spec.rules[0]", nil},
+		"denied on the way in": {with(func(r *accesslog.Record) {
+			r.Details, r.Status, r.Upstream, r.Destination, r.Cluster = "rbac_access_denied_matched_policy["+rule+"]", 403, netip.AddrPort{}, ip("10.244.1.2:8080"), ""
+		}), "denied", "policy", "AuthorizationPolicy shop/p spec.rules[0]", nil},
+		"denied elsewhere": {with(func(r *accesslog.Record) {
+			r.Details, r.Status, r.Upstream = "rbac_access_denied_matched_policy["+rule+"]", 403, ip("10.244.1.9:8080")
+		}), "denied", "policy", "AuthorizationPolicy a/p spec.rules[0]", nil},
 		"allowed by none": {with(func(r *accesslog.Record) { r.Details, r.Status = "rbac_access_denied_matched_policy[none]", 403 }), "denied", "policy", "AuthorizationPolicy shop/p spec",
 			func(f hubble.Flow) bool { return f.Rule == "" }},
+		"allowed by none, before an endpoint was chosen": {with(func(r *accesslog.Record) {
+			r.Details, r.Status, r.Upstream = "rbac_access_denied_matched_policy[none]", 403, netip.AddrPort{}
+		}), "denied", "policy", "AuthorizationPolicy shop/p spec", nil},
 		"failed": {with(func(r *accesslog.Record) { r.Details, r.Status = "upstream_reset", 503 }), "forwarded", "upstream_reset", "spec.http[0].match[0]", nil},
 		"a connection": {accesslog.Record{Connection: true, Source: base.Source, Destination: ip("10.96.0.8:9000"), Upstream: base.Upstream, Cluster: connection, Route: connection,
 			RequestBytes: 3, ResponseBytes: 5, Duration: time.Minute}, "forwarded", "", "VirtualService shop/many spec.tcp[0].match[0]", func(f hubble.Flow) bool {
@@ -75,6 +104,28 @@ func TestFlowsOfTheProxy(t *testing.T) {
 		by := strings.Join(f.DecidedBy, "; ")
 		if f.Verdict != c.verdict || f.Reason != c.reason || (by == "") != (c.by == "") || !strings.HasSuffix(by, c.by) || f.Direction != "proxy" || c.check != nil && !c.check(f) {
 			t.Errorf("%s: %s (%s) by %q: %+v %+v %+v", name, f.Verdict, f.Reason, by, f, f.HTTP, f.TCP)
+		}
+	}
+}
+
+// The kernel says which rule decided, and for whom: the same rule may be in policies of
+// others.
+func TestRuleOfAFlowOfTheKernel(t *testing.T) {
+	const identity = `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: shop}
+spec: {rules: [{from: [{source: {namespaces: [shop]}}]}]}
+`
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp, "policy.yaml": identity,
+		"elsewhere.yaml": elsewhere + strings.ReplaceAll(identity, "namespace: shop", "namespace: a")})
+	r.reload(t.Context())
+	rule := r.pipe.Get(plan.Governance, "shop/web").(*plan.Governed).Allow[0][0]
+	for to, want := range map[string]string{"10.244.1.2:8080": "AuthorizationPolicy shop/p", "10.244.1.9:8080": "AuthorizationPolicy a/p"} {
+		r.kernelFlow(datapath.Flow{Time: time.Unix(1, 0), Verdict: "forwarded", Direction: "ingress", Protocol: "TCP",
+			Source: netip.MustParseAddrPort("10.244.1.2:4000"), Destination: netip.MustParseAddrPort(to), Rule: plan.RuleID(rule)})
+		if f := r.flows.Last(1, hubble.Filter{})[0]; len(f.DecidedBy) != 1 || !strings.Contains(f.DecidedBy[0], want+" ") {
+			t.Errorf("to %s: %s decided by %v, want %s", to, f.Rule, f.DecidedBy, want)
 		}
 	}
 }

@@ -42,10 +42,20 @@ func Find(t Tables, typ, name, detail string) Cause {
 	}
 	all := units(row)
 	chosen := readHint(typ, name, detail).choose(all)
+	var guarded []string
+	if slices.ContainsFunc(all, func(u unit) bool { return u.place == rulePlace }) {
+		guarded = workloads(t, row)
+	}
+	originOf := func(u unit) []model.Source {
+		if u.place == rulePlace {
+			return plan.RuleSources(t, u.id, guarded...)
+		}
+		return origin(t, u.id)
+	}
 	var c Cause
 	if len(chosen) == 0 { // it may be any of them, or what they stand in
 		for _, u := range all {
-			c.Sources = append(c.Sources, origin(t, u.id)...)
+			c.Sources = append(c.Sources, originOf(u)...)
 		}
 		if _, ok := row.(*plan.RouteTable); !ok {
 			c.Sources = append(c.Sources, whole(t, row)...)
@@ -53,7 +63,7 @@ func Find(t Tables, typ, name, detail string) Cause {
 	}
 	var found []model.Source
 	for _, u := range chosen {
-		of := origin(t, u.id)
+		of := originOf(u)
 		c.Sources = append(c.Sources, of...)
 		for _, v := range u.values {
 			for _, s := range of {

@@ -81,6 +81,27 @@ spec:
   - to: [{operation: {paths: [/forbidden]}}]
 `
 
+// elsewhere is a pod with a policy that has a rule of "deny", in a namespace that sorts
+// before the others.
+const elsewhere = `apiVersion: v1
+kind: Namespace
+metadata: {name: a}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-0, namespace: a, labels: {app: web}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 8080}]}]}
+status: {podIP: 10.244.1.3, podIPs: [{ip: 10.244.1.3}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny, namespace: a}
+spec:
+  action: DENY
+  rules:
+  - to: [{operation: {paths: [/forbidden]}}]
+`
+
 func load(t *testing.T) *pipeline.Pipeline {
 	t.Helper()
 	p, err := pipeline.New(pipeline.Options{Node: "n1"})
@@ -88,7 +109,8 @@ func load(t *testing.T) *pipeline.Pipeline {
 		t.Fatal(err)
 	}
 	p.Load(objects.Input{Name: "mesh.yaml", Data: []byte(mesh)}, objects.Input{Name: "routes.yaml", Data: []byte(routes)},
-		objects.Input{Name: "policies.yaml", Data: []byte(policies)})
+		objects.Input{Name: "policies.yaml", Data: []byte(policies)},
+		objects.Input{Name: "elsewhere.yaml", Data: []byte(elsewhere)})
 	for _, d := range p.Diagnostics() {
 		if d.IsError() {
 			t.Fatal(d)

@@ -11,11 +11,14 @@ import (
 	"fairlead.io/fairlead/model/plan"
 )
 
+// rulePlace is the place of rules, which are no routes.
+const rulePlace = -1
+
 // unit is a part of a row that has an origin of its own: a route, or a rule of a
 // policy.
 type unit struct {
 	id     string
-	place  int      // among the row's routes; -1 for rules
+	place  int      // among the row's routes, or rulePlace
 	values []string // what stands in it; of a chosen unit, what it was chosen for
 }
 
@@ -44,7 +47,7 @@ func rules(p *plan.Policy) []unit {
 	}
 	var out []unit
 	for _, r := range slices.Concat(append([][]model.AuthRule{p.Deny}, p.Allow...)...) {
-		out = append(out, unit{plan.RuleName(r), -1, values(r)})
+		out = append(out, unit{plan.RuleName(r), rulePlace, values(r)})
 	}
 	return out
 }

@@ -3,6 +3,7 @@
 package blame
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -128,6 +129,36 @@ func clients(t Tables, listener string) []model.Source {
 		}
 	}
 	return out
+}
+
+// workloads are those (ns/name) that the policies in a row guard.
+func workloads(t Tables, row any) []string {
+	switch r := row.(type) {
+	case *plan.RouteTable: // "in|<ns>/<pod>:<port>"
+		if key, ok := strings.CutPrefix(r.Name, "in|"); ok {
+			pod, _, _ := strings.Cut(key, ":")
+			return []string{pod}
+		}
+	case *plan.Cluster:
+		e, _ := t.Get(plan.Endpoints, r.Name).(*plan.ClusterEndpoints)
+		if e == nil {
+			return nil
+		}
+		endpoints := map[netip.Addr]bool{}
+		for _, b := range e.Backends {
+			for _, at := range b.Addrs {
+				endpoints[at.Addr()] = true
+			}
+		}
+		var out []string
+		for _, row := range t.Rows(translators.Workloads) {
+			if slices.ContainsFunc(row.Value.(*model.Workload).Addresses, func(a netip.Addr) bool { return endpoints[a] }) {
+				out = append(out, row.Key)
+			}
+		}
+		return out
+	}
+	return nil
 }
 
 func workload(t Tables, key string) []model.Source {

@@ -136,6 +136,37 @@ spec: {rules: [{to: [{operation: {paths: [/ok]}}]}]}
 	}
 }
 
+// TestEqualRulesOfTwoNamespaces: one rule is written for the service's pods and, in a
+// namespace that sorts before, for others. Only the former decides here.
+func TestEqualRulesOfTwoNamespaces(t *testing.T) {
+	const policy = `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: of-%[1]s, namespace: %[1]s}
+spec: {rules: [{to: [{operation: {paths: [/ok]}}]}]}
+---
+`
+	p := load(t, `apiVersion: v1
+kind: Namespace
+metadata: {name: a}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: a, labels: {app: web}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 8080}]}]}
+status: {podIP: 10.244.1.3, podIPs: [{ip: 10.244.1.3}]}
+---
+`+fmt.Sprintf(policy, "a")+fmt.Sprintf(policy, "shop"))
+	a, err := explain.Explain(p, explain.Target{Namespace: "shop", Name: "web"})
+	if err != nil || a.Pod.Policy == nil || len(a.Frontends) != 3 || len(a.Frontends[1].Clusters) != 1 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	for of, policy := range map[string]*explain.Policy{"pod": a.Pod.Policy, "cluster": a.Frontends[1].Clusters[0].Policy} {
+		if got := policy.Allow[0][0].Sources; len(got) != 1 || got[0].Object() != "AuthorizationPolicy shop/of-shop" {
+			t.Errorf("the %s's rule is of %v", of, got)
+		}
+	}
+}
+
 // TestHostSpeaksAsTheClient: where nobody says what a host speaks, the plan has the
 // client's own protocol spoken, and so it is told.
 func TestHostSpeaksAsTheClient(t *testing.T) {

@@ -357,15 +357,20 @@ func (f *Frontend) clusters(t *view) {
 }
 
 func cluster(t *view, c *plan.Cluster) Cluster {
-	out := Cluster{Name: c.Name, App: c.App, Endpoints: []Endpoint{}, Policy: policy(t, c.Policy), Checked: c.Checked}
+	out := Cluster{Name: c.Name, App: c.App, Endpoints: []Endpoint{}, Checked: c.Checked}
 	e, _ := t.Get(plan.Endpoints, c.Name).(*plan.ClusterEndpoints)
 	if e == nil {
-		return out
+		e = &plan.ClusterEndpoints{}
 	}
+	var guarded []string
 	add := func(bs []plan.Backend, weight uint32) {
 		for _, b := range bs {
 			for _, a := range b.Addrs {
-				out.Endpoints = append(out.Endpoints, Endpoint{a, t.pods[a.Addr()], weight})
+				pod := t.pods[a.Addr()]
+				out.Endpoints = append(out.Endpoints, Endpoint{a, pod, weight})
+				if pod != "" {
+					guarded = append(guarded, pod)
+				}
 			}
 		}
 	}
@@ -373,5 +378,6 @@ func cluster(t *view, c *plan.Cluster) Cluster {
 	for _, s := range e.Shares {
 		add(s.Backends, s.Weight)
 	}
+	out.Policy = policy(t, c.Policy, guarded)
 	return out
 }

@@ -69,7 +69,7 @@ func pod(t *view, key string) *Pod {
 		return out
 	}
 	out.GovernedBy = g.Src
-	out.Policy = policyOf(t, g.Deny, g.Allow)
+	out.Policy = policyOf(t, g.Deny, g.Allow, []string{key})
 	for _, p := range g.Ports {
 		port := PodPort{Port: p.Port, App: p.App}
 		switch at := g.Policy(p.Port); {

@@ -21,30 +21,31 @@ type Rule struct {
 	Sources []model.Source `json:"sources"`
 }
 
-func policy(t *view, p *plan.Policy) *Policy {
+// policy tells what guards the workloads.
+func policy(t *view, p *plan.Policy, workloads []string) *Policy {
 	if p == nil {
 		return nil
 	}
-	return policyOf(t, p.Deny, p.Allow)
+	return policyOf(t, p.Deny, p.Allow, workloads)
 }
 
-func policyOf(t *view, deny []model.AuthRule, allow [][]model.AuthRule) *Policy {
+func policyOf(t *view, deny []model.AuthRule, allow [][]model.AuthRule, workloads []string) *Policy {
 	if len(deny)+len(allow) == 0 {
 		return nil
 	}
-	out := &Policy{Deny: rules(t, deny)}
+	out := &Policy{Deny: rules(t, deny, workloads)}
 	for _, g := range allow {
-		out.Allow = append(out.Allow, rules(t, g))
+		out.Allow = append(out.Allow, rules(t, g, workloads))
 	}
 	return out
 }
 
 // rules is never nil: a group without rules allows nothing.
-func rules(t *view, in []model.AuthRule) []Rule {
+func rules(t *view, in []model.AuthRule, workloads []string) []Rule {
 	out := make([]Rule, len(in))
 	for i, r := range in {
 		id := plan.RuleName(r)
-		out[i] = Rule{ID: id, AuthRule: r, Sources: origin(t, id)}
+		out[i] = Rule{ID: id, AuthRule: r, Sources: plan.RuleSources(t, id, workloads...)}
 	}
 	return out
 }

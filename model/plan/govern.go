@@ -23,6 +23,10 @@ type Governed struct {
 	// Src are the permissions that govern, and namespaces whose default is to deny:
 	// what denied where no rule matched.
 	Src []model.Source `json:"-"`
+	// Sources are what each rule came from, by RuleName: of Deny and Allow, and of the
+	// policies of ports where requests are judged. Equal rules share an id, but of equal
+	// rules in other policies only those that select this workload count here.
+	Sources map[string][]model.Source `json:"-"`
 }
 
 // GovernedPort is a port of the workload that policies tell apart.
@@ -106,7 +110,12 @@ func (b *builder) govern(r *incr.Reader, w *model.Workload) (*Governed, []incr.R
 			origins = append(origins, policyOrigins(pol)...)
 		}
 	}
-	return g, unique(origins)
+	origins = unique(origins)
+	g.Sources = make(map[string][]model.Source, len(origins))
+	for _, row := range origins {
+		g.Sources[row.Key] = row.Value.(*Origin).Sources
+	}
+	return g, origins
 }
 
 func selects(t model.Target, w *model.Workload) bool {
@@ -144,6 +153,25 @@ func RuleID(rule model.AuthRule) uint64 { return model.ID(rule) }
 
 // RuleName is RuleID as it appears in names.
 func RuleName(rule model.AuthRule) string { return fmt.Sprintf("%016x", RuleID(rule)) }
+
+// RuleSources tells what a rule came from, of those that are written for the workloads
+// (ns/name) that it is judged for; sorted. If they are not known, or it does not govern
+// them, it is what some equal rule came from, for whomever.
+func RuleSources(t interface{ Get(incr.Table, string) any }, rule string, workloads ...string) []model.Source {
+	var out []model.Source
+	for _, w := range workloads {
+		if g, ok := t.Get(Governance, w).(*Governed); ok {
+			out = append(out, g.Sources[rule]...)
+		}
+	}
+	if len(out) == 0 {
+		if o, ok := t.Get(Origins, rule).(*Origin); ok {
+			return o.Sources
+		}
+	}
+	slices.SortFunc(out, model.CompareSources)
+	return slices.Compact(out)
+}
 
 func ruleOrigins(rules []model.AuthRule) []incr.Row {
 	out := make([]incr.Row, 0, len(rules))

@@ -88,6 +88,9 @@ func dump(s *incr.Store) []string {
 			out = append(out, fmt.Sprintf("%s %s %s", t, r.Key, model.Bytes(r.Value)))
 		}
 	}
+	for _, r := range s.Rows(plan.Governance) {
+		out = append(out, fmt.Sprintf("%s %s %s", plan.Governance, r.Key, model.Bytes(r.Value.(*plan.Governed).Sources)))
+	}
 	return out
 }
 
@@ -284,9 +287,9 @@ func TestEditsEqualScratch(t *testing.T) {
 		return input{incr.Table("route/" + plane), fr.Key(), fr}
 	}
 	pool := append(world(), f("red", 1), f("blue", 2),
-		allow("p", model.Target{Namespace: "shop", Labels: map[string]string{"app": "web"}}, rule),
-		allow("p", model.Target{Labels: map[string]string{"v": "2"}}, cidr),
-		allow("q", model.Target{Namespace: "shop"}, from("client"), cidr),
+		allow("p", model.Target{Namespace: "shop", Labels: map[string]string{"app": "web"}}, by("p", rule)...),
+		allow("p", model.Target{Labels: map[string]string{"v": "2"}}, by("everywhere", cidr)...),
+		allow("q", model.Target{Namespace: "shop"}, by("q", from("client"), cidr, rule)...),
 		pod("web-2", "n1", "10.244.1.9", "web", map[string]string{"app": "web"}),
 		pod("web-1", "n1", "10.244.1.2", "other", map[string]string{"app": "web", "v": "1"}),
 		endpoints("web", 80, 8080, "10.244.1.9"), service("web", "10.96.0.1", 80, model.AppTCP),

@@ -357,7 +357,8 @@ type KernelBackend struct {
 
 // Origin names what an id came from. The id is a route's ID, the name of a cluster of
 // connections, or a rule's in 16 hex digits as in the kernel's Rule and the RBAC policy
-// names.
+// names. Equal rules of several policies have one id, and this names one of them; see
+// RuleSources.
 type Origin struct {
 	ID      string         `json:"id"`
 	Sources []model.Source `json:"sources"`
