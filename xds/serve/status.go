@@ -48,6 +48,18 @@ func (s *Server) Counters() Counters {
 // Resources returns what a client that comes now is given, sorted by type in
 // their order, and name. The bodies are shared: they must not be changed.
 func (s *Server) Resources() []xds.Resource {
+	out := s.all()
+	// Not under the lock: at thousands of services it would hold up what is served.
+	slices.SortFunc(out, func(a, b xds.Resource) int {
+		if a.Type != b.Type {
+			return compareTypes(a.Type, b.Type)
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return out
+}
+
+func (s *Server) all() []xds.Resource {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []xds.Resource
@@ -58,11 +70,5 @@ func (s *Server) Resources() []xds.Resource {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b xds.Resource) int {
-		if c := compareTypes(a.Type, b.Type); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
 	return out
 }
