@@ -76,8 +76,8 @@ type agent struct {
 	kernel kernel
 	feed   feed
 	envoy  func(context.Context) (version string, there bool)
-	// present reports whether an Envoy takes connections, whatever it has acknowledged.
-	present func(context.Context) bool
+	// present tells whether an Envoy takes connections, whatever it has acknowledged.
+	present func(context.Context) presence
 	absent  absence
 	// serveFeed lets Envoy have the feed. It is called once, when the feed has
 	// everything: a client is told, too, what is gone.

@@ -31,6 +31,7 @@ type rig struct {
 	t      *testing.T
 	seen   []string
 	there  bool // Envoy is
+	silent bool // so is it, but does not say so
 	broken error
 	stuck  error // of pushes
 	reject func(serve.Change) string
@@ -54,7 +55,15 @@ func newRig(t *testing.T, files map[string]string) *rig {
 	r.agent = newAgent(o, pipe, p)
 	r.kernel, r.feed = (*fakeKernel)(r), (*fakeFeed)(r)
 	r.envoy = func(context.Context) (string, bool) { return "fake", r.there }
-	r.present = func(context.Context) bool { return r.there }
+	r.present = func(context.Context) presence {
+		switch {
+		case r.silent:
+			return silent
+		case r.there:
+			return ready
+		}
+		return gone
+	}
 	r.serveFeed = func() { r.seen = append(r.seen, "feed served") }
 	for name, text := range files {
 		r.write(name, text)

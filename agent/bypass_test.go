@@ -119,6 +119,55 @@ func TestBypassOfAnAbsentEnvoy(t *testing.T) {
 	})
 }
 
+// An Envoy that is busy serves on: it has longer to say that it is there than one that
+// has ended, but not for ever, and not to take over again.
+func TestBypassOfASilentEnvoy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := bypassRig(t, true)
+		r.reload(t.Context())
+		want := func(what, kinds string) {
+			t.Helper()
+			if got := r.kinds(); got != kinds {
+				t.Errorf("%s: services %s, want %s", what, got, kinds)
+			}
+		}
+		r.silent = true
+		r.pass(silentFor)
+		want("silent for some time", proxied)
+		r.silent = false
+		r.pass(tick)
+		r.silent = true
+		r.pass(silentFor)
+		want("silent again, after an answer", proxied)
+		r.pass(3 * tick)
+		want("silent for long", around)
+		r.pass(time.Minute)
+		want("still silent", around)
+		r.silent = false
+		r.pass(2 * tick)
+		want("back", proxied)
+
+		// It crashed after it had been silent: that is a crash like any other.
+		r.silent = true
+		r.pass(silentFor - absentAfter)
+		r.silent, r.there = false, false
+		r.pass(absentAfter / 2)
+		want("just ended", proxied)
+		r.there = true
+		r.pass(2 * tick)
+		want("back from a crash", proxied)
+		// What is started anew each time and ends again is not there, though it lives now and then.
+		r.there = false
+		for began := time.Now(); time.Since(began) < 2*absentAfter; {
+			r.silent = false
+			r.pass(tick)
+			r.silent = true
+			r.pass(2 * tick)
+		}
+		want("ends again and again", around)
+	})
+}
+
 // An agent that finds the kernel as an earlier one left it does not give services back
 // to a proxy that is still absent.
 func TestBypassOverARestartOfTheAgent(t *testing.T) {
@@ -137,6 +186,23 @@ func TestBypassOverARestartOfTheAgent(t *testing.T) {
 		r.pass(2 * tick)
 		if r.kinds() != proxied || !r.isApplied() {
 			t.Errorf("Envoy is back: services %s, problems %v", r.kinds(), r.problems)
+		}
+	})
+}
+
+// One that hangs is known to do so before the first writing, too.
+func TestBypassOfASilentEnvoyAtTheBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := bypassRig(t, false)
+		r.silent = true
+		if _, err := r.ports.allocate("out/http/old"); err != nil {
+			t.Fatal(err)
+		}
+		r.ports.setLive("out/http/old") // by an earlier agent
+		began := time.Now()
+		r.reload(t.Context())
+		if took := time.Since(began); r.kinds() != around || took > ackLimit-2*adminLimit+2*tick {
+			t.Errorf("after %v: services %s, want %s", took, r.kinds(), around)
 		}
 	})
 }
