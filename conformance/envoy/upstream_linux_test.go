@@ -281,8 +281,10 @@ func TestRequestsOutliveChanges(t *testing.T) {
 		name := fmt.Sprint("c", i)
 		p.push(edsCluster(t, name, "", serverA+":8080")...)
 		p.push(to(t, "r"+name, name), scopeTo(t, vip(0, i, 80), "r"+name, false))
+	}
+	for i := range 3 {
 		go func() {
-			s, err := ask(httpFrom(t, alpha, vip(0, i, 80), false), "POST", "h", strings.NewReader("hello"), "X-Wait: 700ms")
+			s, err := ask(httpFrom(t, alpha, vip(0, i, 80), false), "POST", "h", strings.NewReader("hello"), "X-Wait: 3s")
 			got <- fmt.Sprint(s, err)
 		}()
 	}
