@@ -226,6 +226,9 @@ func (st *stream) answered(k key, v string) bool {
 	for _, n := range st.namesOf(k.typ, []string{k.name}) {
 		switch {
 		case !st.wants(sub, n):
+			if st.lazy != nil && k.typ == xds.ClusterType && st.subs[xds.RouteType] == nil && !st.grace {
+				return false // it may still ask for routes that lead there
+			}
 		case st.lazy != nil && k.typ == xds.EndpointType && st.lazy.withheld[n]:
 		case st.lazy != nil && k.typ == xds.ClusterType && st.lazy.asked[n] != nil:
 			if !st.answeredAsked(sub, n, k, v) {

@@ -11,8 +11,8 @@ import (
 )
 
 // clusterWait is how long a table waits for its clusters, unless options say
-// otherwise. Requests wait for the table as long as that takes: Envoy sets no limit to
-// the time for which a request on demand waits for its routes.
+// otherwise. Envoy itself sets no limit to the time for which a request on demand waits
+// for its routes: only the connection manager's idle time ends it.
 const clusterWait = 5 * time.Second
 
 // lazy is what a client of a lazy server uses: route tables, and by them clusters.

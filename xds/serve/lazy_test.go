@@ -146,6 +146,25 @@ func TestLazyClustersComeBeforeRoutes(t *testing.T) {
 	c.quiet()
 }
 
+// A client that comes back asks for clusters before it asks for the routes that need
+// them: a change in between is not over before it is there.
+func TestLazyClustersWaitForRoutesToBeAsked(t *testing.T) {
+	s := lazily([]xds.Resource{routes(t, "r", 1, "a"), scope(t, "s", "r")})
+	c := start(t, s)()
+	c.subscribe(cds)
+	c.want("Cluster")
+	p := push(t, s, set(resource(cds, "a", 1))...)
+	p.waiting()
+	c.back(rds, true, "r@1")
+	m, got := c.next()
+	if got != "Cluster a@1" {
+		t.Fatal(got)
+	}
+	p.waiting()
+	c.ack(m)
+	p.rejected()
+}
+
 func TestLazyChangeOfRoutes(t *testing.T) {
 	s := lazily(clusters("a", "b", "c"), []xds.Resource{routes(t, "r", 1, "a", "b"), scope(t, "s", "r")})
 	c := start(t, s)()
