@@ -23,11 +23,11 @@ func TestFirstRequests(t *testing.T) {
 	const unused = 40
 	app, istio := shop(t, "app.yaml"), shop(t, "istio.yaml")
 	services := txtar.File{Name: "unused.yaml"}
-	requests := []string{ // several wait for the same at a time
-		"frontend-1 GET http://unused-%d/api/x timeout=10s -> 200 took<4s peer=self\n",
-		"frontend-1 GET http://unused-%d/api/y v6 timeout=10s -> 200 took<4s peer=self\n",
-		"frontend-1 POST http://unused-%d/api/x timeout=10s -> 403 took<4s\n",
-		"batch GET http://unused-%d/api/x v6 timeout=10s -> 403 took<4s\n",
+	requests := []string{ // several wait for the same at a time; each twice, to go on for a while
+		"frontend-1 GET http://unused-%d/api/x *2 every=50ms timeout=10s -> 200 took<4s peer=self\n",
+		"frontend-1 GET http://unused-%d/api/y v6 *2 every=50ms timeout=10s -> 200 took<4s peer=self\n",
+		"frontend-1 POST http://unused-%d/api/x *2 every=50ms timeout=10s -> 403 took<4s\n",
+		"batch GET http://unused-%d/api/x v6 *2 every=50ms timeout=10s -> 403 took<4s\n",
 	}
 	texts := make([]string, len(requests))
 	for i := range unused {
@@ -91,7 +91,7 @@ spec: {selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: http
 	clients.Wait()
 	close(asked)
 	n := <-kills
-	t.Logf("%d first requests in %v, %d proxies were killed meanwhile", len(requests)*unused, time.Since(begin).Round(time.Millisecond), n)
+	t.Logf("%d first requests, and as many again, in %v, %d proxies were killed meanwhile", len(requests)*unused, time.Since(begin).Round(time.Millisecond), n)
 	if n < 3 {
 		t.Errorf("%d proxies were killed, want 3 at least", n)
 	}
