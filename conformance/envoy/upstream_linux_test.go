@@ -289,7 +289,7 @@ func TestRequestsOutliveChanges(t *testing.T) {
 		}()
 	}
 	p.waitFor("requests are under way", func() bool {
-		return strings.Count(p.get("/clusters"), "::rq_active::1\n") == 3
+		return strings.Count(p.get("/clusters"), ":8080::rq_active::1\n") == 3 // not the stream to the server
 	})
 	p.push(edsCluster(t, "c0", "lb_policy: RANDOM", serverA+":8080")...)
 	p.push(edsCluster(t, "c1", "", serverB+":8080")[1])
