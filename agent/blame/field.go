@@ -10,32 +10,15 @@ import (
 	"fairlead.io/fairlead/translators/objects"
 )
 
-// objectOf is the object that a source names, nil if it is not there.
-func objectOf(t Tables, s model.Source) *objects.Object {
-	key := s.Name
-	if s.Namespace != "" {
-		key = s.Namespace + "/" + s.Name
-	}
-	for _, k := range t.Registry().Kinds() {
-		if k.Kind != s.Kind {
-			continue
-		}
-		if o, ok := t.Get(translators.Objects(k), key).(*objects.Object); ok {
-			return o
-		}
-	}
-	return nil
-}
-
 // at is a source with another field of its object.
 func at(t Tables, s model.Source, field string) model.Source {
-	return objectOf(t, s).Source(s.Plane, field)
+	return translators.ObjectOf(t, s).Source(s.Plane, field)
 }
 
 // fieldOf finds where a value stands in a source: at or below its field, else below
 // the nearest field around that which has it; "" if it is nowhere.
 func fieldOf(t Tables, s model.Source, value string) string {
-	o := objectOf(t, s)
+	o := translators.ObjectOf(t, s)
 	if o == nil {
 		return ""
 	}

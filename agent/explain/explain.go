@@ -141,20 +141,6 @@ func origin(t *view, id string) []model.Source {
 	return nil
 }
 
-// objectOf is the object that a source names, nil if it is not there.
-func objectOf(t *view, s model.Source) *objects.Object {
-	key := s.Name
-	if s.Namespace != "" {
-		key = s.Namespace + "/" + s.Name
-	}
-	for _, k := range t.Registry().Kinds() {
-		if o, ok := t.Get(translators.Objects(k), key).(*objects.Object); ok && k.Kind == s.Kind {
-			return o
-		}
-	}
-	return nil
-}
-
 // diagnostics are those about objects that have a say in the answer, or would have: what
 // is refused has none, and mostly the same name.
 func diagnostics(t *view, a *Answer, target Target) []model.Diagnostic {

@@ -94,7 +94,7 @@ func pod(t *view, key string) *Pod {
 func (p *Pod) captured(t *view, w *model.Workload) {
 	marked, on := false, false
 	mark := func(src model.Source, whose string) bool {
-		o := objectOf(t, src)
+		o := translators.ObjectOf(t, src)
 		if o == nil {
 			return false
 		}
