@@ -84,7 +84,9 @@ type Choice struct {
 // "defaults", key: the plane.
 type Defaults struct {
 	Choice
-	Src []Source `json:"-"`
+	// Retry is for requests to them; nil: none.
+	Retry *Retry   `json:"retry,omitempty"`
+	Src   []Source `json:"-"`
 }
 
 // Node is a machine that runs workloads. Table "node", key: name.
@@ -98,8 +100,16 @@ type Node struct {
 	// pods from using addresses and ports that are not theirs.
 	Managed bool `json:"managed,omitempty"`
 	// Generation of configuration that the node has applied; 0 if unknown.
-	Generation int64  `json:"generation,omitempty"`
-	Src        Source `json:"-"`
+	Generation int64    `json:"generation,omitempty"`
+	Locality   Locality `json:"locality,omitzero"`
+	Src        Source   `json:"-"`
+}
+
+// Locality is where a node or a workload is, from wide to narrow; empty is unknown.
+type Locality struct {
+	Region  string `json:"region,omitempty"`
+	Zone    string `json:"zone,omitempty"`
+	SubZone string `json:"subZone,omitempty"`
 }
 
 // Service is a name with virtual addresses and ports. Table "service", key: ns/name.
@@ -111,10 +121,29 @@ type Service struct {
 	// trailing dot, the full name first; a leading "*." stands for one or more labels.
 	Hosts []string      `json:"hosts,omitempty"`
 	Ports []ServicePort `json:"ports,omitempty"`
+	// Ranges are addresses that it has beside VIPs; sorted. An exact address, of whatever
+	// service or pod, comes before a range, and a longer range before a shorter one.
+	Ranges []netip.Prefix `json:"ranges,omitempty"`
+	// Anywhere: it has no address of its own, and is what is meant at its ports wherever
+	// an address is nobody's: by authority for HTTP, by server name for TLS, and by the
+	// port alone for what is opaque. VIPs and Ranges are empty.
+	Anywhere bool `json:"anywhere,omitempty"`
+	// Resolution says where its endpoints come from.
+	Resolution Resolution `json:"resolution,omitempty"`
 	// Affinity keeps a client on one backend for this long; 0 = off.
 	Affinity time.Duration `json:"affinity,omitempty"`
 	Src      Source        `json:"-"`
 }
+
+// Resolution is how a service's endpoints are found.
+type Resolution string
+
+const (
+	ResolveEndpoints Resolution = ""          // the rows of Endpoints, by address
+	ResolveDNS       Resolution = "dns"       // Endpoints name hosts; all addresses of them
+	ResolveDNSFirst  Resolution = "dns-first" // likewise; one address at a time
+	ResolveOriginal  Resolution = "original"  // the address that the client has dialled
+)
 
 // ServicePort is one port of a service. TargetPorts lists the numbers that it
 // reaches on its endpoints (several if a named port differs between pods).
@@ -156,13 +185,19 @@ type EndpointsPort struct {
 	Unready []Endpoint `json:"unready,omitempty"`
 }
 
-// Endpoint is one ready address and port behind a service.
+// Endpoint is one ready address and port behind a service. What else is known of it
+// (labels, locality, identity) is the Workload's that has the address.
 type Endpoint struct {
 	Addr netip.Addr `json:"addr"`
-	Port uint16     `json:"port"`
+	// Host stands in place of Addr where names are resolved (ResolveDNS and its like).
+	Host string `json:"host,omitempty"`
+	Port uint16 `json:"port"`
+	// Weight among the endpoints of the service; 0 is 1.
+	Weight uint32 `json:"weight,omitempty"`
 }
 
-// Workload is a running pod. Table "workload", key: ns/name.
+// Workload is a running pod, or what a plane declares to run elsewhere (Node is empty
+// then, and Identity may be). Table "workload", key: ns/name.
 type Workload struct {
 	Namespace   string            `json:"namespace"`
 	Name        string            `json:"name"`
@@ -174,6 +209,7 @@ type Workload struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	Ports       []WorkloadPort    `json:"ports,omitempty"`      // declared container ports
 	ProbePorts  []uint16          `json:"probePorts,omitempty"` // sorted
+	Locality    Locality          `json:"locality,omitzero"`    // empty: its node's
 	Src         Source            `json:"-"`
 }
 
@@ -196,11 +232,14 @@ func SPIFFE(trustDomain, namespace, serviceAccount string) string {
 type MatchKind string
 
 const (
-	Exact   MatchKind = "exact"
-	Prefix  MatchKind = "prefix" // by string
-	Suffix  MatchKind = "suffix"
-	Regex   MatchKind = "regex"
-	Present MatchKind = "present" // any value, also empty
+	Exact  MatchKind = "exact"
+	Prefix MatchKind = "prefix" // by string
+	// Segments is a prefix of whole path segments (paths only): "/a" takes "/a" and
+	// "/a/b", not "/ab". Without trailing slash, but for "/".
+	Segments MatchKind = "segments"
+	Suffix   MatchKind = "suffix"
+	Regex    MatchKind = "regex"
+	Present  MatchKind = "present" // any value, also empty
 	// Template is an Envoy URI template (paths only): {*} is one segment, {**} any number.
 	Template MatchKind = "template"
 )
@@ -292,24 +331,31 @@ type ConnectionRoute struct {
 // Route is one match and what happens to requests that it matches.
 type Route struct {
 	Match RouteMatch `json:"match"`
-	// Backends share the requests by weight. Empty, with neither Direct nor Original: 503.
+	// Backends share the requests by weight. Empty, with none of
+	// Direct, Redirect and Original: 503.
 	Backends []Backend `json:"backends,omitempty"`
 	Direct   *Direct   `json:"direct,omitempty"`
+	Redirect *Redirect `json:"redirect,omitempty"`
 	// Original sends on to the address that the client has dialled.
 	Original bool `json:"original,omitempty"`
 
-	RequestHeaders  HeaderEdit    `json:"requestHeaders,omitzero"`
-	ResponseHeaders HeaderEdit    `json:"responseHeaders,omitzero"`
-	Rewrite         *Rewrite      `json:"rewrite,omitempty"`
-	Mirrors         []Mirror      `json:"mirrors,omitempty"`
-	Timeout         time.Duration `json:"timeout,omitempty"` // 0 = none
-	Retry           *Retry        `json:"retry,omitempty"`   // nil = no retries
-	Src             []Source      `json:"-"`
+	RequestHeaders  HeaderEdit `json:"requestHeaders,omitzero"`
+	ResponseHeaders HeaderEdit `json:"responseHeaders,omitzero"`
+	Rewrite         *Rewrite   `json:"rewrite,omitempty"`
+	Mirrors         []Mirror   `json:"mirrors,omitempty"`
+	// Fault is before everything else; CORS before Direct, Redirect and backends.
+	Fault   *Fault        `json:"fault,omitempty"`
+	CORS    *CORS         `json:"cors,omitempty"`
+	Timeout time.Duration `json:"timeout,omitempty"` // of the whole request, with its retries; 0 = none
+	// IdleTimeout ends a request on which nothing moves in either direction; 0 = none.
+	IdleTimeout time.Duration `json:"idleTimeout,omitempty"`
+	Retry       *Retry        `json:"retry,omitempty"` // nil = no retries
+	Src         []Source      `json:"-"`
 }
 
 // RouteMatch is a conjunction; the zero value matches everything.
 type RouteMatch struct {
-	Path      *StringMatch `json:"path,omitempty"` // Exact, Prefix, Regex; without the query
+	Path      *StringMatch `json:"path,omitempty"` // Exact, Prefix, Segments, Regex; without the query
 	Method    *StringMatch `json:"method,omitempty"`
 	Scheme    *StringMatch `json:"scheme,omitempty"`
 	Authority *StringMatch `json:"authority,omitempty"`
@@ -330,9 +376,13 @@ type Backend struct {
 	// Labels restrict to the service's workloads that carry them all (a subset).
 	Labels map[string]string `json:"labels,omitempty"`
 	// Missing says that the plane knows that this backend cannot exist (an unknown
-	// subset, for example): its share gets 503.
-	Missing bool   `json:"missing,omitempty"`
-	Weight  uint32 `json:"weight"`
+	// subset, for example): its share gets Status.
+	Missing bool `json:"missing,omitempty"`
+	// Status is what the share of a Missing backend is answered with; 0 is 503.
+	Status uint32 `json:"status,omitempty"`
+	Weight uint32 `json:"weight"`
+	// Policy is how its endpoints are dealt with; nil: evenly, without limits.
+	Policy *TrafficPolicy `json:"policy,omitempty"`
 
 	RequestHeaders  HeaderEdit `json:"requestHeaders,omitzero"`
 	ResponseHeaders HeaderEdit `json:"responseHeaders,omitzero"`
@@ -362,9 +412,11 @@ type Header struct {
 }
 
 // Rewrite changes path or authority. Path replaces the matched prefix if the
-// match is a prefix, else the whole path. PathRegex wins over Path.
+// match is a prefix (of Segments: with the slash between put right), else the whole
+// path. FullPath replaces the whole path whatever the match is. PathRegex wins over both.
 type Rewrite struct {
 	Path      string     `json:"path,omitempty"`
+	FullPath  string     `json:"fullPath,omitempty"`
 	PathRegex *RegexEdit `json:"pathRegex,omitempty"`
 	Authority string     `json:"authority,omitempty"`
 }
@@ -384,13 +436,17 @@ type Mirror struct {
 
 // Retry repeats failed requests. On and StatusCodes use Envoy's retry_on words.
 type Retry struct {
-	Attempts       uint32        `json:"attempts"` // beyond the first; > 0
-	On             []string      `json:"on,omitempty"`
-	StatusCodes    []uint32      `json:"statusCodes,omitempty"`
-	PerTryTimeout  time.Duration `json:"perTryTimeout,omitempty"`
-	Backoff        time.Duration `json:"backoff,omitempty"` // base interval; 0 = 25 ms
-	AvoidPrevious  bool          `json:"avoidPrevious,omitempty"`
-	OtherLocations bool          `json:"otherLocations,omitempty"`
+	Attempts      uint32        `json:"attempts"` // beyond the first; > 0
+	On            []string      `json:"on,omitempty"`
+	StatusCodes   []uint32      `json:"statusCodes,omitempty"`
+	PerTryTimeout time.Duration `json:"perTryTimeout,omitempty"`
+	Backoff       time.Duration `json:"backoff,omitempty"`    // base interval; 0 = 25 ms
+	BackoffMax    time.Duration `json:"backoffMax,omitempty"` // 0 = ten times the base
+	// MaxBody is the size in bytes above which a request's body is not kept, and the
+	// request not repeated; 0 = as large as the proxy's buffers.
+	MaxBody        uint32 `json:"maxBody,omitempty"`
+	AvoidPrevious  bool   `json:"avoidPrevious,omitempty"`
+	OtherLocations bool   `json:"otherLocations,omitempty"`
 }
 
 // Authorization says who may do what at some workloads. Tables "authz/<plane>";
@@ -409,9 +465,13 @@ type Authorization struct {
 
 // Target selects workloads. All set fields must hold.
 type Target struct {
-	Namespace      string            `json:"namespace,omitempty"` // "" = every namespace
+	Namespace string `json:"namespace,omitempty"` // "" = every namespace
+	// Workload is the name of one; with Namespace.
+	Workload       string            `json:"workload,omitempty"`
 	Labels         map[string]string `json:"labels,omitempty"`
 	ServiceAccount string            `json:"serviceAccount,omitempty"`
+	// Except are not meant, though the rest selects them.
+	Except []Target `json:"except,omitempty"`
 }
 
 // AuthRule matches if one of From (or none is given) and one of To (or none is

@@ -14,7 +14,8 @@ import (
 	"fairlead.io/fairlead/translators/objects"
 )
 
-// Tables of the model that every plane shares; the kubernetes translator fills them.
+// Tables of the model that every plane shares; the kubernetes translator fills them,
+// and planes that declare services and workloads of their own add theirs.
 const (
 	Namespaces incr.Table = "namespace" // *model.Namespace
 	Nodes      incr.Table = "node"      // *model.Node
@@ -31,6 +32,9 @@ func Routes(plane string) incr.Table { return incr.Table("route/" + plane) }
 
 // Authz is the table of *model.Authorization of one plane.
 func Authz(plane string) incr.Table { return incr.Table("authz/" + plane) }
+
+// Inbounds is the table of *model.Inbound of one plane, keyed by Inbound.Key.
+func Inbounds(plane string) incr.Table { return incr.Table("inbound/" + plane) }
 
 // Defaults is the table of *model.Defaults, keyed by plane.
 const Defaults incr.Table = "defaults"
@@ -53,9 +57,11 @@ type Reader interface {
 	// Select returns the kind's objects whose index (see Translator.Indexes)
 	// contains the value; same order.
 	Select(kind objects.Kind, index, value string) []*objects.Object
-	// Service, Namespace return rows of the shared tables, or nil.
+	// Service, Namespace, Workload return rows that the kubernetes translator has made
+	// of its own objects, or nil.
 	Service(namespace, name string) *model.Service
 	Namespace(name string) *model.Namespace
+	Workload(namespace, name string) *model.Workload
 }
 
 // Index maps an object to the values under which Select finds it.
@@ -69,6 +75,12 @@ type Index struct {
 type Result struct {
 	Frontends      []*model.Frontend
 	Authorizations map[string]*model.Authorization // key in the plane's authz table
+	Inbounds       []*model.Inbound
+	// Services and their Endpoints, and Workloads, that the plane itself declares. Their
+	// names must not be such as Kubernetes gives: those of services have a dot.
+	Services  []*model.Service
+	Endpoints []*model.Endpoints
+	Workloads []*model.Workload
 	Diagnostics    []model.Diagnostic
 }
 
@@ -85,7 +97,7 @@ type Translator interface {
 	// if there is none Translate sees it with Invalid set and must fail closed.
 	Validate(o *objects.Object) []model.Diagnostic
 	// Keys are the units that exist because this object does. Called for its own
-	// kinds and for services (objects.Service).
+	// kinds, for services and for pods.
 	Keys(o *objects.Object) []Key
 	// Defaults says what the plane does with services that none of its objects is
 	// about. The Reader records what it rests on, as for Translate. Never nil.

@@ -4,7 +4,8 @@
 // tables of the model come out, and after an edit only what read it is computed.
 //
 //	object/<kind> ──► kubernetes ──► namespace, node, service, endpoints, workload
-//	            └───► each plane ──► route/<plane>, authz/<plane>, defaults
+//	            └───► each plane ──► route/<plane>, authz/<plane>, inbound/<plane>, defaults
+//	                            ├──► service, endpoints, workload (of its own)
 //	                            └──► diagnostic
 //
 // The planes are a parameter: there is no registration by side effect.
@@ -131,7 +132,7 @@ func (h *Host) addPlane(p translators.Translator) {
 			return unique(ix.Values(v.(*objects.Object)))
 		})
 	}
-	kinds := map[objects.Kind]bool{objects.ServiceKind: true}
+	kinds := map[objects.Kind]bool{objects.ServiceKind: true, objects.PodKind: true}
 	judged := map[incr.Table]func(string, any) []string{}
 	for _, t := range p.Types() {
 		kinds[t.Kind] = true
@@ -179,6 +180,18 @@ func translate(p translators.Translator, r *incr.Reader, key string) []incr.Row 
 	}
 	for _, k := range slices.Sorted(maps.Keys(res.Authorizations)) {
 		rows = append(rows, incr.Row{Table: translators.Authz(p.Plane()), Key: k, Value: res.Authorizations[k]})
+	}
+	for _, i := range res.Inbounds {
+		rows = append(rows, incr.Row{Table: translators.Inbounds(p.Plane()), Key: i.Key(), Value: i})
+	}
+	for _, s := range res.Services {
+		rows = append(rows, incr.Row{Table: translators.Services, Key: s.Key(), Value: s})
+	}
+	for _, e := range res.Endpoints {
+		rows = append(rows, incr.Row{Table: translators.Endpoints, Key: e.Namespace + "/" + e.Service, Value: e})
+	}
+	for _, w := range res.Workloads {
+		rows = append(rows, incr.Row{Table: translators.Workloads, Key: w.Key(), Value: w})
 	}
 	return append(rows, diagnosticRow(p.Plane()+"/"+key, res.Diagnostics)...)
 }

@@ -55,6 +55,12 @@ func (r *reader) Namespace(name string) *model.Namespace {
 	return n
 }
 
+// Workload implements translators.Reader.
+func (r *reader) Workload(namespace, name string) *model.Workload {
+	w, _ := r.r.Get(translators.Workloads, namespace+"/"+name).(*model.Workload)
+	return w
+}
+
 func sorted(rows []incr.Row) []*objects.Object {
 	out := make([]*objects.Object, len(rows))
 	for i, r := range rows {

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import "time"
+
+// TrafficPolicy is how a client's proxy deals with the endpoints of a backend. What is
+// counted (connections, requests, failures) is counted on each node, for all of its
+// clients together. The zero value of a field means that nothing was said.
+type TrafficPolicy struct {
+	Balance Balance `json:"balance,omitempty"`
+	// Hash keeps requests that agree in these on one endpoint, the first that the
+	// request has; with ByRing and ByTable. Connections know the source's address alone.
+	Hash []HashOn `json:"hash,omitempty"`
+	// HashSize is the least size of the ring, or the size of the table (a prime number).
+	HashSize uint64    `json:"hashSize,omitempty"`
+	Locality *NearFar  `json:"locality,omitempty"`
+	Warmup   *Warmup   `json:"warmup,omitempty"`
+	Limits   Limits    `json:"limits,omitzero"`
+	Outlier  *Outlier  `json:"outlier,omitempty"`
+	TCP      TCPPolicy `json:"tcp,omitzero"`
+	// HTTPIdle closes connections without requests after this long; 0: an hour.
+	HTTPIdle time.Duration `json:"httpIdle,omitempty"`
+	// RequestsPerConnection closes a connection after so many; 0 = any number.
+	RequestsPerConnection uint32 `json:"requestsPerConnection,omitempty"`
+	// Upgrade speaks HTTP/2 to endpoints of HTTP/1 ports; ClientProtocol speaks what the
+	// client speaks.
+	Upgrade        bool `json:"upgrade,omitempty"`
+	ClientProtocol bool `json:"clientProtocol,omitempty"`
+	// StreamsPerConnection bounds concurrent requests on one connection of HTTP/2; 0 = Envoy's.
+	StreamsPerConnection uint32        `json:"streamsPerConnection,omitempty"`
+	PingInterval         time.Duration `json:"pingInterval,omitempty"` // of HTTP/2; 0 = none
+	PingTimeout          time.Duration `json:"pingTimeout,omitempty"`
+}
+
+// Balance is how an endpoint is chosen.
+type Balance string
+
+const (
+	LeastRequest Balance = "" // the less busy of two
+	RoundRobin   Balance = "round-robin"
+	Random       Balance = "random"
+	ByRing       Balance = "ring"     // consistent hashing
+	ByTable      Balance = "table"    // likewise, by Maglev's table
+	AsDialled    Balance = "original" // the address that the client has dialled
+)
+
+// HashOn is one thing to hash by; exactly one field is set.
+type HashOn struct {
+	Header   string      `json:"header,omitempty"`
+	Query    string      `json:"query,omitempty"`
+	Cookie   *HashCookie `json:"cookie,omitempty"`
+	SourceIP bool        `json:"sourceIP,omitempty"`
+}
+
+// HashCookie is a cookie that is hashed. With TTL set, one is handed out to who has none;
+// 0 makes it last as long as the browser's session.
+type HashCookie struct {
+	Name       string         `json:"name"`
+	Path       string         `json:"path,omitempty"`
+	TTL        *time.Duration `json:"ttl,omitempty"`
+	Attributes []Header       `json:"attributes,omitempty"` // sorted by name
+}
+
+// NearFar prefers endpoints by where they are, as seen from the client's node.
+type NearFar struct {
+	// Distribute gives shares to localities; the first whose From contains the node counts.
+	Distribute []Distribute `json:"distribute,omitempty"`
+	// Failover prefers the node's own locality, then wider ones, and names the region to
+	// go to from a region when it has none left. Used without Distribute and Labels.
+	Failover bool              `json:"failover,omitempty"`
+	Regions  map[string]string `json:"regions,omitempty"`
+	// Labels prefer endpoints that agree with the client in the first of them, then in
+	// fewer: "key" as the client has it, or "key=value".
+	Labels []string `json:"labels,omitempty"`
+}
+
+// Distribute is where the traffic of one locality goes. A locality is written
+// "region/zone/subzone"; a "*" at the end stands for what follows.
+type Distribute struct {
+	From string            `json:"from"`
+	To   map[string]uint32 `json:"to"` // percent; they make 100
+}
+
+// Warmup gives a new endpoint less at first.
+type Warmup struct {
+	Duration       time.Duration `json:"duration"`
+	MinimumPercent uint32        `json:"minimumPercent,omitempty"` // 0 = 10
+	// Aggression times 1000; 0 = 1000, which is linear.
+	AggressionMilli uint32 `json:"aggressionMilli,omitempty"`
+}
+
+// Limits bound what is under way at once; 0 = no limit. More is refused with 503.
+type Limits struct {
+	Connections uint32 `json:"connections,omitempty"`
+	Pending     uint32 `json:"pending,omitempty"` // requests without a connection
+	Requests    uint32 `json:"requests,omitempty"`
+	Retries     uint32 `json:"retries,omitempty"`
+	// RetryBudget bounds retries by the requests that are under way; it comes in place of Retries.
+	RetryBudget *RetryBudget `json:"retryBudget,omitempty"`
+}
+
+// RetryBudget lets so many retries be under way at once.
+type RetryBudget struct {
+	PercentMilli uint32 `json:"percentMilli"` // of the requests, in thousandths of a percent
+	AtLeast      uint32 `json:"atLeast,omitempty"`
+}
+
+// Outlier takes endpoints out of use that fail, for a time that grows with each time.
+type Outlier struct {
+	Consecutive5xx     uint32        `json:"consecutive5xx,omitempty"`     // 0 = off, as are the next ones
+	ConsecutiveGateway uint32        `json:"consecutiveGateway,omitempty"` // 502, 503, 504
+	ConsecutiveLocal   uint32        `json:"consecutiveLocal,omitempty"`   // not reached; with SplitLocal
+	SplitLocal         bool          `json:"splitLocal,omitempty"`
+	FailurePercent     uint32        `json:"failurePercent,omitempty"`
+	MinRequests        uint32        `json:"minRequests,omitempty"`  // for FailurePercent
+	Interval           time.Duration `json:"interval,omitempty"`     // 0 = 10 s
+	BaseEjection       time.Duration `json:"baseEjection,omitempty"` // 0 = 30 s
+	MaxEjection        time.Duration `json:"maxEjection,omitempty"`  // 0 = 300 s
+	Jitter             time.Duration `json:"jitter,omitempty"`
+	MaxPercent         *uint32       `json:"maxPercent,omitempty"` // nil = 10
+	// PanicPercent: below so many percent of healthy endpoints all are used again; 0 = never.
+	PanicPercent uint32 `json:"panicPercent,omitempty"`
+	// StatusCodes count as failures in place of 5xx: codes and ranges "500-599".
+	StatusCodes []string `json:"statusCodes,omitempty"`
+}
+
+// TCPPolicy is about connections to the endpoints.
+type TCPPolicy struct {
+	ConnectTimeout time.Duration `json:"connectTimeout,omitempty"` // 0 = 10 s
+	MaxDuration    time.Duration `json:"maxDuration,omitempty"`    // 0 = for ever
+	Idle           time.Duration `json:"idle,omitempty"`           // of opaque connections; 0 = an hour
+	Keepalive      *Keepalive    `json:"keepalive,omitempty"`
+}
+
+// Keepalive probes connections on which nothing moves; 0 = the system's.
+type Keepalive struct {
+	Probes   uint32        `json:"probes,omitempty"`
+	Time     time.Duration `json:"time,omitempty"`
+	Interval time.Duration `json:"interval,omitempty"`
+}
