@@ -75,12 +75,7 @@ func (b *builder) govern(r *incr.Reader, w *model.Workload) (*Governed, []incr.R
 			g.Src = append(g.Src, ns.Src)
 		}
 		var allow []model.AuthRule
-		rows := append(r.Select(authzTable(plane), "namespace", w.Namespace), r.Select(authzTable(plane), "namespace", "")...)
-		for _, row := range rows {
-			a := row.Value.(*model.Authorization)
-			if !selects(a.Target, w) {
-				continue
-			}
+		for _, a := range authorizations(r, plane, w) {
 			rules := resolveDestination(a.Rules, w.Addresses, !a.Deny)
 			origins = append(origins, ruleOrigins(rules)...)
 			if a.Deny {
@@ -116,16 +111,6 @@ func (b *builder) govern(r *incr.Reader, w *model.Workload) (*Governed, []incr.R
 		g.Sources[row.Key] = row.Value.(*Origin).Sources
 	}
 	return g, origins
-}
-
-func selects(t model.Target, w *model.Workload) bool {
-	if t.Namespace != "" && t.Namespace != w.Namespace {
-		return false
-	}
-	if t.ServiceAccount != "" && w.Identity != "" && identityAccount(w.Identity) != t.ServiceAccount {
-		return false
-	}
-	return hasLabels(w.Labels, t.Labels)
 }
 
 func hasLabels(have, want map[string]string) bool {

@@ -92,9 +92,7 @@ func Register(s *incr.Store, node string, planes []string) {
 		return out
 	})
 	for _, p := range planes {
-		s.Index(authzTable(p), "namespace", func(_ string, v any) []string {
-			return []string{v.(*model.Authorization).Target.Namespace}
-		})
+		indexTargets(s, p)
 	}
 	indexHosts(s)
 	s.Add(b.cidrStage())
