@@ -8,6 +8,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -31,16 +32,16 @@ type Options struct {
 	TrustDomain  string // of the workloads' identities; "" = cluster.local
 	Domain       string // of the services' DNS names; "" = cluster.local
 	IstioVersion string // whose behaviour is wanted; "" = the newest that is known
-	// IstioOutboundTrafficPolicy and IstioDetectionTimeout are what MeshConfig says in
-	// Istio; see istio.Options.
+	// IstioOutboundTrafficPolicy and IstioDetectionTimeout come before what MeshConfig
+	// says, unless they are zero and nil; see istio.Options.
 	IstioOutboundTrafficPolicy string
-	IstioDetectionTimeout      time.Duration
+	IstioDetectionTimeout      *time.Duration
 }
 
 // Planes is the explicit list of control planes, in the documented order: where a
 // namespace names no owner, the first that has routes for a frontend serves them.
 func Planes(o Options) ([]translators.Translator, error) {
-	i, err := istio.New(istio.Options{Version: o.IstioVersion, Domain: o.Domain,
+	i, err := istio.New(istio.Options{Version: o.IstioVersion, Domain: o.Domain, TrustDomain: cmp.Or(o.TrustDomain, kubernetes.DefaultTrustDomain),
 		OutboundTrafficPolicy: o.IstioOutboundTrafficPolicy, DetectionTimeout: o.IstioDetectionTimeout})
 	if err != nil {
 		return nil, err

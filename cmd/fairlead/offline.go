@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -47,10 +48,14 @@ func inputFlags(c *cobra.Command) *input {
 // meshFlags are those that say of the mesh what no object does.
 func meshFlags(c *cobra.Command, o *pipeline.Options) {
 	c.Flags().StringVar(&o.IstioVersion, "istio-version", "", "Istio release whose defaults are meant (default: the newest that is known)")
-	c.Flags().StringVar(&o.IstioOutboundTrafficPolicy, "istio-outbound-traffic-policy", "ALLOW_ANY",
-		"what becomes of requests that name a host that nobody has: ALLOW_ANY (pass) or REGISTRY_ONLY (502)")
-	c.Flags().DurationVar(&o.IstioDetectionTimeout, "istio-protocol-detection-timeout", 0,
-		"how long the first bytes to a port of undeclared protocol are waited for (0: for ever)")
+	c.Flags().StringVar(&o.IstioOutboundTrafficPolicy, "istio-outbound-traffic-policy", "",
+		"what becomes of requests that name a host that nobody has: ALLOW_ANY (pass) or REGISTRY_ONLY (502); default: as MeshConfig says")
+	c.Flags().Func("istio-protocol-detection-timeout",
+		"how long the first bytes to a port of undeclared protocol are waited for (0: for ever); default: as MeshConfig says", func(s string) error {
+			d, err := time.ParseDuration(s)
+			o.IstioDetectionTimeout = &d
+			return err
+		})
 	c.Flags().StringVar(&o.TrustDomain, "trust-domain", "cluster.local", "trust domain of the workloads' identities")
 	c.Flags().StringVar(&o.Domain, "cluster-domain", "cluster.local", "domain of the services' DNS names")
 }

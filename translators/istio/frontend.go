@@ -141,7 +141,7 @@ func (c *chain) detect(all []candidate) *model.Frontend {
 	if f == nil {
 		return c.opaque(all, model.AppUndeclared)
 	}
-	f.App, f.DetectTimeout = model.AppDetect, c.t.detection
+	f.App, f.DetectTimeout = model.AppDetect, c.t.mesh(c.r).detection
 	// Istio gives such a port one virtual host, for whatever host is asked.
 	f.Choice.Basis = model.ByDestination
 	if f.Connections = c.connections(all, false); f.Connections == nil {
@@ -174,7 +174,7 @@ func (c *chain) own(client string) model.Route {
 	switch {
 	case c.svc != nil:
 		r.Backends = []model.Backend{c.backend()}
-		r.Retry = c.t.defaultRetry()
+		r.Retry = c.t.retry(c.t.mesh(c.r), nil)
 	case c.t.unknownHosts(c.r, c.at) == model.UnknownRefuse:
 		r.Direct = &model.Direct{Status: http.StatusBadGateway}
 	default:
@@ -194,7 +194,7 @@ func (t *Translator) unknownHosts(r translators.Reader, namespace string) model.
 	if n := r.Namespace(namespace); n != nil && n.Choice.Unknown != "" {
 		return n.Choice.Unknown
 	}
-	return t.unknown
+	return t.mesh(r).unknown
 }
 
 // invalidStatus answers for a route whose meaning is not known.

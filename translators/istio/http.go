@@ -73,7 +73,7 @@ func (h *httpTranslation) action(field string, in *networking.HTTPRoute, client 
 	default:
 		out.Backends = h.split(field+".route", in.GetRoute(), client)
 		out.Timeout = duration(in.GetTimeout())
-		out.Retry = h.t.retry(in.GetRetries())
+		out.Retry = h.t.retry(h.t.mesh(h.r), in.GetRetries())
 		out.Mirrors = h.mirrors(field, in, client)
 	}
 	request, authority := h.edit(field+".headers.request", in.GetHeaders().GetRequest(), requestSide)

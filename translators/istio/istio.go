@@ -5,7 +5,6 @@ package istio
 import (
 	"cmp"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -27,13 +26,17 @@ type Options struct {
 	Domain string
 	// RootNamespace holds what applies to all namespaces, "istio-system" if empty.
 	RootNamespace string
-	// OutboundTrafficPolicy is MeshConfig's outboundTrafficPolicy.mode: what becomes of
-	// hosts that nobody knows. "ALLOW_ANY", which passes them, if empty; or
-	// "REGISTRY_ONLY", which refuses them.
+	// TrustDomain of the workloads' identities; if empty, as MeshConfig says, which is
+	// "cluster.local" by default.
+	TrustDomain string
+	// OutboundTrafficPolicy comes before MeshConfig's outboundTrafficPolicy.mode: what
+	// becomes of hosts that nobody knows. "ALLOW_ANY" passes them, "REGISTRY_ONLY" refuses
+	// them; if empty, as MeshConfig says, by default the former.
 	OutboundTrafficPolicy string
-	// DetectionTimeout is MeshConfig's protocolDetectionTimeout: how long the first
-	// bytes to a port that does not say what it speaks are waited for. 0: for ever.
-	DetectionTimeout time.Duration
+	// DetectionTimeout comes before MeshConfig's protocolDetectionTimeout: how long the
+	// first bytes to a port that does not say what it speaks are waited for. 0 is for ever;
+	// nil is as MeshConfig says, by default for ever.
+	DetectionTimeout *time.Duration
 }
 
 // Modes of Options.OutboundTrafficPolicy.
@@ -42,56 +45,38 @@ const (
 	registryOnly = "REGISTRY_ONLY"
 )
 
-// The versions whose defaults are known.
-const (
-	oldestMinor = 22
-	newestMinor = 31
-)
+const defaultTrustDomain = "cluster.local"
 
-// Translator implements translators.Translator. It is immutable.
+// Translator implements translators.Translator. But for what it remembers of MeshConfig,
+// which shows nowhere, it is immutable.
 type Translator struct {
-	minor  int // of Istio 1.x
-	domain string
-	root   string
-	// unknown is what becomes of hosts that nobody knows.
-	unknown   model.Unknown
-	detection time.Duration
+	profile profile
+	domain  string
+	root    string // where MeshConfig is; see meshConfig.root for what it says
+	// trustDomain, outbound and detection are those of Options.
+	trustDomain string
+	outbound    string
+	detection   *time.Duration
+	memo        memoized
 }
 
 var _ translators.Translator = (*Translator)(nil)
 
 // New returns the translator, or an error if an option is not one it knows.
 func New(o Options) (*Translator, error) {
-	t := &Translator{minor: newestMinor, domain: strings.ToLower(cmp.Or(o.Domain, "cluster.local")), root: cmp.Or(o.RootNamespace, "istio-system"),
-		unknown: model.UnknownPass, detection: o.DetectionTimeout}
+	t := &Translator{domain: strings.ToLower(cmp.Or(o.Domain, "cluster.local")), root: cmp.Or(o.RootNamespace, "istio-system"),
+		trustDomain: o.TrustDomain, outbound: o.OutboundTrafficPolicy, detection: o.DetectionTimeout}
 	switch o.OutboundTrafficPolicy {
-	case "", allowAny:
-	case registryOnly:
-		t.unknown = model.UnknownRefuse
+	case "", allowAny, registryOnly:
 	default:
 		return nil, fmt.Errorf("istio outbound traffic policy %q: want %s or %s", o.OutboundTrafficPolicy, allowAny, registryOnly)
 	}
-	if o.DetectionTimeout < 0 {
-		return nil, fmt.Errorf("istio protocol detection timeout %s: want 0 or more", o.DetectionTimeout)
+	if o.DetectionTimeout != nil && *o.DetectionTimeout < 0 {
+		return nil, fmt.Errorf("istio protocol detection timeout %s: want 0 or more", *o.DetectionTimeout)
 	}
-	if o.Version != "" {
-		minor, ok := parseMinor(o.Version)
-		if !ok {
-			return nil, fmt.Errorf("istio version %q: want 1.%d to 1.%d", o.Version, oldestMinor, newestMinor)
-		}
-		t.minor = minor
-	}
-	return t, nil
-}
-
-// parseMinor reads "1.31", "v1.31" or "1.31.2".
-func parseMinor(s string) (int, bool) {
-	parts := strings.SplitN(strings.TrimPrefix(s, "v"), ".", 3)
-	if len(parts) < 2 || parts[0] != "1" {
-		return 0, false
-	}
-	n, err := strconv.Atoi(parts[1])
-	return n, err == nil && n >= oldestMinor && n <= newestMinor
+	var err error
+	t.profile, err = profileOf(o.Version)
+	return t, err
 }
 
 // Plane implements translators.Translator.
@@ -105,6 +90,7 @@ const (
 	destinationRuleKey = "destinationrule" // likewise
 	policyKey          = "policy"          // an AuthorizationPolicy
 	otherKey           = "other"           // an object of another kind; the name is KIND/NAME
+	meshConfigsKey     = "meshconfig"      // what became of MeshConfig's fields
 )
 
 // byHost finds VirtualServices and DestinationRules by the full name of a host, or
@@ -137,6 +123,11 @@ func (t *Translator) Keys(o *objects.Object) []translators.Key {
 		return []translators.Key{{Kind: destinationRuleKey, Namespace: o.Namespace, Name: o.Name}}
 	case authorizationPolicyKind:
 		return []translators.Key{{Kind: policyKey, Namespace: o.Namespace, Name: o.Name}}
+	case configMapKind:
+		if !t.isMeshConfig(o) {
+			return nil
+		}
+		return []translators.Key{{Kind: meshConfigsKey, Namespace: o.Namespace, Name: o.Name}}
 	}
 	if _, ok := otherKinds[o.Kind]; ok {
 		return []translators.Key{{Kind: otherKey, Namespace: o.Namespace, Name: o.Kind.Kind + "/" + o.Name}}
@@ -145,8 +136,11 @@ func (t *Translator) Keys(o *objects.Object) []translators.Key {
 }
 
 // Defaults implements translators.Translator.
-func (t *Translator) Defaults(translators.Reader) *model.Defaults {
-	return &model.Defaults{Choice: model.Choice{Basis: model.ByAuthority, Unknown: t.unknown}}
+func (t *Translator) Defaults(r translators.Reader) *model.Defaults {
+	return &model.Defaults{
+		Choice: model.Choice{Basis: model.ByAuthority, Unknown: t.mesh(r).unknown},
+		Retry:  t.retry(t.mesh(r), nil),
+	}
 }
 
 // Translate implements translators.Translator.
@@ -168,6 +162,10 @@ func (t *Translator) Translate(r translators.Reader, k translators.Key) translat
 	case policyKey:
 		if o := r.Get(authorizationPolicyKind, k.Namespace, k.Name); o != nil {
 			res = t.authorizationPolicy(r, o)
+		}
+	case meshConfigsKey:
+		if o := r.Get(configMapKind, k.Namespace, k.Name); o != nil {
+			res.Diagnostics = t.judgeMeshConfig(o)
 		}
 	case otherKey:
 		kind, name, _ := strings.Cut(k.Name, "/")
@@ -194,6 +192,10 @@ func (t *Translator) Validate(o *objects.Object) []model.Diagnostic {
 		t.validateDestinationRule(n, destinationRuleSpec(o))
 	case authorizationPolicyKind:
 		validateAuthorizationPolicy(n, authorizationPolicySpec(o))
+	case configMapKind:
+		if t.isMeshConfig(o) {
+			validateMeshConfig(n)
+		}
 	case requestAuthenticationKind:
 		if v, ok := o.Value.(*clientsecurity.RequestAuthentication); ok {
 			validateRequestAuthentication(n, &v.Spec)

@@ -11,6 +11,7 @@ import (
 	clientnetworkingbeta "istio.io/client-go/pkg/apis/networking/v1beta1"
 	clientsecurity "istio.io/client-go/pkg/apis/security/v1"
 	clienttelemetry "istio.io/client-go/pkg/apis/telemetry/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"fairlead.io/fairlead/translators/objects"
 )
@@ -37,6 +38,8 @@ var (
 	requestAuthenticationKind = objects.Kind{Group: securityGroup, Kind: "RequestAuthentication"}
 	telemetryKind             = objects.Kind{Group: telemetryGroup, Kind: "Telemetry"}
 	wasmPluginKind            = objects.Kind{Group: extensionsGroup, Kind: "WasmPlugin"}
+
+	configMapKind = objects.Kind{Kind: "ConfigMap"} // MeshConfig is in one
 )
 
 // Types implements translators.Translator. The versions of a kind have one and the
@@ -62,7 +65,8 @@ func (t *Translator) Types() []objects.Type {
 	add(requestAuthenticationKind, func() any { return new(clientsecurity.RequestAuthentication) }, "v1", "v1beta1")
 	add(telemetryKind, func() any { return new(clienttelemetry.Telemetry) }, "v1", "v1alpha1")
 	add(wasmPluginKind, func() any { return new(clientextensions.WasmPlugin) }, "v1alpha1")
-	return out
+	// As other readers of ConfigMaps name it; see objects.NewRegistry.
+	return append(out, objects.Type{Kind: configMapKind, Version: "v1", New: func() any { return new(corev1.ConfigMap) }, Namespaced: true, Lenient: true})
 }
 
 // The getters give nil for an object that could not be decoded; the generated

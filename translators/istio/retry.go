@@ -16,25 +16,26 @@ import (
 // retriableStatusCodes is the condition under which Envoy looks at status codes.
 const retriableStatusCodes = "retriable-status-codes"
 
-// Up to this release the default also retried 503; later ones take it to be unsafe.
-const lastRetrying503 = 23
-
-// defaultRetry is the policy of a route that says nothing about retries.
-func (t *Translator) defaultRetry() *model.Retry {
+// defaultRetry is Istio's own policy.
+func (p profile) defaultRetry() *model.Retry {
 	r := &model.Retry{
 		Attempts:      2,
 		On:            []string{"cancelled", "connect-failure", "refused-stream", retriableStatusCodes, "unavailable"},
 		AvoidPrevious: true,
 	}
-	if t.minor <= lastRetrying503 {
+	if p.retries503 {
 		r.StatusCodes = []uint32{http.StatusServiceUnavailable}
 	}
 	return r
 }
 
-// retry translates the policy of a route; nil is no retries.
-func (t *Translator) retry(in *networking.HTTPRetry) *model.Retry {
-	r := t.defaultRetry()
+// retry translates the policy of a route, or if it has none the mesh's; nil is no
+// retries. What a policy does not say is as in Istio's own.
+func (t *Translator) retry(mesh *meshConfig, in *networking.HTTPRetry) *model.Retry {
+	if in == nil {
+		in = mesh.retry
+	}
+	r := t.profile.defaultRetry()
 	if in == nil {
 		return r
 	}

@@ -84,7 +84,7 @@ func TestUnknownHosts(t *testing.T) {
 
 func TestDetectionTimeout(t *testing.T) {
 	for _, want := range []time.Duration{0, 3 * time.Second} {
-		out := translatortest.Translate(with(Options{DetectionTimeout: want}), objects.Input{Name: "in.yaml", Data: []byte(unknownWorld)})
+		out := translatortest.Translate(with(Options{DetectionTimeout: &want}), objects.Input{Name: "in.yaml", Data: []byte(unknownWorld)})
 		if f := out.Store.Get(translators.Routes(Plane), "shop/web:9000").(*model.Frontend); f.App != model.AppDetect || f.DetectTimeout != want {
 			t.Errorf("%s: %+v", want, f)
 		}

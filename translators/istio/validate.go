@@ -59,7 +59,7 @@ func (t *Translator) validateVirtualService(n *notes, vs *networking.VirtualServ
 	if len(vs.GetHttp())+len(vs.GetTcp())+len(vs.GetTls()) == 0 {
 		n.invalid("spec", "it has no routes: http, tcp or tls is needed")
 	}
-	validateExportTo(n, vs.GetExportTo())
+	validateExportTo(n, "spec.exportTo", vs.GetExportTo())
 	for i, r := range vs.GetHttp() {
 		validateHTTPRoute(n, at("spec.http", i), r, len(vs.GetHosts()) == 0)
 	}
@@ -71,10 +71,10 @@ func (t *Translator) validateVirtualService(n *notes, vs *networking.VirtualServ
 	}
 }
 
-func validateExportTo(n *notes, in []string) {
+func validateExportTo(n *notes, field string, in []string) {
 	for i, e := range in {
 		if e != "*" && e != "." && e != "~" && !hostPattern.MatchString(e) {
-			n.invalid(at("spec.exportTo", i), "%q is no namespace, nor *, . or ~", e)
+			n.invalid(at(field, i), "%q is no namespace, nor *, . or ~", e)
 		}
 	}
 }
@@ -360,7 +360,7 @@ func (t *Translator) validateDestinationRule(n *notes, dr *networking.Destinatio
 	if h := dr.GetHost(); !hostPattern.MatchString(h) {
 		n.invalid("spec.host", "%q is not a host", h)
 	}
-	validateExportTo(n, dr.GetExportTo())
+	validateExportTo(n, "spec.exportTo", dr.GetExportTo())
 	seen := map[string]bool{}
 	for i, s := range dr.GetSubsets() {
 		field := at("spec.subsets", i)
