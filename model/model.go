@@ -124,16 +124,29 @@ type Service struct {
 	// Ranges are addresses that it has beside VIPs; sorted. An exact address, of whatever
 	// service or pod, comes before a range, and a longer range before a shorter one.
 	Ranges []netip.Prefix `json:"ranges,omitempty"`
-	// Anywhere: it has no address of its own, and is what is meant at its ports wherever
-	// an address is nobody's: by authority for HTTP, by server name for TLS, and by the
-	// port alone for what is opaque. VIPs and Ranges are empty.
-	Anywhere bool `json:"anywhere,omitempty"`
+	// Reach says by which addresses it is got at beside VIPs and Ranges.
+	Reach Reach `json:"reach,omitempty"`
+	// MeshOnly: it is there for captured clients alone. Others get to the address that
+	// they dial.
+	MeshOnly bool `json:"meshOnly,omitempty"`
 	// Resolution says where its endpoints come from.
 	Resolution Resolution `json:"resolution,omitempty"`
 	// Affinity keeps a client on one backend for this long; 0 = off.
 	Affinity time.Duration `json:"affinity,omitempty"`
 	Src      Source        `json:"-"`
 }
+
+// Reach is where a service is that has no address of its own, or not that alone.
+type Reach string
+
+const (
+	ReachAddresses Reach = "" // at VIPs and Ranges, or if it has none at its endpoints
+	// ReachNamed: besides, its HTTP ports by authority wherever an address is nobody's.
+	ReachNamed Reach = "named"
+	// ReachAnywhere: besides, all of its ports: TLS by server name, and by the port alone
+	// what is opaque.
+	ReachAnywhere Reach = "anywhere"
+)
 
 // Resolution is how a service's endpoints are found.
 type Resolution string
@@ -152,6 +165,8 @@ type ServicePort struct {
 	Port     uint16   `json:"port"`
 	Protocol Protocol `json:"protocol"`
 	App      App      `json:"app,omitempty"`
+	// Target is the port that is dialled in place of the client's (ResolveOriginal); 0: its own.
+	Target uint16 `json:"target,omitempty"`
 }
 
 // Key of the service in its table.
@@ -194,23 +209,29 @@ type Endpoint struct {
 	Port uint16 `json:"port"`
 	// Weight among the endpoints of the service; 0 is 1.
 	Weight uint32 `json:"weight,omitempty"`
+	// Workload is the key of the one that it is, if not that which has the address:
+	// labels and locality are those of it.
+	Workload string `json:"workload,omitempty"`
 }
 
-// Workload is a running pod, or what a plane declares to run elsewhere (Node is empty
-// then, and Identity may be). Table "workload", key: ns/name.
+// Workload is a running pod, or what a plane declares to run elsewhere (External; Node
+// is empty then, and Identity may be). Table "workload", key: ns/name.
 type Workload struct {
-	Namespace   string            `json:"namespace"`
-	Name        string            `json:"name"`
-	Addresses   []netip.Addr      `json:"addresses,omitempty"` // sorted; v4 and v6
-	Node        string            `json:"node"`
-	Identity    string            `json:"identity"` // SPIFFE id, spiffe://trust-domain/ns/NS/sa/SA
-	HostNetwork bool              `json:"hostNetwork,omitempty"`
-	Capture     bool              `json:"capture,omitempty"` // its requests are routed
-	Labels      map[string]string `json:"labels,omitempty"`
-	Ports       []WorkloadPort    `json:"ports,omitempty"`      // declared container ports
-	ProbePorts  []uint16          `json:"probePorts,omitempty"` // sorted
-	Locality    Locality          `json:"locality,omitzero"`    // empty: its node's
-	Src         Source            `json:"-"`
+	Namespace   string       `json:"namespace"`
+	Name        string       `json:"name"`
+	Addresses   []netip.Addr `json:"addresses,omitempty"` // sorted; v4 and v6
+	Node        string       `json:"node"`
+	Identity    string       `json:"identity"` // SPIFFE id, spiffe://trust-domain/ns/NS/sa/SA
+	HostNetwork bool         `json:"hostNetwork,omitempty"`
+	// External: no node has it, and nothing guards it. An address of a pod, of a node, or
+	// out of a node's pod range is not believed to be its own.
+	External   bool              `json:"external,omitempty"`
+	Capture    bool              `json:"capture,omitempty"` // its requests are routed
+	Labels     map[string]string `json:"labels,omitempty"`
+	Ports      []WorkloadPort    `json:"ports,omitempty"`      // declared container ports
+	ProbePorts []uint16          `json:"probePorts,omitempty"` // sorted
+	Locality   Locality          `json:"locality,omitzero"`    // empty: its node's
+	Src        Source            `json:"-"`
 }
 
 // WorkloadPort is a port that a pod declares.
