@@ -16,14 +16,16 @@
 
 /*
  * Marks, in the nibble 0xf00. Packets that the host is to take for its own carry
- * FL_MARK_TO_PROXY. The proxy's upstream sockets carry FL_MARK_FROM_PROXY. Setting one
+ * FL_MARK_TO_PROXY. The proxy's upstream sockets carry FL_MARK_FROM_PROXY, or
+ * FL_MARK_FROM_INBOUND where its inbound listener judged the request. Setting one
  * takes CAP_NET_ADMIN or CAP_NET_RAW over the node's network, and whoever has that could
  * as well write frames to a pod's device.
  */
-#define FL_MARK_MASK	   0xf00
-#define FL_MARK_TO_PROXY   0x200
-#define FL_MARK_FROM_PROXY 0x300
-#define FL_MARK_TURNED	   0x400 /* by to_pod, for from_node */
+#define FL_MARK_MASK	     0xf00
+#define FL_MARK_TO_PROXY     0x200
+#define FL_MARK_FROM_PROXY   0x300
+#define FL_MARK_TURNED	     0x400 /* by to_pod, for from_node */
+#define FL_MARK_FROM_INBOUND 0x500
 
 /* Source ports that pods may not open connections from, in host order. */
 #define FL_PORT_CHECKED	  61000 /* the proxy judged the destination's policy */
@@ -139,6 +141,27 @@ static __always_inline bool is_checked(const struct fl_packet *p)
 	return p->t.proto == IPPROTO_TCP && port >= FL_PORT_CHECKED && port < FL_PORT_UNCHECKED;
 }
 
+static __always_inline bool is_from_inbound(const struct __sk_buff *skb)
+{
+	return !skb->ingress_ifindex && (skb->mark & FL_MARK_MASK) == FL_MARK_FROM_INBOUND;
+}
+
+/*
+ * Whether a proxy that is believed judged what the packet carries. Where it has to be
+ * this node's inbound listener (FL_INBOUND), a connection that another one has open
+ * goes on: its proxy did not know yet, and opens no further one.
+ */
+static __always_inline bool is_judged(const struct __sk_buff *skb, const struct fl_packet *p, __u32 flags, __u32 action)
+{
+	if (!is_checked(p))
+		return false;
+	if (is_from_inbound(skb))
+		return true;
+	if (action == FL_INBOUND && is_open(p))
+		return false;
+	return skb->ingress_ifindex ? (flags & FL_ADDR_MANAGED) != 0 : (skb->mark & FL_MARK_MASK) == FL_MARK_FROM_PROXY;
+}
+
 static __always_inline bool is_probe(const struct fl_pod *pod, const struct fl_packet *p)
 {
 	int i;
@@ -158,26 +181,25 @@ static __always_inline bool is_probe(const struct fl_pod *pod, const struct fl_p
 static __always_inline __u8 admit(struct __sk_buff *skb, const struct fl_packet *p, const struct fl_pod *pod,
 				  struct verdict *v, __u8 *ok, __u32 *flags)
 {
-	bool local = !skb->ingress_ifindex;
+	__u32 action;
 
 	v->class = classify(&p->t.saddr, flags);
 	v->set = pod->set;
 	*ok = FL_OK_ALLOWED;
 	if (!pod->set)
 		return 0;
-	if (local && (*flags & FL_ADDR_NODE) && is_probe(pod, p)) {
+	if (!skb->ingress_ifindex && (*flags & FL_ADDR_NODE) && is_probe(pod, p)) {
 		*ok = FL_OK_PROBE;
 		return 0;
 	}
-	switch (judge_packet(v, p)) {
+	action = judge_packet(v, p);
+	switch (action) {
 	case FL_ALLOW:
 		return 0;
 	case FL_CHECK:
+	case FL_INBOUND:
 		*ok = FL_OK_CHECKED;
-		if (is_checked(p) &&
-		    (local ? (skb->mark & FL_MARK_MASK) == FL_MARK_FROM_PROXY : (*flags & FL_ADDR_MANAGED) != 0))
-			return 0;
-		return FL_DROP_UNCHECKED;
+		return is_judged(skb, p, *flags, action) ? 0 : FL_DROP_UNCHECKED;
 	}
 	return FL_DROP_POLICY;
 }

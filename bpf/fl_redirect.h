@@ -141,8 +141,8 @@ static __always_inline int open_to_proxy(struct __sk_buff *skb, const struct fl_
 
 /*
  * The inbound port, if a new connection to a pod of this node must pass it: its
- * policy needs the request, and no proxy that we believe has seen it. believed
- * says whether a checked source port may be.
+ * policy needs the request, and no proxy that we believe has seen it, or none but the
+ * inbound listener would do. believed says whether a checked source port may be.
  */
 static __always_inline bool wants_inbound(const struct fl_packet *p, const struct fl_pod *to, bool believed,
 					  struct verdict *v)
@@ -155,7 +155,7 @@ static __always_inline bool wants_inbound(const struct fl_packet *p, const struc
 	v->class = classify(&p->t.saddr, &flags);
 	v->set = to->set;
 	action = judge(v, p->t.dport, IPPROTO_TCP);
-	if (action != FL_CHECK && action != FL_REFUSE)
+	if (action != FL_CHECK && action != FL_REFUSE && action != FL_INBOUND)
 		return false;
 	if (action == FL_CHECK && believed && (flags & FL_ADDR_MANAGED) && is_checked(p))
 		return false;
@@ -234,7 +234,8 @@ static __always_inline bool is_own_answer(struct __sk_buff *skb, const struct fl
 /*
  * Whether what a process of the node sends is for the proxy. Either the proxy has
  * the other end in the pod's name: it dialled a server of the node itself, or was
- * given the connection. Or the packet opens a connection that the proxy has to see.
+ * given the connection. Or the packet opens a connection that the proxy has to see;
+ * not what its inbound listener opens, which has seen it and would only see it again.
  * reason says why it may not go in as it is, 0 if it may.
  */
 static __always_inline bool is_for_proxy(struct __sk_buff *skb, const struct fl_packet *p, const struct fl_pod *pod,
@@ -245,7 +246,7 @@ static __always_inline bool is_for_proxy(struct __sk_buff *skb, const struct fl_
 	if (skb->ingress_ifindex || p->t.proto != IPPROTO_TCP)
 		return false;
 	if (is_open(p))
-		return reason && wants_inbound(p, pod, false, &v);
+		return reason && !is_from_inbound(skb) && wants_inbound(p, pod, false, &v);
 	return (reason || (flags & FL_ADDR_NODE)) && has_socket(skb, p);
 }
 

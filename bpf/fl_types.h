@@ -135,6 +135,7 @@ enum fl_action {
 	FL_DENY,
 	FL_CHECK,  /* needs the request */
 	FL_REFUSE, /* denied, answered by the inbound listener */
+	FL_INBOUND, /* needs the request, judged by the inbound listener of this node and nobody else */
 };
 
 struct fl_policy {

@@ -73,6 +73,8 @@ func TestFromNet(t *testing.T) {
 		inbound("a connection that needs the request goes to the inbound proxy", needs(classRemote, check), request, classRemote),
 		inbound("a connection that is refused is answered by the inbound proxy", needs(classRemote, refuse), request, classRemote),
 		inbound("a checked port does not help against refusal", needs(classRemote, refuse), requestFrom(remote, checkedPort), classRemote),
+		inbound("what has to pass here goes to the inbound proxy", needs(classRemote, onlyInbound), request, classRemote),
+		inbound("a checked port does not help against that", needs(classRemote, onlyInbound), requestFrom(remote, checkedPort), classRemote),
 		inbound("an unchecked port goes to the inbound proxy", needs(classRemote, check), requestFrom(remote, uncheckedPort), classRemote),
 		inbound("a stranger's checked port goes to the inbound proxy", needs(0, check), requestFrom(stranger, checkedPort), 0),
 		inbound("a node's checked port goes to the inbound proxy", needs(classNode, check), requestFrom(node, checkedPort), classNode),

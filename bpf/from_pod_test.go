@@ -351,6 +351,11 @@ func TestFromPodRedirect(t *testing.T) {
 			flows: one(proxied, 15100, dialServer),
 		},
 		{
+			name: "a server of this node that is reached there alone has the inbound proxy", frame: dialServer, world: inbound(onlyInbound),
+			want: drop, counts: []NetFlReason{noProxy}, said: []said{{noProxy, classClient, governed, rule, 15100}},
+			flows: one(proxied, 15100, dialServer),
+		},
+		{
 			name: "a server of this node that refuses has the inbound proxy answer", frame: dialServer, world: inbound(refuse),
 			want: drop, counts: []NetFlReason{noProxy}, said: []said{{noProxy, classClient, governed, rule, 15100}},
 			flows: one(proxied, 15100, dialServer),

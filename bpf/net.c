@@ -244,7 +244,7 @@ static __always_inline int icmp_error_to_pod(struct __sk_buff *skb, const struct
 		}
 		v.class = classify(&p->quoted.daddr, &flags);
 		action = judge(&v, ports ? p->quoted.sport : 0, ports ? p->quoted.proto : 0);
-		if (action == FL_ALLOW || action == FL_CHECK) {
+		if (action == FL_ALLOW || action == FL_CHECK || action == FL_INBOUND) {
 			count(FL_OK_ALLOWED);
 			return TCX_NEXT;
 		}

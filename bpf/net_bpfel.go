@@ -21,6 +21,7 @@ const (
 	NetFlActionFL_DENY        NetFlAction = 2
 	NetFlActionFL_CHECK       NetFlAction = 3
 	NetFlActionFL_REFUSE      NetFlAction = 4
+	NetFlActionFL_INBOUND     NetFlAction = 5
 )
 
 type NetFlAddr struct {

@@ -49,10 +49,11 @@ const (
 
 // Marks.
 const (
-	toProxy   = 0x200
-	fromProxy = 0x300
-	turned    = 0x400
-	markMask  = 0xf00
+	toProxy     = 0x200
+	fromProxy   = 0x300
+	turned      = 0x400
+	fromInbound = 0x500
+	markMask    = 0xf00
 )
 
 // Protocols.

@@ -255,6 +255,58 @@ func TestToPodChecked(t *testing.T) {
 	})
 }
 
+// Some requests have to pass the inbound listener of this node, whoever judged them before.
+func TestToPodOnlyInbound(t *testing.T) {
+	needs := func(class uint64) func(w *world) { return under(entry(class, 80, tcp, onlyInbound)) }
+	marked := func(v vector, mark uint32) vector { v.mark = mark; return v }
+	back := func(name string, world func(w *world), frame func(f family) packet.Packet) vector {
+		return vector{name: name, at: toServerHere, world: world, frame: frame, want: redirect, back: true}
+	}
+	segment := func(src func(f family) netip.Addr, port uint16) func(f family) packet.Packet {
+		return func(f family) packet.Packet { return requestFrom(src, port)(f).Flags(packet.ACK).Seq(5, 7) }
+	}
+	goesOn := func(name string, h hook, class uint64, frame func(f family) packet.Packet, mark uint32) vector {
+		return vector{name: name, at: h, mark: mark, world: needs(class), frame: frame, want: next, counts: []NetFlReason{okChecked}}
+	}
+	cut := func(name string, h hook, class uint64, frame func(f family) packet.Packet) vector {
+		return vector{
+			name: name, at: h, world: needs(class), frame: frame, want: redirect, counts: []NetFlReason{unchecked},
+			said: []said{{unchecked, class, governed, rule, 0}},
+			out:  func(f family) packet.Packet { return frame(f).Back().Flags(packet.RST).Seq(7, 0) },
+		}
+	}
+	runVectors(t, []vector{
+		marked(admitted("the inbound listener judged it", toServerHere, needs(classClient), requestFrom(client, checkedPort), okChecked, classClient, rule), fromInbound),
+		marked(admitted("for another node's pod, too", toServerHere, needs(classRemote), requestFrom(remote, checkedPort), okChecked, classRemote, rule), fromInbound),
+		marked(admitted("it may do what any proxy may", toServerHere, under(entry(classClient, 80, tcp, check)),
+			requestFrom(client, checkedPort), okChecked, classClient, rule), fromInbound),
+		marked(rejected("it has to say so by its port", toServerHere, needs(classClient), requestFrom(client, uncheckedPort), unchecked, classClient, rule), fromInbound),
+		marked(rejected("its mark does not count from elsewhere", toServer, needs(0), requestFrom(stranger, checkedPort), unchecked, 0, rule), fromInbound),
+		marked(rejected("what it opens it does not see again", toServerHere, under(entry(classClient, 80, tcp, refuse)),
+			requestFrom(client, checkedPort), badPolicy, classClient, rule), fromInbound),
+		marked(back("what the node's proxy judged elsewhere is for the listener", needs(classClient), requestFrom(client, checkedPort)), fromProxy),
+		marked(back("what the node's proxy did not judge is, too", needs(classClient), requestFrom(client, uncheckedPort)), fromProxy),
+		back("what a process of the node opens is, too", needs(classNode), requestFrom(node, 40000)),
+		rejected("another node's proxy is not believed", toServer, needs(classRemote), requestFrom(remote, checkedPort), unchecked, classRemote, rule),
+		goesOn("what another node's proxy has open goes on", toServer, classRemote, segment(remote, checkedPort), 0),
+		goesOn("what the node's proxy has open goes on", toServerHere, classClient, segment(client, checkedPort), fromProxy),
+		cut("what another has open is cut", toServer, classRemote, segment(remote, 40000)),
+		cut("a stranger's checked port means nothing", toServer, 0, segment(stranger, checkedPort)),
+		cut("the node's own, too, without the mark", toServerHere, classNode, segment(node, checkedPort)),
+		silent("a datagram cannot be judged", toServer, under(entry(classRemote, 80, udp, onlyInbound)),
+			func(f family) packet.Packet { return packet.UDP(at(f.remote, 40000), at(f.server, 80)) }, unchecked, classRemote, rule),
+		admitted("the node probes", toServerHere, under(entry(classNode, 80, tcp, onlyInbound), func(w *world) {
+			w.govern(w.f.server, func(p *NetFlPod) { p.Probes[0] = be(80) })
+		}), requestFrom(node, 40000), okProbe, classNode, 0),
+		{
+			name: "an error about an answer passes", at: toServer, world: needs(classRemote), want: next, counts: []NetFlReason{okAllowed},
+			frame: func(f family) packet.Packet {
+				return packet.Unreachable(f.stranger, f.server, request(f).Back().Flags(packet.ACK))
+			},
+		},
+	})
+}
+
 func TestToPodProbes(t *testing.T) {
 	probes := func(ports ...uint16) func(w *world) {
 		return func(w *world) {

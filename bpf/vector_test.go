@@ -38,10 +38,11 @@ const (
 	direct  = NetFlPathFL_DIRECT
 	proxied = NetFlPathFL_PROXIED
 
-	allow  = NetFlActionFL_ALLOW
-	deny   = NetFlActionFL_DENY
-	check  = NetFlActionFL_CHECK
-	refuse = NetFlActionFL_REFUSE
+	allow       = NetFlActionFL_ALLOW
+	deny        = NetFlActionFL_DENY
+	check       = NetFlActionFL_CHECK
+	refuse      = NetFlActionFL_REFUSE
+	onlyInbound = NetFlActionFL_INBOUND
 
 	sideOpened = uint8(NetFlSideFL_OPENED)
 	sideServed = uint8(NetFlSideFL_SERVED)

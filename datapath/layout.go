@@ -169,6 +169,7 @@ const (
 	actionDeny
 	actionCheck
 	actionRefuse
+	actionInbound
 )
 
 type policyValue struct {
@@ -281,6 +282,8 @@ func verdictEntry(v *plan.Verdict) (entry, error) {
 		p.Action = actionCheck
 	case plan.Refuse:
 		p.Action = actionRefuse
+	case plan.OnlyInbound:
+		p.Action = actionInbound
 	default:
 		return entry{}, fmt.Errorf("verdict %s: unknown action %q", v.Key(), v.Action)
 	}

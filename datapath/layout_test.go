@@ -120,7 +120,7 @@ func TestReasons(t *testing.T) {
 }
 
 func TestActions(t *testing.T) {
-	want := map[string]uint32{"FL_ALLOW": actionAllow, "FL_DENY": actionDeny, "FL_CHECK": actionCheck, "FL_REFUSE": actionRefuse}
+	want := map[string]uint32{"FL_ALLOW": actionAllow, "FL_DENY": actionDeny, "FL_CHECK": actionCheck, "FL_REFUSE": actionRefuse, "FL_INBOUND": actionInbound}
 	for _, v := range typeOf[*btf.Enum](t, "fl_action").Values {
 		if n, ok := want[v.Name]; ok && uint64(n) != v.Value {
 			t.Errorf("%s is %d, the kernel's is %d", v.Name, n, v.Value)
