@@ -9,17 +9,20 @@ import "time"
 // clients together. The zero value of a field means that nothing was said.
 type TrafficPolicy struct {
 	Balance Balance `json:"balance,omitempty"`
-	// Hash keeps requests that agree in these on one endpoint, the first that the
-	// request has; with ByRing and ByTable. Connections know the source's address alone.
+	// Hash keeps requests that agree in all of these on one endpoint; with ByRing and
+	// ByTable. A request that has none of them goes to any. Connections know the source's
+	// address alone.
 	Hash []HashOn `json:"hash,omitempty"`
-	// HashSize is the least size of the ring, or the size of the table (a prime number).
+	// HashSize is the least size of the ring, or the size of the table (a prime number);
+	// 0 = 1024, or 65537.
 	HashSize uint64    `json:"hashSize,omitempty"`
 	Locality *NearFar  `json:"locality,omitempty"`
 	Warmup   *Warmup   `json:"warmup,omitempty"`
 	Limits   Limits    `json:"limits,omitzero"`
 	Outlier  *Outlier  `json:"outlier,omitempty"`
 	TCP      TCPPolicy `json:"tcp,omitzero"`
-	// HTTPIdle closes connections without requests after this long; 0: an hour.
+	// HTTPIdle closes connections without requests after this long; 0: after some seconds,
+	// because each client has connections of its own.
 	HTTPIdle time.Duration `json:"httpIdle,omitempty"`
 	// RequestsPerConnection closes a connection after so many; 0 = any number.
 	RequestsPerConnection uint32 `json:"requestsPerConnection,omitempty"`
@@ -31,6 +34,9 @@ type TrafficPolicy struct {
 	StreamsPerConnection uint32        `json:"streamsPerConnection,omitempty"`
 	PingInterval         time.Duration `json:"pingInterval,omitempty"` // of HTTP/2; 0 = none
 	PingTimeout          time.Duration `json:"pingTimeout,omitempty"`
+	// ProxyProtocol begins each connection with PROXY, in this version (1 or 2), and
+	// the client's address; 0 = without.
+	ProxyProtocol uint32 `json:"proxyProtocol,omitempty"`
 }
 
 // Balance is how an endpoint is chosen.
@@ -62,17 +68,23 @@ type HashCookie struct {
 	Attributes []Header       `json:"attributes,omitempty"` // sorted by name
 }
 
-// NearFar prefers endpoints by where they are, as seen from the client's node.
+// NearFar prefers endpoints by where they are, as seen from the client's node. Those
+// that are preferred less are used when the ones before are not healthy.
 type NearFar struct {
-	// Distribute gives shares to localities; the first whose From contains the node counts.
+	// Distribute gives shares to localities; the first whose From contains the node
+	// counts, and endpoints in none of its To are not used. If none does: evenly. The
+	// rest is used without it alone.
 	Distribute []Distribute `json:"distribute,omitempty"`
-	// Failover prefers the node's own locality, then wider ones, and names the region to
-	// go to from a region when it has none left. Used without Distribute and Labels.
-	Failover bool              `json:"failover,omitempty"`
-	Regions  map[string]string `json:"regions,omitempty"`
-	// Labels prefer endpoints that agree with the client in the first of them, then in
-	// fewer: "key" as the client has it, or "key=value".
+	// Labels prefer endpoints that have all of these, then those without the last, and so
+	// on: "key=value", or "key" alone for what the node says of its pods (see plan.Topology).
 	Labels []string `json:"labels,omitempty"`
+	// Failover prefers, among endpoints that Labels make equal, those of the node's own
+	// subzone, then zone, then region; ByRegion those of its region, without difference.
+	Failover bool `json:"failover,omitempty"`
+	ByRegion bool `json:"byRegion,omitempty"`
+	// Regions names the region that comes after the node's own, by the node's own; with
+	// Failover and ByRegion.
+	Regions map[string]string `json:"regions,omitempty"`
 }
 
 // Distribute is where the traffic of one locality goes. A locality is written
@@ -85,9 +97,8 @@ type Distribute struct {
 // Warmup gives a new endpoint less at first.
 type Warmup struct {
 	Duration       time.Duration `json:"duration"`
-	MinimumPercent uint32        `json:"minimumPercent,omitempty"` // 0 = 10
-	// Aggression times 1000; 0 = 1000, which is linear.
-	AggressionMilli uint32 `json:"aggressionMilli,omitempty"`
+	MinimumPercent *float64      `json:"minimumPercent,omitempty"` // nil = 10
+	Aggression     float64       `json:"aggression,omitempty"`     // 0 = 1, which is linear
 }
 
 // Limits bound what is under way at once; 0 = no limit. More is refused with 503.
@@ -102,15 +113,17 @@ type Limits struct {
 
 // RetryBudget lets so many retries be under way at once.
 type RetryBudget struct {
-	PercentMilli uint32 `json:"percentMilli"` // of the requests, in thousandths of a percent
-	AtLeast      uint32 `json:"atLeast,omitempty"`
+	Percent float64 `json:"percent"` // of the requests
+	AtLeast uint32  `json:"atLeast,omitempty"`
+	// Interval over which requests are counted; 0 = those that are under way.
+	Interval time.Duration `json:"interval,omitempty"`
 }
 
 // Outlier takes endpoints out of use that fail, for a time that grows with each time.
 type Outlier struct {
 	Consecutive5xx     uint32        `json:"consecutive5xx,omitempty"`     // 0 = off, as are the next ones
 	ConsecutiveGateway uint32        `json:"consecutiveGateway,omitempty"` // 502, 503, 504
-	ConsecutiveLocal   uint32        `json:"consecutiveLocal,omitempty"`   // not reached; with SplitLocal
+	ConsecutiveLocal   uint32        `json:"consecutiveLocal,omitempty"`   // not reached; with SplitLocal, else these are 5xx
 	SplitLocal         bool          `json:"splitLocal,omitempty"`
 	FailurePercent     uint32        `json:"failurePercent,omitempty"`
 	MinRequests        uint32        `json:"minRequests,omitempty"`  // for FailurePercent
@@ -129,7 +142,7 @@ type Outlier struct {
 type TCPPolicy struct {
 	ConnectTimeout time.Duration `json:"connectTimeout,omitempty"` // 0 = 10 s
 	MaxDuration    time.Duration `json:"maxDuration,omitempty"`    // 0 = for ever
-	Idle           time.Duration `json:"idle,omitempty"`           // of opaque connections; 0 = an hour
+	Idle           time.Duration `json:"idle,omitempty"`           // of opaque connections; 0 = none
 	Keepalive      *Keepalive    `json:"keepalive,omitempty"`
 }
 
