@@ -9,12 +9,15 @@ import "time"
 type Redirect struct {
 	Status uint32 `json:"status"` // 301, 302, 303, 307 or 308
 	Scheme string `json:"scheme,omitempty"`
-	Host   string `json:"host,omitempty"` // without port
-	// Port of the new place. 0: none is written where Scheme or Host is set, else the
-	// one that the request names. 80 of http and 443 of https are never written.
+	Host   string `json:"host,omitempty"` // with a port only where Port is 0
+	// Port of the new place. 0: none besides Host's; without Host the one that the
+	// request names, unless Scheme is another than the request's and the port is that
+	// one's own. 80 of http (also without Scheme) and 443 of https are left out, unless
+	// Host is empty and the request names a port, which they replace.
 	Port uint16 `json:"port,omitempty"`
 	// Path replaces the whole path; it may hold a query, which then replaces the
-	// request's. Prefix replaces the matched prefix; as in Rewrite. At most one is set.
+	// request's. Prefix replaces the matched prefix, as in Rewrite, and may be empty. At
+	// most one is set.
 	Path   string  `json:"path,omitempty"`
 	Prefix *string `json:"prefix,omitempty"`
 }
@@ -31,7 +34,7 @@ type Fault struct {
 
 // CORS answers browsers that ask whether a page of another origin may call.
 type CORS struct {
-	Origins     []StringMatch `json:"origins,omitempty"` // one must match, in any case of letters as it is written
+	Origins     []StringMatch `json:"origins,omitempty"` // one must match; Present and an exact "*" do
 	Methods     []string      `json:"methods,omitempty"` // in the order to be answered, as are the others
 	Headers     []string      `json:"headers,omitempty"`
 	Expose      []string      `json:"expose,omitempty"`

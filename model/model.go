@@ -346,6 +346,8 @@ type ConnectionRoute struct {
 	// Backends by weight; the share of one without endpoints goes to the others. None
 	// has endpoints, or none is there: closed.
 	Backends []Backend `json:"backends,omitempty"`
+	// Original sends on to the address that the client has dialled, in place of Backends.
+	Original bool `json:"original,omitempty"`
 	Src      []Source  `json:"-"`
 }
 
@@ -399,7 +401,8 @@ type Backend struct {
 	// Missing says that the plane knows that this backend cannot exist (an unknown
 	// subset, for example): its share gets Status.
 	Missing bool `json:"missing,omitempty"`
-	// Status is what the share of a Missing backend is answered with; 0 is 503.
+	// Status is what the share of a Missing backend is answered with, without retries;
+	// 0 is 503 by a cluster without endpoints.
 	Status uint32 `json:"status,omitempty"`
 	Weight uint32 `json:"weight"`
 	// Policy is how its endpoints are dealt with; nil: evenly, without limits.
@@ -433,8 +436,12 @@ type Header struct {
 }
 
 // Rewrite changes path or authority. Path replaces the matched prefix if the
-// match is a prefix (of Segments: with the slash between put right), else the whole
-// path. FullPath replaces the whole path whatever the match is. PathRegex wins over both.
+// match is a prefix, else the whole path. FullPath replaces the whole path whatever the
+// match is. PathRegex wins over both.
+//
+// In place of Segments comes Path without its slashes at the end, and what follows the
+// segments stays with its slash: "/a" by "/b" or "/b/" makes "/b", "/b/" and "/b/x" of
+// "/a", "/a/" and "/a/x". Nothing left of "/a" by "/" is "/".
 type Rewrite struct {
 	Path      string     `json:"path,omitempty"`
 	FullPath  string     `json:"fullPath,omitempty"`

@@ -45,16 +45,18 @@ func (c *compiler) workloadAt(a netip.Addr) *model.Workload {
 }
 
 // weighted turns backends into clusters. A backend whose endpoints obey different
-// policies becomes a cluster for each, by their number.
+// policies becomes a cluster for each, by their number; one that is missing and has a
+// status is answered with it.
 func (c *compiler) weighted(backends []model.Backend, app model.App) []WeightedCluster {
-	type part struct {
-		cluster *Cluster
-		backend model.Backend
-	}
-	var parts []part
+	var out []WeightedCluster
 	var shares []Share
 	for _, b := range backends {
 		if b.Weight == 0 && len(backends) > 1 {
+			continue
+		}
+		if b.Missing && b.Status != 0 {
+			out = append(out, WeightedCluster{Status: b.Status})
+			shares = append(shares, Share{Weight: max(b.Weight, 1), Of: 1, Members: 1, Parts: 1})
 			continue
 		}
 		groups := c.clusters(b, app)
@@ -69,12 +71,11 @@ func (c *compiler) weighted(backends []model.Backend, app model.App) []WeightedC
 			} else {
 				shares = append(shares, Share{Weight: w, Of: total, Members: 1, Parts: g.members})
 			}
-			parts = append(parts, part{g.cluster, b})
+			out = append(out, WeightedCluster{Name: g.cluster.Name, RequestHeaders: b.RequestHeaders, ResponseHeaders: b.ResponseHeaders})
 		}
 	}
-	out := make([]WeightedCluster, len(parts))
 	for i, w := range partWeights(shares) {
-		out[i] = WeightedCluster{Name: parts[i].cluster.Name, Weight: w, RequestHeaders: parts[i].backend.RequestHeaders, ResponseHeaders: parts[i].backend.ResponseHeaders}
+		out[i].Weight = w
 	}
 	if len(out) == 1 {
 		out[0].Weight = 1
@@ -100,7 +101,7 @@ func compareBackends(a, b Backend) int { return a.Addrs[0].Compare(b.Addrs[0]) }
 type policyGroup struct {
 	key      string
 	policy   *Policy
-	stranger bool // no known pod: nobody can say here what guards them
+	stranger bool // no known pod, or one with an only way in: they are not judged here
 	backends []Backend
 }
 
@@ -144,26 +145,25 @@ func (c *compiler) qualify(name string, b model.Backend, app model.App) (string,
 }
 
 // byPolicy groups a backend's endpoints of the family by the policy at their port.
-// Groups are in the order of their keys, backends of their address. An endpoint that
-// is no known pod may be one that another node guards already: it is a group by
-// itself, whose connections do not say that anything was judged.
+// Groups are in the order of their keys, backends of their address. Connections to some
+// do not say that anything was judged: an endpoint that is no known pod may be one that
+// another node guards already, and what has to pass the inbound listener is judged there.
 func (c *compiler) byPolicy(b model.Backend) []policyGroup {
 	groups := map[string]*policyGroup{}
 	for _, e := range c.endpoints(b, model.TCP) {
 		if e.Addr.Is6() != c.v6 {
 			continue
 		}
-		w := c.workloadAt(e.Addr)
-		pol := c.policyAt(w, e.Port)
+		pol, here := c.policyAt(c.workloadAt(e.Addr), e.Port)
 		k := "open"
 		switch {
-		case w == nil:
+		case !here:
 			k = "stranger"
 		case pol != nil:
 			k = model.Hash(pol)[:16]
 		}
 		if groups[k] == nil {
-			groups[k] = &policyGroup{key: k, policy: pol, stranger: w == nil}
+			groups[k] = &policyGroup{key: k, policy: pol, stranger: !here}
 		}
 		groups[k].backends = append(groups[k].backends, Backend{Addrs: []netip.AddrPort{netip.AddrPortFrom(e.Addr, e.Port)}})
 	}
@@ -176,16 +176,20 @@ func (c *compiler) byPolicy(b model.Backend) []policyGroup {
 	return out
 }
 
-// policyAt is what is judged at a workload's port; nil if nothing is, or there is no workload.
-func (c *compiler) policyAt(w *model.Workload, port uint16) *Policy {
+// policyAt is what is judged at a workload's port, nil if nothing is; not here if the
+// workload is not known, or its port has an only way in, where it is judged.
+func (c *compiler) policyAt(w *model.Workload, port uint16) (p *Policy, here bool) {
 	if w == nil {
-		return nil
+		return nil, false
 	}
 	g, _ := c.r.Get(Governance, w.Key()).(*Governed)
 	if g == nil {
-		return nil
+		return nil, true
 	}
-	return g.Policy(port)
+	if g.OnlyInbound(port) {
+		return nil, false
+	}
+	return g.Policy(port), true
 }
 
 // mirror copies to clusters of their own: upstream filters do not stop a copy, so

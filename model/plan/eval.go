@@ -139,6 +139,8 @@ func Matches(m model.StringMatch, s string) bool {
 		return s == v
 	case model.Prefix:
 		return strings.HasPrefix(s, v)
+	case model.Segments:
+		return s == v || strings.HasPrefix(s, strings.TrimSuffix(v, "/")+"/")
 	case model.Suffix:
 		return strings.HasSuffix(s, v)
 	case model.Present:

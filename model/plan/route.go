@@ -18,9 +18,19 @@ func (c *compiler) requests(p *servicePort) *RouteTable {
 	if p.frontend != nil {
 		t.Routes = c.routes(p.frontend, p.app)
 	} else {
-		t.Routes = []Route{c.route(p.key, &model.Route{Backends: []model.Backend{p.own()}, Src: p.src()}, p.app)}
+		t.Routes = []Route{c.route(p.key, &model.Route{Backends: []model.Backend{p.own()}, Retry: c.defaultRetry(p), Src: p.src()}, p.app)}
 	}
 	return t
+}
+
+// defaultRetry is how requests to a service that nobody routes are repeated: as the
+// plane does whose service it would be.
+func (c *compiler) defaultRetry(p *servicePort) *model.Retry {
+	n, _ := c.r.Get(namespaces, p.service.Namespace).(*model.Namespace)
+	if d := defaultsOf(c.r, p.key, n); d != nil {
+		return d.Retry
+	}
+	return nil
 }
 
 func (c *compiler) routes(f *model.Frontend, app model.App) []Route {
@@ -37,14 +47,15 @@ func (c *compiler) routes(f *model.Frontend, app model.App) []Route {
 // route compiles a route of a frontend. Two frontends may have the same, from different
 // objects: so its ID tells whose it is, too.
 func (c *compiler) route(frontend string, in *model.Route, app model.App) Route {
-	out := Route{Match: in.Match, Direct: in.Direct, RequestHeaders: in.RequestHeaders, ResponseHeaders: in.ResponseHeaders,
-		Rewrite: in.Rewrite, Timeout: in.Timeout, Retry: in.Retry}
+	out := Route{Match: in.Match, Direct: in.Direct, Redirect: in.Redirect,
+		RequestHeaders: in.RequestHeaders, ResponseHeaders: in.ResponseHeaders, Rewrite: in.Rewrite,
+		Fault: in.Fault, CORS: in.CORS, Timeout: in.Timeout, IdleTimeout: in.IdleTimeout, Retry: in.Retry}
 	if len(in.Match.SourceLabels) > 0 {
 		out.SourceSelects = predicateID(in.Match.SourceLabels)
 		out.Match.SourceLabels = nil
 	}
 	switch {
-	case in.Direct != nil:
+	case in.Direct != nil, in.Redirect != nil:
 	case in.Original || c.dialled(in.Backends):
 		out.Original, out.App = true, app
 	default:

@@ -123,6 +123,8 @@ type RouteTable struct {
 	Elsewhere *Elsewhere `json:"elsewhere,omitempty"`
 	// Routes in order; no match: 404.
 	Routes []Route `json:"routes,omitempty"`
+	// Limit is of tables of pods' ports, before any policy; nil: none.
+	Limit *Limit `json:"limit,omitempty"`
 }
 
 // Elsewhere is how requests for hosts that are not a frontend's own find theirs: the
@@ -134,7 +136,7 @@ type Elsewhere struct {
 }
 
 // Route is one route with everything resolved to clusters. A route with neither
-// Clusters, Direct nor Original answers 503.
+// Clusters, Direct, Redirect nor Original answers 503.
 type Route struct {
 	ID    string           `json:"id"` // hash of the content and the frontend's key; the route's name in Envoy, key of its Origin
 	Match model.RouteMatch `json:"match"`
@@ -145,6 +147,7 @@ type Route struct {
 
 	Clusters []WeightedCluster `json:"clusters,omitempty"` // weights > 0
 	Direct   *model.Direct     `json:"direct,omitempty"`
+	Redirect *model.Redirect   `json:"redirect,omitempty"`
 	// Original sends to the destination that the client had dialled.
 	Original bool      `json:"original,omitempty"`
 	App      model.App `json:"app,omitempty"` // of the original destination; AppDetect: as the client speaks
@@ -157,13 +160,18 @@ type Route struct {
 	ResponseHeaders model.HeaderEdit `json:"responseHeaders,omitzero"`
 	Rewrite         *model.Rewrite   `json:"rewrite,omitempty"`
 	Mirrors         []Mirror         `json:"mirrors,omitempty"`
+	Fault           *model.Fault     `json:"fault,omitempty"`
+	CORS            *model.CORS      `json:"cors,omitempty"`
 	Timeout         time.Duration    `json:"timeout,omitempty"`
+	IdleTimeout     time.Duration    `json:"idleTimeout,omitempty"`
 	Retry           *model.Retry     `json:"retry,omitempty"`
 }
 
 // WeightedCluster is a share of a route.
 type WeightedCluster struct {
-	Name            string           `json:"name"`
+	Name string `json:"name,omitempty"`
+	// Status is there instead of Name: the share is answered with it.
+	Status          uint32           `json:"status,omitempty"`
 	Weight          uint32           `json:"weight"`
 	RequestHeaders  model.HeaderEdit `json:"requestHeaders,omitzero"`
 	ResponseHeaders model.HeaderEdit `json:"responseHeaders,omitzero"`

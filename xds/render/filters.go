@@ -59,8 +59,8 @@ func httpFilters() []*hcm.HttpFilter {
 		enabled(AuthorityFilter, authority()),
 		// Loads the routes of the frontend that was found.
 		enabled("fl.on_demand", &ondemand.OnDemand{}),
-		disabled(FaultFilter, &fault.HTTPFault{}),
-		disabled(CORSFilter, &cors.Cors{}),
+		enabled(FaultFilter, &fault.HTTPFault{DisableDownstreamClusterStats: true}),
+		enabled(CORSFilter, &cors.Cors{}),
 		disabled(ClientFilter, &filterchain.FilterChainConfig{}),
 		disabled(RateLimitFilter, &ratelimit.LocalRateLimit{StatPrefix: "fl"}),
 		disabled(DestinationFilter, &filterchain.FilterChainConfig{}),

@@ -7,9 +7,6 @@ import (
 	"strings"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	previoushosts "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
-	previouspriorities "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 
 	"fairlead.io/fairlead/model"
 )
@@ -79,23 +76,4 @@ func checkEditable(name string) error {
 		return fmt.Errorf("header %q cannot be edited", name)
 	}
 	return checkHeaderName(name)
-}
-
-func previousHosts() *route.RetryPolicy_RetryHostPredicate {
-	return &route.RetryPolicy_RetryHostPredicate{
-		Name: "envoy.retry_host_predicates.previous_hosts",
-		ConfigType: &route.RetryPolicy_RetryHostPredicate_TypedConfig{
-			TypedConfig: pack(&previoushosts.PreviousHostsPredicate{}),
-		},
-	}
-}
-
-func previousPriorities() *route.RetryPolicy_RetryPriority {
-	return &route.RetryPolicy_RetryPriority{
-		Name: "envoy.retry_priorities.previous_priorities",
-		ConfigType: &route.RetryPolicy_RetryPriority_TypedConfig{
-			// Other priorities are looked at anew after every second failure.
-			TypedConfig: pack(&previouspriorities.PreviousPrioritiesConfig{UpdateFrequency: 2}),
-		},
-	}
 }

@@ -102,3 +102,11 @@ func wholeRegex(m model.StringMatch) (string, error) {
 	}
 	return expr, checkRegex(expr)
 }
+
+// checkSegments refuses what Envoy refuses as a prefix of whole segments; "/" is not one.
+func checkSegments(path string) error {
+	if len(path) < 2 || path[0] != '/' || strings.HasSuffix(path, "/") || strings.ContainsAny(path, "?#") {
+		return fmt.Errorf("segments %q of a path", path)
+	}
+	return nil
+}

@@ -281,6 +281,9 @@ func pathRule(m model.StringMatch) (*rbacconfig.Permission, error) {
 	if m.Kind == model.Present { // every request has a path
 		return anyRule(), nil
 	}
+	if m.Kind == model.Segments {
+		return segmentsRule(m)
+	}
 	s, err := stringMatcher(m)
 	if err != nil {
 		return nil, err
@@ -288,6 +291,20 @@ func pathRule(m model.StringMatch) (*rbacconfig.Permission, error) {
 	return &rbacconfig.Permission{Rule: &rbacconfig.Permission_UrlPath{UrlPath: &matcher.PathMatcher{
 		Rule: &matcher.PathMatcher_Path{Path: s},
 	}}}, nil
+}
+
+// segmentsRule takes the path and what is below it.
+func segmentsRule(m model.StringMatch) (*rbacconfig.Permission, error) {
+	below := model.StringMatch{Kind: model.Prefix, Value: "/", IgnoreCase: m.IgnoreCase}
+	if m.Value == "/" {
+		return pathRule(below)
+	}
+	if err := checkSegments(m.Value); err != nil {
+		return nil, err
+	}
+	m.Kind, below.Value = model.Exact, m.Value+"/"
+	rules, err := each([]model.StringMatch{m, below}, pathRule)
+	return orRules(rules), err
 }
 
 func headerRule(m model.NamedMatch) (*rbacconfig.Permission, error) {
@@ -348,25 +365,4 @@ func packChecked(m interface {
 		return nil, err
 	}
 	return a, nil
-}
-
-// perRoute is the policy as a route's configuration of filters, by their names.
-func perRoute(p *plan.Policy) (map[string]*anypb.Any, error) {
-	if p == nil {
-		return nil, nil
-	}
-	if len(p.Allow) > AllowSlots {
-		return nil, fmt.Errorf("%d groups of allows: listeners have %d slots", len(p.Allow), AllowSlots)
-	}
-	fs, err := policyFilters(p, byAddress{p.Known})
-	if err != nil {
-		return nil, err
-	}
-	out := map[string]*anypb.Any{}
-	for _, f := range fs {
-		if out[f.name], err = packChecked(&rbac.RBACPerRoute{Rbac: f.rbac}); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
 }

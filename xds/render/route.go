@@ -8,13 +8,10 @@ import (
 	"math"
 	"net/http"
 	"regexp"
-	"slices"
-	"strings"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"fairlead.io/fairlead/model"
@@ -51,11 +48,11 @@ func RouteTable(t *plan.RouteTable) (xds.Resource, error) {
 func table(t *plan.RouteTable) (*route.RouteConfiguration, error) {
 	var routes []*route.Route
 	for i := range t.Routes {
-		r, err := renderRoute(&t.Routes[i])
+		rs, err := renderRoute(&t.Routes[i])
 		if err != nil {
 			return nil, fmt.Errorf("route %d (%s): %w", i, t.Routes[i].ID, err)
 		}
-		routes = append(routes, r)
+		routes = append(routes, rs...)
 	}
 	hosts, err := virtualHosts(t, routes)
 	if err != nil {
@@ -106,7 +103,8 @@ func routeConfiguration(name string, hosts []*route.VirtualHost) *route.RouteCon
 	}
 }
 
-func renderRoute(r *plan.Route) (*route.Route, error) {
+// renderRoute is one route, or several where Envoy needs them to say the same.
+func renderRoute(r *plan.Route) ([]*route.Route, error) {
 	match, err := routeMatch(r)
 	if err != nil {
 		return nil, err
@@ -122,22 +120,29 @@ func renderRoute(r *plan.Route) (*route.Route, error) {
 	}
 	m.RequestHeadersToAdd, m.RequestHeadersToRemove = request.add, request.remove
 	m.ResponseHeadersToAdd, m.ResponseHeadersToRemove = response.add, response.remove
-	if m.TypedPerFilterConfig, err = perRoute(r.Policy); err != nil {
+	if m.TypedPerFilterConfig, err = perRoute(r); err != nil {
 		return nil, err
 	}
 	switch {
+	case r.Direct != nil && r.Redirect != nil:
+		return nil, errors.New("an answer and a redirect")
 	case r.Direct != nil:
 		m.Action = directResponse(r.Direct.Status, r.Direct.Body)
-	case len(r.Clusters) == 0 && !r.Original:
-		m.Action = directResponse(503, "")
-	default:
-		a, err := routeAction(r, request.authority)
+	case r.Redirect != nil:
+		a, err := redirect(r.Redirect, r.Match.Path)
 		if err != nil {
 			return nil, err
 		}
-		m.Action = &route.Route_Route{Route: a}
+		m.Action = &route.Route_Redirect{Redirect: a}
+		return withoutPort(m, r.Redirect), nil
+	case len(r.Clusters) == 0 && !r.Original:
+		m.Action = directResponse(http.StatusServiceUnavailable, "")
+	case r.Original:
+		m.Action, err = forward(m, r, nil, request.authority)
+	default:
+		return shares(m, r, request.authority)
 	}
-	return m, nil
+	return []*route.Route{m}, err
 }
 
 // Envoy refuses a table with a larger body, unless the table says otherwise.
@@ -171,9 +176,21 @@ func directResponse(status uint32, body string) *route.Route_DirectResponse {
 	return &route.Route_DirectResponse{DirectResponse: d}
 }
 
-func routeAction(r *plan.Route, authority string) (*route.RouteAction, error) {
+// forward has a route send its requests on, to the clusters or to where they were going.
+func forward(m *route.Route, r *plan.Route, clusters []plan.WeightedCluster, authority string) (*route.Route_Route, error) {
+	a, err := routeAction(r, clusters, authority)
+	if err != nil {
+		return nil, err
+	}
+	if r.Retry != nil && r.Retry.MaxBody > 0 {
+		m.RequestBodyBufferLimit = wrapperspb.UInt64(uint64(r.Retry.MaxBody))
+	}
+	return &route.Route_Route{Route: a}, nil
+}
+
+func routeAction(r *plan.Route, clusters []plan.WeightedCluster, authority string) (*route.RouteAction, error) {
 	a := &route.RouteAction{}
-	if err := chooseCluster(a, r); err != nil {
+	if err := chooseCluster(a, r, clusters); err != nil {
 		return nil, err
 	}
 	if r.Rewrite != nil && r.Rewrite.Authority != "" {
@@ -193,27 +210,25 @@ func routeAction(r *plan.Route, authority string) (*route.RouteAction, error) {
 			continue
 		}
 		a.RequestMirrorPolicies = append(a.RequestMirrorPolicies, &route.RouteAction_RequestMirrorPolicy{
-			Cluster: m.Cluster,
-			RuntimeFraction: &core.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{
-				Numerator: m.PerMillion, Denominator: typev3.FractionalPercent_MILLION,
-			}},
+			Cluster:         m.Cluster,
+			RuntimeFraction: &core.RuntimeFractionalPercent{DefaultValue: perMillion(m.PerMillion)},
 		})
 	}
-	if r.Timeout < 0 {
-		return nil, fmt.Errorf("timeout %s", r.Timeout)
+	if min(r.Timeout, r.IdleTimeout) < 0 {
+		return nil, fmt.Errorf("timeouts %s and %s", r.Timeout, r.IdleTimeout)
 	}
 	a.Timeout = atLeastMS(r.Timeout) // 0: none, where leaving it out would mean 15 s
 	// A gRPC client's own deadline holds if it is shorter. The field is deprecated,
 	// but with its replacement (max_stream_duration) Envoy forgets the timeout.
 	//lint:ignore SA1019 see above
 	a.MaxGrpcTimeout = a.Timeout
-	a.IdleTimeout = atLeastMS(0) // streams may be silent for as long as they like
+	a.IdleTimeout = atLeastMS(r.IdleTimeout) // 0: streams may be silent for as long as they like
 	var err error
 	a.RetryPolicy, err = retryPolicy(r.Retry)
 	return a, err
 }
 
-func chooseCluster(a *route.RouteAction, r *plan.Route) error {
+func chooseCluster(a *route.RouteAction, r *plan.Route, clusters []plan.WeightedCluster) error {
 	if r.Original {
 		o, err := originalFor(r.App, r.Checked)
 		if err != nil {
@@ -222,13 +237,13 @@ func chooseCluster(a *route.RouteAction, r *plan.Route) error {
 		a.ClusterSpecifier = &route.RouteAction_Cluster{Cluster: o.name()}
 		return nil
 	}
-	if c := r.Clusters[0]; len(r.Clusters) == 1 && c.RequestHeaders.IsZero() && c.ResponseHeaders.IsZero() {
+	if c := clusters[0]; len(clusters) == 1 && c.RequestHeaders.IsZero() && c.ResponseHeaders.IsZero() {
 		a.ClusterSpecifier = &route.RouteAction_Cluster{Cluster: c.Name}
 		return nil
 	}
 	w := &route.WeightedCluster{}
 	total := uint64(0)
-	for _, c := range r.Clusters {
+	for _, c := range clusters {
 		request, err := headerEdit(c.RequestHeaders, requestSide)
 		if err != nil {
 			return fmt.Errorf("cluster %s: %w", c.Name, err)
@@ -255,46 +270,6 @@ func chooseCluster(a *route.RouteAction, r *plan.Route) error {
 	}
 	a.ClusterSpecifier = &route.RouteAction_WeightedClusters{WeightedClusters: w}
 	return nil
-}
-
-func rewritePath(a *route.RouteAction, r *plan.Route) error {
-	if r.Rewrite == nil {
-		return nil
-	}
-	if e := r.Rewrite.PathRegex; e != nil {
-		if e.Match == "" {
-			return errors.New("rewrite of an empty expression")
-		}
-		if err := checkRegex(e.Match); err != nil {
-			return fmt.Errorf("rewrite: %w", err)
-		}
-		if err := checkSubstitution(e.Match, e.Replacement); err != nil {
-			return fmt.Errorf("rewrite: %w", err)
-		}
-		a.RegexRewrite = substitute(e.Match, e.Replacement)
-		return nil
-	}
-	p := r.Rewrite.Path
-	if p == "" {
-		return nil
-	}
-	if err := checkHeaderValue(":path", p); err != nil {
-		return err
-	}
-	if m := r.Match.Path; m != nil && m.Kind == model.Prefix {
-		a.PrefixRewrite = p
-		return nil
-	}
-	// The whole path, leaving the query; a backslash would refer to a group.
-	a.RegexRewrite = substitute("^.+$", strings.ReplaceAll(p, `\`, `\\`))
-	return nil
-}
-
-func substitute(expr, replacement string) *matcher.RegexMatchAndSubstitute {
-	return &matcher.RegexMatchAndSubstitute{
-		Pattern:      &matcher.RegexMatcher{Regex: expr},
-		Substitution: replacement,
-	}
 }
 
 func routeMatch(r *plan.Route) (*route.RouteMatch, error) {
@@ -369,6 +344,13 @@ func pathMatch(m *route.RouteMatch, p *model.StringMatch) error {
 		m.PathSpecifier = &route.RouteMatch_Path{Path: p.Value}
 	case model.Prefix:
 		m.PathSpecifier = &route.RouteMatch_Prefix{Prefix: p.Value}
+	case model.Segments:
+		if p.Value == "/" {
+			m.PathSpecifier = &route.RouteMatch_Prefix{Prefix: p.Value}
+			return nil
+		}
+		m.PathSpecifier = &route.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: p.Value}
+		return checkSegments(p.Value)
 	case model.Regex:
 		expr, err := wholeRegex(*p)
 		if err != nil {
@@ -397,50 +379,4 @@ func queryMatcher(q model.NamedMatch) (*route.QueryParameterMatcher, error) {
 	}
 	m.QueryParameterMatchSpecifier = &route.QueryParameterMatcher_StringMatch{StringMatch: s}
 	return m, nil
-}
-
-// retryWords are the words of retry_on that Envoy knows; it takes others without
-// a word and never retries for them.
-var retryWords = strings.Fields(`5xx gateway-error reset reset-before-request connect-failure
-	envoy-ratelimited retriable-4xx refused-stream retriable-status-codes retriable-headers
-	http3-post-connect-failure cancelled deadline-exceeded internal resource-exhausted unavailable`)
-
-// hostRetries is how often Envoy looks for a host that it has not tried yet.
-const hostRetries = 5
-
-func retryPolicy(r *model.Retry) (*route.RetryPolicy, error) {
-	if r == nil {
-		return nil, nil
-	}
-	on := append([]string(nil), r.On...)
-	if len(r.StatusCodes) > 0 && !slices.Contains(on, "retriable-status-codes") {
-		on = append(on, "retriable-status-codes")
-	}
-	for _, w := range on {
-		if !slices.Contains(retryWords, w) {
-			return nil, fmt.Errorf("retry on %q: Envoy has no such condition", w)
-		}
-	}
-	if r.PerTryTimeout < 0 || r.Backoff < 0 {
-		return nil, errors.New("retry: negative time")
-	}
-	p := &route.RetryPolicy{
-		RetryOn:              strings.Join(on, ","),
-		NumRetries:           uint32Value(r.Attempts),
-		RetriableStatusCodes: r.StatusCodes,
-	}
-	if r.PerTryTimeout > 0 {
-		p.PerTryTimeout = atLeastMS(r.PerTryTimeout)
-	}
-	if r.Backoff > 0 {
-		p.RetryBackOff = &route.RetryPolicy_RetryBackOff{BaseInterval: atLeastMS(r.Backoff)}
-	}
-	if r.AvoidPrevious {
-		p.RetryHostPredicate = []*route.RetryPolicy_RetryHostPredicate{previousHosts()}
-		p.HostSelectionRetryMaxAttempts = hostRetries
-	}
-	if r.OtherLocations {
-		p.RetryPriority = previousPriorities()
-	}
-	return p, nil
 }
