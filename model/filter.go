@@ -71,7 +71,7 @@ func (i *Inbound) Key() string { return InboundKey(i.Namespace, i.Workload, i.Po
 
 // InboundRoute is one match, who may take it and what is done.
 type InboundRoute struct {
-	Match RouteMatch `json:"match"`
+	Match RouteMatch `json:"match"` // without Source fields: who may take it is in Allow
 	// Allow: one of the rules must match, or 403; nobody passes without rules. It comes
 	// on top of the authorizations, of its own plane too.
 	Allow           []AuthRule `json:"allow,omitempty"`
@@ -92,5 +92,5 @@ type RateLimit struct {
 // RateLimitOverride is the limit of each of some clients.
 type RateLimitOverride struct {
 	Identities []string `json:"identities"` // SPIFFE ids, sorted
-	PerSecond  uint32   `json:"perSecond"`
+	PerSecond  uint32   `json:"perSecond"` // 0 = no limit but the total
 }

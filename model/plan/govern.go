@@ -20,6 +20,9 @@ type Governed struct {
 	Deny  []model.AuthRule   `json:"deny,omitempty"`
 	Allow [][]model.AuthRule `json:"allow,omitempty"` // a group for each plane that governs
 	Ports []GovernedPort     `json:"ports,omitempty"` // sorted
+	// Inbounds is what planes say of ports beyond who may come in; sorted by port. What
+	// the kernel has to know of it is in Ports.
+	Inbounds []*Inbound `json:"-"`
 	// Src are the permissions that govern, and namespaces whose default is to deny:
 	// what denied where no rule matched.
 	Src []model.Source `json:"-"`
@@ -33,6 +36,8 @@ type Governed struct {
 type GovernedPort struct {
 	Port uint16    `json:"port"`
 	App  model.App `json:"app,omitempty"` // an HTTP protocol, or one to be found out; "" for opaque
+	// Inbound: its requests have to pass the inbound listener, whoever judged them before.
+	Inbound bool `json:"inbound,omitempty"`
 }
 
 // governStage finds the policy set of every workload, local or not: the remote
@@ -45,11 +50,11 @@ func (b *builder) governStage() incr.Stage {
 			if w == nil {
 				return nil
 			}
-			g, origins := b.govern(r, w)
+			g, rows := b.govern(r, w)
 			if w.HostNetwork {
 				return unguarded(w, g)
 			}
-			return append(origins, incr.Row{Table: Governance, Key: key, Value: g})
+			return append(rows, incr.Row{Table: Governance, Key: key, Value: g})
 		}}
 }
 
@@ -95,11 +100,13 @@ func (b *builder) govern(r *incr.Reader, w *model.Workload) (*Governed, []incr.R
 	}
 	g.Deny = sortRules(g.Deny)
 	g.Allow = sortGroups(g.Allow)
-	if len(g.Deny) == 0 && len(g.Allow) == 0 {
-		return g, nil // nobody governs it
+	found := g.setPorts(b, r, w)
+	if g.isOpen() {
+		g.Ports = nil
+		return g, found // nobody governs it
 	}
-	g.Ports = governedPorts(r, w, g)
 	g.ID = model.ID(g)
+	origins = append(origins, g.inboundOrigins(w)...)
 	for _, p := range g.Ports {
 		if pol := g.Policy(p.Port); p.App.HasRequests() && pol != nil {
 			origins = append(origins, policyOrigins(pol)...)
@@ -110,7 +117,31 @@ func (b *builder) govern(r *incr.Reader, w *model.Workload) (*Governed, []incr.R
 	for _, row := range origins {
 		g.Sources[row.Key] = row.Value.(*Origin).Sources
 	}
-	return g, origins
+	return g, append(origins, found...)
+}
+
+// isOpen reports whether everything may come in, by any way.
+func (g *Governed) isOpen() bool {
+	return len(g.Deny)+len(g.Allow) == 0 && !slices.ContainsFunc(g.Ports, func(p GovernedPort) bool { return p.Inbound })
+}
+
+// setPorts finds the ports, what they speak, and which of them have an only way in.
+func (g *Governed) setPorts(b *builder, r *incr.Reader, w *model.Workload) []incr.Row {
+	var found []model.Diagnostic
+	g.Inbounds, found = b.inboundsOf(r, w)
+	g.Ports = governedPorts(r, w, g)
+	for i := range g.Ports {
+		p := &g.Ports[i]
+		in := g.inbound(p.Port)
+		p.Inbound = p.App.HasRequests() && in.decides()
+		if p.Inbound && p.App == model.AppDetect && !w.HostNetwork {
+			found = append(found, notRequests(w, in))
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return []incr.Row{{Table: Diagnostics, Key: w.Key(), Value: found}}
 }
 
 func hasLabels(have, want map[string]string) bool {
@@ -242,8 +273,8 @@ func destinationHolds(c model.Condition, addrs []netip.Addr, all bool) bool {
 	return slices.ContainsFunc(addrs, holds)
 }
 
-// governedPorts lists the ports that the workload serves, with what its services
-// say of them, and the ports that its rules name.
+// governedPorts lists the ports that the workload serves, with what its services or
+// its inbound rows say of them, and the ports that its rules name.
 func governedPorts(r *incr.Reader, w *model.Workload, g *Governed) []GovernedPort {
 	apps := map[uint16]model.App{}
 	for _, p := range w.Ports {
@@ -255,13 +286,23 @@ func governedPorts(r *incr.Reader, w *model.Workload, g *Governed) []GovernedPor
 	for port, app := range servedPorts(r, w) {
 		apps[port] = app
 	}
+	for _, in := range g.Inbounds {
+		app := in.App
+		if app == model.AppUndeclared {
+			app = apps[in.Port]
+		}
+		if !app.HasRequests() {
+			app = ""
+		}
+		apps[in.Port] = app
+	}
 	return sortedPorts(apps)
 }
 
 func sortedPorts(apps map[uint16]model.App) []GovernedPort {
 	out := make([]GovernedPort, 0, len(apps))
 	for p, app := range apps {
-		out = append(out, GovernedPort{p, app})
+		out = append(out, GovernedPort{Port: p, App: app})
 	}
 	slices.SortFunc(out, func(a, b GovernedPort) int { return cmp.Compare(a.Port, b.Port) })
 	return out

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/incr"
@@ -16,10 +15,10 @@ import (
 // pods from sources that no proxy of the mesh has checked.
 const InboundListener = "in/http"
 
-// inbound is a policy that is judged at a local pod's port.
+// inbound is what is judged at a local pod's port. Routes do not know addresses yet.
 type inbound struct {
-	App    model.App `json:"app"`
-	Policy *Policy   `json:"policy"`
+	Routes    []Route
+	RateLimit *model.RateLimit
 }
 
 // podStage computes the rows of the node's own pods.
@@ -95,8 +94,11 @@ func inboundScopes(w *model.Workload, g *Governed, ports []GovernedPort) []incr.
 		if !p.App.HasRequests() {
 			continue
 		}
-		in := &inbound{App: p.App, Policy: g.Policy(p.Port)}
-		name := "in|" + model.FrontendKey(w.Namespace, w.Name, p.Port)
+		in := &inbound{Routes: g.inboundRoutes(w, p)}
+		if said := g.inbound(p.Port); said != nil {
+			in.RateLimit = said.RateLimit
+		}
+		name := inboundTableName(w, p.Port)
 		out = append(out, incr.Row{Table: inbounds, Key: name, Value: in})
 		for _, a := range w.Addresses {
 			dst := netip.AddrPortFrom(a, p.Port)
@@ -107,8 +109,8 @@ func inboundScopes(w *model.Workload, g *Governed, ports []GovernedPort) []incr.
 	return out
 }
 
-// inboundStage makes the route tables of inbound policies: one route to where the
-// client dialled, behind the policy with identities resolved to addresses.
+// inboundStage makes the route tables of local pods' ports: policies and limits with
+// identities resolved to addresses.
 func (b *builder) inboundStage() incr.Stage {
 	return incr.Stage{Name: "plan/inbound",
 		Keys: map[incr.Table]func(string, any) []string{inbounds: self("")},
@@ -117,14 +119,16 @@ func (b *builder) inboundStage() incr.Stage {
 			if in == nil {
 				return nil
 			}
-			route := Route{Original: true, App: in.App, Checked: true}
-			if in.Policy != nil {
-				p := *in.Policy
+			routes := slices.Clone(in.Routes)
+			for i := range routes {
+				if routes[i].Policy == nil {
+					continue
+				}
+				p := *routes[i].Policy
 				p.Known = knownIdentities(r, &p)
-				route.Policy = &p
+				routes[i].Policy = &p
 			}
-			route.ID = model.Hash(&route)
-			return []incr.Row{{Table: RouteTables, Key: key, Value: &RouteTable{Name: key, Routes: []Route{route}}}}
+			return []incr.Row{{Table: RouteTables, Key: key, Value: &RouteTable{Name: key, Routes: routes, Limit: limitOf(r, in.RateLimit)}}}
 		}}
 }
 
@@ -135,23 +139,9 @@ func knownIdentities(r *incr.Reader, p *Policy) []KnownIdentity {
 	if len(ms) == 0 {
 		return nil
 	}
-	byID := map[string][]netip.Addr{}
-	for _, row := range r.All(workloads) {
-		w := row.Value.(*model.Workload)
-		if w.HostNetwork || w.Identity == "" {
-			continue
-		}
-		if slices.ContainsFunc(ms, func(m model.StringMatch) bool { return Matches(m, w.Identity) }) {
-			byID[w.Identity] = append(byID[w.Identity], w.Addresses...)
-		}
-	}
-	out := make([]KnownIdentity, 0, len(byID))
-	for id, addrs := range byID {
-		slices.SortFunc(addrs, netip.Addr.Compare)
-		out = append(out, KnownIdentity{id, slices.Compact(addrs)})
-	}
-	slices.SortFunc(out, func(a, b KnownIdentity) int { return strings.Compare(a.Identity, b.Identity) })
-	return out
+	return identitiesAt(r, func(id string) bool {
+		return slices.ContainsFunc(ms, func(m model.StringMatch) bool { return Matches(m, id) })
+	})
 }
 
 func identityMatches(p *Policy) []model.StringMatch {
@@ -190,12 +180,11 @@ func (b *builder) verdictStage() incr.Stage {
 			classes := r.All(Classes)
 			for _, p := range append([]GovernedPort{{}}, g.Ports...) {
 				for _, proto := range protocols(p.Port) {
-					http := p.App.HasRequests() && proto == model.TCP
-					rest, rule := g.verdict(&Class{}, p.Port, proto, http)
+					rest, rule := g.verdictAt(&Class{}, p, proto)
 					put(Verdict{Set: g.ID, Any: true, Port: p.Port, Proto: proto, Action: rest, Rule: rule})
 					for _, row := range classes {
 						c := row.Value.(*Class)
-						if a, rule := g.verdict(c, p.Port, proto, http); a != rest {
+						if a, rule := g.verdictAt(c, p, proto); a != rest {
 							put(Verdict{Set: g.ID, Class: c.ID, Port: p.Port, Proto: proto, Action: a, Rule: rule})
 						}
 					}

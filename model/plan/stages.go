@@ -93,6 +93,7 @@ func Register(s *incr.Store, node string, planes []string) {
 	})
 	for _, p := range planes {
 		indexTargets(s, p)
+		indexInbounds(s, p)
 	}
 	indexHosts(s)
 	s.Add(b.cidrStage())
