@@ -76,7 +76,7 @@ type NearFar struct {
 	// rest is used without it alone.
 	Distribute []Distribute `json:"distribute,omitempty"`
 	// Labels prefer endpoints that have all of these, then those without the last, and so
-	// on: "key=value", or "key" alone for what the node says of its pods (see plan.Topology).
+	// on: "key=value", or "key" alone for what the node says of its pods (see Topology).
 	Labels []string `json:"labels,omitempty"`
 	// Failover prefers, among endpoints that Labels make equal, those of the node's own
 	// subzone, then zone, then region; ByRegion those of its region, without difference.
@@ -85,6 +85,26 @@ type NearFar struct {
 	// Regions names the region that comes after the node's own, by the node's own; with
 	// Failover and ByRegion.
 	Regions map[string]string `json:"regions,omitempty"`
+}
+
+// Labels of topology: those of Kubernetes' nodes, and those that Istio adds.
+const (
+	TopologyRegion  = "topology.kubernetes.io/region"
+	TopologyZone    = "topology.kubernetes.io/zone"
+	TopologySubZone = "topology.istio.io/subzone"
+	TopologyHost    = "kubernetes.io/hostname"
+	TopologyNetwork = "topology.istio.io/network"
+	TopologyCluster = "topology.istio.io/cluster"
+)
+
+// Topology reports whether a label says where a pod runs, so that all pods of a node
+// have it alike.
+func Topology(label string) bool {
+	switch label {
+	case TopologyRegion, TopologyZone, TopologySubZone, TopologyHost, TopologyNetwork, TopologyCluster:
+		return true
+	}
+	return false
 }
 
 // Distribute is where the traffic of one locality goes. A locality is written
