@@ -28,10 +28,17 @@ const (
 type Owner struct {
 	Plane   string   `json:"plane"`
 	Standby []string `json:"standby,omitempty"` // in the order of the planes
-	// Reason is "namespace" (its owner is set) or "order" (the first plane, in
-	// the documented order, that has routes).
-	Reason string `json:"reason"`
+	Reason  Reason   `json:"reason"`
 }
+
+// Reason is why a plane owns a frontend.
+type Reason string
+
+const (
+	ByNamespace Reason = "namespace" // the namespace names it
+	ByMark      Reason = "mark"      // it has routes, and the namespace carries its mesh's mark
+	ByOrder     Reason = "order"     // it is the first that has routes, in the documented order
+)
 
 // RouteTable is where a plane's frontends are.
 func RouteTable(plane string) incr.Table { return incr.Table("route/" + plane) }
@@ -39,10 +46,14 @@ func RouteTable(plane string) incr.Table { return incr.Table("route/" + plane) }
 // Namespaces is the table of *model.Namespace.
 const Namespaces incr.Table = "namespace"
 
-// Register adds the stages. Planes are in the documented order: where a namespace
-// names no owner, the first that has routes for a frontend serves them. A
-// namespace's owner without routes for the frontend owns it all the same: the
-// service then gets what a service without routes gets.
+// Register adds the stages. Planes are in the documented order. The owner of a frontend is
+//
+//  1. the plane that its namespace names (fairlead.io/control-plane), also without routes
+//     for it: the service then gets what a service without routes gets;
+//  2. else, among the planes that have routes for it, the one whose mark the namespace
+//     carries;
+//  3. else the first of them in the order. A guest, which has nothing but what it reads of
+//     another plane's API, comes after the others.
 func Register(s *incr.Store, planes []string) {
 	keys := map[incr.Table]func(string, any) []string{}
 	for _, p := range planes {
@@ -94,14 +105,12 @@ func one(r *incr.Reader, planes []string, key string) []incr.Row {
 		}
 	}
 	ns, _, _ := strings.Cut(key, "/")
-	owner, reason := have[0], "order"
-	var diags []model.Diagnostic
-	if n, ok := r.Get(Namespaces, ns).(*model.Namespace); ok && slices.Contains(planes, n.Owner) {
-		owner, reason = n.Owner, "namespace"
-	}
+	n, _ := r.Get(Namespaces, ns).(*model.Namespace)
+	owner, reason := choose(n, planes, have, byPlane)
 	standby := slices.DeleteFunc(slices.Clone(have), func(p string) bool { return p == owner })
-	if reason == "order" && len(standby) > 0 {
-		diags = append(diags, contested(byPlane, owner, standby, ns))
+	var diags []model.Diagnostic
+	if others := ignored(byPlane, owner, standby); reason != ByNamespace && len(others) > 0 {
+		diags = append(diags, contested(byPlane, owner, others, reason, ns))
 	}
 	rows := []incr.Row{{Table: Owners, Key: key, Value: &Owner{Plane: owner, Standby: standby, Reason: reason}}}
 	if f := byPlane[owner]; f != nil {
@@ -113,19 +122,58 @@ func one(r *incr.Reader, planes []string, key string) []incr.Row {
 	return rows
 }
 
-// contested reports that two planes route one frontend and nobody chose. It is
+// choose finds the owner; have are the planes with routes, in order.
+func choose(n *model.Namespace, planes, have []string, byPlane map[string]*model.Frontend) (string, Reason) {
+	switch {
+	case n != nil && slices.Contains(planes, n.Owner):
+		return n.Owner, ByNamespace
+	case n != nil && slices.Contains(have, n.Mesh):
+		return n.Mesh, ByMark
+	}
+	for _, p := range have {
+		if !byPlane[p].Guest {
+			return p, ByOrder
+		}
+	}
+	return have[0], ByOrder
+}
+
+// ignored are the planes that stand by with something that is not served: the owner has
+// not read one of their objects. What two planes read alike is nobody's loss.
+func ignored(byPlane map[string]*model.Frontend, owner string, standby []string) []string {
+	read := map[string]bool{}
+	if f := byPlane[owner]; f != nil {
+		for _, s := range f.Src {
+			read[s.Object()] = true
+		}
+	}
+	var out []string
+	for _, p := range standby {
+		if slices.ContainsFunc(byPlane[p].Src, func(s model.Source) bool { return !read[s.Object()] }) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// contested reports that planes route one frontend and nobody chose by name. It is
 // cosmetic where they say the same.
-func contested(byPlane map[string]*model.Frontend, owner string, standby []string, ns string) model.Diagnostic {
+func contested(byPlane map[string]*model.Frontend, owner string, others []string, reason Reason, ns string) model.Diagnostic {
+	why := ""
+	if reason == ByMark {
+		why = ", whose mark the namespace carries,"
+	}
+	names := strings.Join(others, ", ")
 	d := model.Diagnostic{Code: "two-owners", Effect: model.Cosmetic, Outcome: model.Approximated,
-		Message: fmt.Sprintf("%s and %s both route %s, in the same way; %s serves", owner, strings.Join(standby, ", "), byPlane[owner].Key(), owner),
+		Message: fmt.Sprintf("%s and %s both route %s, in the same way; %s%s serves", owner, names, byPlane[owner].Key(), owner, why),
 		Advice:  fmt.Sprintf("set the annotation fairlead.io/control-plane on namespace %s to choose", ns)}
-	if src := byPlane[standby[0]].Src; len(src) > 0 {
+	if src := byPlane[others[0]].Src; len(src) > 0 {
 		d.Source = src[0]
 	}
-	for _, p := range standby {
+	for _, p := range others {
 		if model.Hash(byPlane[p]) != model.Hash(byPlane[owner]) {
 			d.Effect = model.Degrades
-			d.Message = fmt.Sprintf("%s and %s route %s differently; %s serves, the other stands by", owner, strings.Join(standby, ", "), byPlane[owner].Key(), owner)
+			d.Message = fmt.Sprintf("%s and %s route %s differently; %s%s serves, the other stands by", owner, names, byPlane[owner].Key(), owner, why)
 		}
 	}
 	return d
