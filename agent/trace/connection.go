@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package trace
+
+import (
+	"net/netip"
+	"strings"
+
+	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/xds"
+	"fairlead.io/fairlead/xds/render"
+)
+
+// connection is what becomes of a connection that is not read as requests: it goes to
+// the cluster that is named by what the listener knows of it.
+func (t *tracer) connection(s *plan.Service) {
+	row, _ := t.Get(plan.Pods, t.out.Source.Addr.String()).(*plan.Pod)
+	if row == nil {
+		return
+	}
+	l, _ := t.Get(plan.Listeners, row.Listeners[s.Mode]).(*plan.Listener)
+	if l == nil {
+		t.end(Outcome{Verdict: Lost, Why: "the proxy has no listener for it"})
+		return
+	}
+	name := plan.ConnectionCluster(l.Class, t.out.Destination)
+	if s.Mode == plan.TLS {
+		name = plan.ServerNameCluster(t.pattern(l), l.Class, t.out.Destination)
+	}
+	for _, c := range render.Candidates(xds.ClusterType, name) {
+		eps, _ := t.Get(plan.Endpoints, c).(*plan.ClusterEndpoints)
+		if eps == nil {
+			continue
+		}
+		sources := t.origin(c)
+		t.step(sources, "connections like this go to %s", c)
+		addrs, _ := flat(eps)
+		if len(addrs) == 0 {
+			t.end(Outcome{Verdict: Lost, Cluster: c, Why: "there are no endpoints", By: sources})
+			return
+		}
+		t.direct(1, shared(eps), "an endpoint of "+c, t.unchanged())
+		return
+	}
+	t.end(Outcome{Verdict: Lost, Why: "no route takes such a connection: the proxy closes it"})
+}
+
+// pattern is the listener's closest to the server name that the client says.
+func (t *tracer) pattern(l *plan.Listener) string {
+	if t.q.kind != tlsConnection {
+		return ""
+	}
+	sni := t.serverName()
+	best := ""
+	for _, p := range l.ServerNames {
+		suffix, wild := strings.CutPrefix(p, "*")
+		if p == sni {
+			return p
+		}
+		if wild && strings.HasSuffix(sni, suffix) && len(sni) > len(suffix) && len(p) > len(best) {
+			best = p
+		}
+	}
+	return best
+}
+
+// serverName is what the client says in its handshake; addresses are not said.
+func (t *tracer) serverName() string {
+	name := bareHost(t.q.authority)
+	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
+		return ""
+	}
+	return name
+}
+
+// shared gives each endpoint its part of its share.
+func shared(e *plan.ClusterEndpoints) []plan.KernelBackend {
+	var out []plan.KernelBackend
+	for _, b := range e.Backends {
+		out = append(out, plan.KernelBackend{Addr: b.Addrs[0], Weight: 1})
+	}
+	product := uint32(1)
+	for _, s := range e.Shares {
+		product *= uint32(max(len(s.Backends), 1))
+	}
+	for _, s := range e.Shares {
+		for _, b := range s.Backends {
+			out = append(out, plan.KernelBackend{Addr: b.Addrs[0], Weight: s.Weight * product / uint32(len(s.Backends))})
+		}
+	}
+	return out
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package trace
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/plan"
+)
+
+// direct ends a share at endpoints that each judge for themselves what comes to them:
+// by weight, and those that judge alike together.
+func (t *tracer) direct(share float64, to []plan.KernelBackend, why string, as *sending) {
+	total := float64(0)
+	for _, b := range to {
+		total += float64(max(b.Weight, 1))
+	}
+	for _, b := range to {
+		o := t.arrive(b.Addr, as)
+		o.Share = share * float64(max(b.Weight, 1)) / total
+		o.Why = cmp.Or(o.Why, why)
+		if o.Verdict == Reached {
+			o.Sent = as.seen()
+		}
+		t.gather(o, t.endpoint(b.Addr, b.Weight))
+	}
+}
+
+// gather adds an outcome of one endpoint to the last one, if they are alike.
+func (t *tracer) gather(o Outcome, e Endpoint) {
+	if n := len(t.out.Outcomes); n > 0 {
+		last := t.out.Outcomes[n-1]
+		last.Share, last.Endpoints = 0, nil
+		bare := o
+		bare.Share = 0
+		if model.Hash(last) == model.Hash(bare) && slices.EqualFunc(last.By, o.By, func(a, b model.Source) bool { return a == b }) {
+			t.out.Outcomes[n-1].Share += o.Share
+			t.out.Outcomes[n-1].Endpoints = append(t.out.Outcomes[n-1].Endpoints, e)
+			return
+		}
+	}
+	o.Endpoints = []Endpoint{e}
+	t.end(o)
+}
+
+func (t *tracer) endpoint(a netip.AddrPort, weight uint32) Endpoint {
+	e := Endpoint{Addr: a, Weight: weight}
+	if w := t.pods[a.Addr()]; w != nil {
+		e.Pod = w.Key()
+	}
+	return e
+}
+
+// arrive is what the destination's own node does with something that no proxy of the
+// mesh has checked.
+func (t *tracer) arrive(dst netip.AddrPort, as *sending) Outcome {
+	w := t.pods[dst.Addr()]
+	if w == nil {
+		if p := t.prefix(dst.Addr()); p != nil && p.Unassigned {
+			return Outcome{Verdict: Lost, Why: fmt.Sprintf("no pod is known to have %s", dst.Addr())}
+		}
+		return Outcome{Verdict: Reached}
+	}
+	g, _ := t.Get(plan.Governance, w.Key()).(*plan.Governed)
+	if g == nil || g.ID == 0 {
+		return Outcome{Verdict: Reached}
+	}
+	if t.out.Source.Node == w.Node && t.ofNode() && slices.Contains(w.ProbePorts, dst.Port()) {
+		return Outcome{Verdict: Reached, Why: "a probe of the pod's own node"}
+	}
+	proto := model.TCP
+	if t.q.kind == datagram {
+		proto = model.UDP
+	}
+	action, rule := g.Verdict(t.class(t.out.Source.Addr), dst.Port(), proto)
+	by := g.Src
+	if rule != 0 {
+		by = plan.RuleSources(t, fmt.Sprintf("%016x", rule), w.Key())
+	}
+	switch action {
+	case plan.Allow:
+		return Outcome{Verdict: Reached, By: ofRule(rule, by)}
+	case plan.Check:
+		if t.q.kind != httpRequest {
+			return Outcome{Verdict: Denied, Why: "what is not a request cannot be judged as one", By: g.Src}
+		}
+		return t.judged(g.Policy(dst.Port()), &as.q, w.Key())
+	case plan.OnlyInbound:
+		if t.q.kind != httpRequest {
+			return Outcome{Verdict: Denied, Why: "requests for the port are routed, and this is none", By: g.Src}
+		}
+		return t.inbound(w, g, dst.Port(), as)
+	case plan.Refuse:
+		if t.q.kind == httpRequest {
+			return Outcome{Verdict: Denied, Status: http.StatusForbidden, Why: whyDenied(rule != 0), By: by}
+		}
+	}
+	return Outcome{Verdict: Denied, Why: whyDenied(rule != 0), By: by}
+}
+
+// inbound is what the destination's own listener does with a request.
+func (t *tracer) inbound(w *model.Workload, g *plan.Governed, port uint16, as *sending) Outcome {
+	routes := g.InboundRoutes(w, port)
+	for i := range routes {
+		r := &routes[i]
+		if !r.Takes(t, &as.q) {
+			continue
+		}
+		sources := t.origin(r.ID)
+		t.step(sources, "at %s, route %d of port %d takes it", w.Key(), i+1, port)
+		o := t.judged(r.Policy, &as.q, w.Key())
+		switch {
+		case o.Verdict == Denied:
+		case r.Redirect != nil:
+			return Outcome{Verdict: Answered, Status: r.Redirect.Status, Why: "the destination redirects", By: sources}
+		default:
+			as.edit(r.RequestHeaders)
+		}
+		return o
+	}
+	return Outcome{Verdict: Answered, Status: http.StatusNotFound, Why: fmt.Sprintf("none of the routes of port %d of %s matches", port, w.Key()), By: g.Src}
+}
+
+func ofRule(rule uint64, by []model.Source) []model.Source {
+	if rule == 0 {
+		return nil
+	}
+	return by
+}
+
+func whyDenied(byRule bool) string {
+	if byRule {
+		return "a rule denies it"
+	}
+	return "no rule allows it"
+}
+
+// ofNode reports whether a process of a node sends.
+func (t *tracer) ofNode() bool {
+	return t.out.Source.Identity == "" && t.out.Source.Node != ""
+}
+
+// judged is what a policy says to a request.
+func (t *tracer) judged(p *plan.Policy, q *plan.Request, workloads ...string) Outcome {
+	d := p.Judge(q)
+	o := Outcome{Verdict: Reached}
+	if d.Rule != nil {
+		o.By = plan.RuleSources(t, plan.RuleName(*d.Rule), workloads...)
+	}
+	if !d.Denied {
+		return o
+	}
+	o.Verdict, o.Status, o.Why = Denied, http.StatusForbidden, whyDenied(d.Rule != nil)
+	if d.Rule == nil {
+		o.By = t.governing(workloads)
+	}
+	return o
+}
+
+// governing are the objects that make workloads deny what nothing allows.
+func (t *tracer) governing(workloads []string) []model.Source {
+	var out []model.Source
+	for _, w := range workloads {
+		if g, ok := t.Get(plan.Governance, w).(*plan.Governed); ok {
+			out = append(out, g.Src...)
+		}
+	}
+	slices.SortFunc(out, model.CompareSources)
+	return slices.Compact(out)
+}
+
+// asSent is the request as its client sends it.
+func (t *tracer) asSent() *plan.Request {
+	path, _ := normalPath(t.q.path)
+	return &plan.Request{Method: t.q.method, Scheme: t.scheme(), Authority: strings.TrimSuffix(t.q.authority, "."), Path: path, Query: t.q.query, Headers: t.q.headers,
+		Client: plan.Client{Identity: t.out.Source.Identity, Addr: t.out.Source.Addr, Labels: t.out.Source.labels}}
+}
+
+// scheme is what the client says that it came by, or else what it speaks.
+func (t *tracer) scheme() string {
+	for _, h := range t.q.headers {
+		if h.Name == "x-forwarded-proto" && (h.Value == "http" || h.Value == "https") {
+			return h.Value
+		}
+	}
+	return t.q.scheme
+}
+
+// unchanged is what goes on where no route has a say.
+func (t *tracer) unchanged() *sending {
+	s := &sending{kind: t.q.kind}
+	switch t.q.kind {
+	case httpRequest:
+		s.q = *t.asSent()
+	case tlsConnection:
+		s.q.Authority = t.serverName()
+	}
+	return s
+}
+
+// class is that of a source's address in the kernel.
+func (t *tracer) class(a netip.Addr) *plan.Class {
+	id := uint64(0)
+	if row, ok := t.Get(plan.Addresses, a.String()).(*plan.Address); ok {
+		id = row.Class
+	} else if p := t.prefix(a); p != nil {
+		id = p.Class
+	}
+	if c, ok := t.Get(plan.Classes, fmt.Sprintf("%016x", id)).(*plan.Class); ok {
+		return c
+	}
+	return &plan.Class{}
+}
+
+// prefix is the longest row that contains an address.
+func (t *tracer) prefix(a netip.Addr) *plan.Prefix {
+	var best *plan.Prefix
+	for _, row := range t.Rows(plan.Prefixes) {
+		if p := row.Value.(*plan.Prefix); p.Prefix.Contains(a) && (best == nil || p.Prefix.Bits() > best.Prefix.Bits()) {
+			best = p
+		}
+	}
+	return best
+}
+
+// podsOf names the workloads of endpoints.
+func (t *tracer) podsOf(addrs []netip.AddrPort) []string {
+	var out []string
+	for _, a := range addrs {
+		if w := t.pods[a.Addr()]; w != nil {
+			out = append(out, w.Key())
+		}
+	}
+	return out
+}
