@@ -58,7 +58,7 @@ func (b *builder) clientStage() incr.Stage {
 				return nil
 			}
 			cl := clientOf(r, w)
-			return []incr.Row{{Table: clients, Key: cl.Class, Value: cl}}
+			return []incr.Row{{Table: clients, Key: cl.Class, Value: cl}, {Table: captured, Key: key, Value: true}}
 		}}
 }
 

@@ -28,7 +28,7 @@ func (c *compiler) endpoints(b model.Backend, proto model.Protocol) []model.Endp
 		}
 		var out []model.Endpoint
 		for _, e := range p.Backends {
-			if w := c.workloadAt(e.Addr); w != nil && hasLabels(w.Labels, b.Labels) {
+			if w := c.workloadOf(e); w != nil && hasLabels(w.Labels, b.Labels) {
 				out = append(out, e)
 			}
 		}
@@ -44,6 +44,24 @@ func (c *compiler) workloadAt(a netip.Addr) *model.Workload {
 	return nil
 }
 
+// workloadOf is the workload that an endpoint is, nil if none is known.
+func (c *compiler) workloadOf(e model.Endpoint) *model.Workload {
+	if e.Workload != "" {
+		w, _ := c.r.Get(workloads, e.Workload).(*model.Workload)
+		return w
+	}
+	return c.workloadAt(e.Addr)
+}
+
+// backend is an endpoint by its address.
+func backend(e model.Endpoint) Backend {
+	b := Backend{Addrs: []netip.AddrPort{netip.AddrPortFrom(e.Addr, e.Port)}}
+	if e.Weight > 1 {
+		b.Weight = e.Weight
+	}
+	return b
+}
+
 // weighted turns backends into clusters. A backend whose endpoints obey different
 // policies becomes a cluster for each, by their number; one that is missing and has a
 // status is answered with it.
@@ -56,6 +74,11 @@ func (c *compiler) weighted(backends []model.Backend, app model.App) []WeightedC
 		}
 		if b.Missing && b.Status != 0 {
 			out = append(out, WeightedCluster{Status: b.Status})
+			shares = append(shares, Share{Weight: max(b.Weight, 1), Of: 1, Members: 1, Parts: 1})
+			continue
+		}
+		if b.Policy != nil && b.Policy.Balance == model.AsDialled && !b.Missing {
+			out = append(out, WeightedCluster{Name: c.dialledAs(b, app).Name, RequestHeaders: b.RequestHeaders, ResponseHeaders: b.ResponseHeaders})
 			shares = append(shares, Share{Weight: max(b.Weight, 1), Of: 1, Members: 1, Parts: 1})
 			continue
 		}
@@ -83,7 +106,8 @@ func (c *compiler) weighted(backends []model.Backend, app model.App) []WeightedC
 	return out
 }
 
-// group is the endpoints of a backend that obey one policy.
+// group is the endpoints of a backend that obey one policy; members is the sum of their
+// weights.
 type group struct {
 	cluster *Cluster
 	members uint32
@@ -92,7 +116,20 @@ type group struct {
 // clusters emits the clusters of a backend and their endpoints. A backend without
 // endpoints keeps an empty cluster, which answers 503.
 func (c *compiler) clusters(b model.Backend, app model.App) []group {
-	return c.emit(b, app, c.byPolicy(b))
+	groups := c.byPolicy(b)
+	if len(groups) > 1 && asOne(b.Policy) {
+		groups = []policyGroup{c.together(groups)}
+	}
+	return c.emit(b, app, groups)
+}
+
+// together is all endpoints in one group: their own nodes judge.
+func (c *compiler) together(groups []policyGroup) policyGroup {
+	all := policyGroup{stranger: true}
+	for _, g := range groups {
+		all.members = append(all.members, g.members...)
+	}
+	return all
 }
 
 func compareBackends(a, b Backend) int { return a.Addrs[0].Compare(b.Addrs[0]) }
@@ -102,7 +139,7 @@ type policyGroup struct {
 	key      string
 	policy   *Policy
 	stranger bool // no known pod, or one with an only way in: they are not judged here
-	backends []Backend
+	members  []member
 }
 
 func (c *compiler) emit(b model.Backend, app model.App, groups []policyGroup) []group {
@@ -122,18 +159,27 @@ func (c *compiler) emit(b model.Backend, app model.App, groups []policyGroup) []
 		}
 		n = c.named(n)
 		cl := &Cluster{Name: n, App: app, Policy: g.policy, Checked: !g.stranger}
+		near := (*model.NearFar)(nil)
+		if b.Policy != nil && !b.Missing {
+			c.deal(cl, b.Policy)
+			near = b.Policy.Locality
+		}
 		c.put(Clusters, n, cl)
-		c.put(Endpoints, n, &ClusterEndpoints{Cluster: n, Backends: g.backends})
-		out = append(out, group{cl, uint32(len(g.backends))})
+		c.put(Endpoints, n, c.placed(n, g.members, near))
+		out = append(out, group{cl, weightOf(g.members)})
 	}
 	return out
 }
 
-// qualify completes a cluster's name: by the labels that narrow the backend, and by
-// the frontend's protocol where the backend has none of its own and it is not HTTP/1.1.
+// qualify completes a cluster's name: by the labels that narrow the backend, by its
+// traffic policy, so that another policy is another cluster, and by the frontend's
+// protocol where the backend has none of its own and it is not HTTP/1.1.
 func (c *compiler) qualify(name string, b model.Backend, app model.App) (string, model.App) {
 	if len(b.Labels) > 0 {
 		name += "/" + model.Hash(b.Labels)[:16]
+	}
+	if b.Policy != nil && !b.Missing {
+		name += "=" + model.Hash(b.Policy)[:16]
 	}
 	if own := effectiveApp(c.r, b.Namespace, b.Service, b.Port); own.IsHTTP() {
 		return name, own
@@ -154,7 +200,8 @@ func (c *compiler) byPolicy(b model.Backend) []policyGroup {
 		if e.Addr.Is6() != c.v6 {
 			continue
 		}
-		pol, here := c.policyAt(c.workloadAt(e.Addr), e.Port)
+		w := c.workloadOf(e)
+		pol, here := c.policyAt(w, e.Port)
 		k := "open"
 		switch {
 		case !here:
@@ -165,11 +212,11 @@ func (c *compiler) byPolicy(b model.Backend) []policyGroup {
 		if groups[k] == nil {
 			groups[k] = &policyGroup{key: k, policy: pol, stranger: !here}
 		}
-		groups[k].backends = append(groups[k].backends, Backend{Addrs: []netip.AddrPort{netip.AddrPortFrom(e.Addr, e.Port)}})
+		groups[k].members = append(groups[k].members, member{backend(e), w})
 	}
 	out := make([]policyGroup, 0, len(groups))
 	for _, g := range groups {
-		slices.SortFunc(g.backends, compareBackends)
+		slices.SortFunc(g.members, compareMembers)
 		out = append(out, *g)
 	}
 	slices.SortFunc(out, func(a, b policyGroup) int { return cmp.Compare(a.key, b.key) })
@@ -209,12 +256,12 @@ func (c *compiler) mirror(m model.Mirror, app model.App) []Mirror {
 	}
 	name, app := c.qualify("mirror/"+model.FrontendKey(m.Backend.Namespace, m.Backend.Service, m.Backend.Port), m.Backend, app)
 	name = c.named(name)
-	all := &ClusterEndpoints{Cluster: name}
-	for _, g := range groups {
-		all.Backends = append(all.Backends, g.backends...)
+	cl, near := &Cluster{Name: name, App: app}, (*model.NearFar)(nil)
+	if p := m.Backend.Policy; p != nil {
+		c.deal(cl, p)
+		near = p.Locality
 	}
-	slices.SortFunc(all.Backends, compareBackends)
-	c.put(Clusters, name, &Cluster{Name: name, App: app})
-	c.put(Endpoints, name, all)
+	c.put(Clusters, name, cl)
+	c.put(Endpoints, name, c.placed(name, c.together(groups).members, near))
 	return []Mirror{{Cluster: name, PerMillion: m.PerMillion}}
 }

@@ -109,38 +109,54 @@ func (c *compiler) stream(name string, r *model.ConnectionRoute, dst netip.AddrP
 	if r == nil {
 		return
 	}
-	e := &ClusterEndpoints{Cluster: name}
-	var weights []Share
-	for _, b := range r.Backends {
-		if at := c.streamBackends(b, dst); len(at) > 0 && (b.Weight > 0 || len(r.Backends) == 1) {
-			weights = append(weights, Share{Weight: b.Weight, Of: 1, Parts: 1, Members: 1})
-			e.Shares = append(e.Shares, EndpointShare{Backends: at})
-		}
+	cl := &Cluster{Name: name, App: model.AppTCP}
+	if len(r.Backends) > 0 { // of several the first one's policy is that of all
+		c.deal(cl, r.Backends[0].Policy)
 	}
-	if len(e.Shares) == 1 {
-		e.Backends, e.Shares = e.Shares[0].Backends, nil
-	} else {
-		for i, w := range partWeights(weights) {
-			e.Shares[i].Weight = w
-		}
+	cl.Original = len(r.Backends) == 1 && cl.Traffic != nil && cl.Traffic.Balance == model.AsDialled
+	c.put(Clusters, name, cl)
+	if !cl.Original {
+		c.put(Endpoints, name, c.streamEndpoints(name, r.Backends, dst))
 	}
-	c.put(Clusters, name, &Cluster{Name: name, App: model.AppTCP})
-	c.put(Endpoints, name, e)
 	c.put(Origins, name, &Origin{ID: name, Sources: r.Src})
 }
 
-// streamBackends are the endpoints of the family that take connections to an address:
-// of a headless service's own that one which the client has chosen.
-func (c *compiler) streamBackends(b model.Backend, dst netip.AddrPort) []Backend {
-	if c.dialled([]model.Backend{b}) {
-		return []Backend{{Addrs: []netip.AddrPort{dst}}}
-	}
-	var out []Backend
-	for _, at := range c.endpoints(b, model.TCP) {
-		if at.Addr.Is6() == c.v6 {
-			out = append(out, Backend{Addrs: []netip.AddrPort{netip.AddrPortFrom(at.Addr, at.Port)}})
+// streamEndpoints are those of a cluster of connections. Where these are split, near ones
+// are not preferred: each backend is to have its share.
+func (c *compiler) streamEndpoints(name string, backends []model.Backend, dst netip.AddrPort) *ClusterEndpoints {
+	var weights []Share
+	var shares []EndpointShare
+	for _, b := range backends {
+		at := c.streamMembers(b, dst)
+		switch {
+		case len(backends) == 1 && b.Policy != nil:
+			return c.placed(name, at, b.Policy.Locality)
+		case len(at) > 0 && (b.Weight > 0 || len(backends) == 1):
+			weights = append(weights, Share{Weight: b.Weight, Of: 1, Parts: 1, Members: 1})
+			shares = append(shares, EndpointShare{Backends: backendsOf(at)})
 		}
 	}
-	slices.SortFunc(out, compareBackends)
+	if len(shares) == 1 {
+		return &ClusterEndpoints{Cluster: name, Backends: shares[0].Backends}
+	}
+	for i, w := range partWeights(weights) {
+		shares[i].Weight = w
+	}
+	return &ClusterEndpoints{Cluster: name, Shares: shares}
+}
+
+// streamMembers are the endpoints of the family that take connections to an address:
+// of a headless service's own that one which the client has chosen.
+func (c *compiler) streamMembers(b model.Backend, dst netip.AddrPort) []member {
+	if c.dialled([]model.Backend{b}) {
+		return []member{{backend: Backend{Addrs: []netip.AddrPort{dst}}}}
+	}
+	var out []member
+	for _, at := range c.endpoints(b, model.TCP) {
+		if at.Addr.Is6() == c.v6 {
+			out = append(out, member{backend(at), c.workloadOf(at)})
+		}
+	}
+	slices.SortFunc(out, compareMembers)
 	return out
 }

@@ -59,7 +59,7 @@ func (p *servicePort) steersDirect(c *compiler) bool {
 	if p.app.IsHTTP() {
 		return f != nil || choiceOf(c.r, p.key, p.service.Namespace, nil).Basis == model.ByAuthority
 	}
-	return f != nil && (f.App == model.AppDetect || len(f.Connections)+len(f.Backends) > 0)
+	return !p.plain()
 }
 
 // dialable are the endpoints of a port, ready or not: what is dialled by its address

@@ -50,7 +50,7 @@ func (b *builder) hostStage() incr.Stage {
 			if f == nil || f.Host == "" {
 				return nil
 			}
-			c := &compiler{r: r}
+			c := &compiler{r: r, node: b.node}
 			if first := r.Select(merge.Frontends, byHost, hostPort(f))[0].Key; first != key {
 				c.put(Diagnostics, key, []model.Diagnostic{shadowedHost(f, first)})
 				return c.rows
@@ -61,6 +61,9 @@ func (b *builder) hostStage() incr.Stage {
 			}
 			for _, c.v6 = range []bool{false, true} {
 				c.lead(HostScopeKey(f.Host, f.Port, c.v6), &RouteTable{Name: c.named(key), Routes: c.routes(f, app)})
+			}
+			if c.sayCounted(key, f.Src); len(c.found) > 0 {
+				c.put(Diagnostics, key, c.found)
 			}
 			return unique(c.rows)
 		}}
@@ -104,7 +107,7 @@ func (b *builder) anyStage() incr.Stage {
 				}
 			}
 			port := all[0].Value.(*model.Frontend).Port
-			c := &compiler{r: r}
+			c := &compiler{r: r, node: b.node}
 			c.need(Any, 0)
 			for _, a := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 				s := &Service{Addr: a, Port: port, Protocol: model.TCP, Name: "any", Mode: Any}

@@ -3,7 +3,6 @@
 package plan
 
 import (
-	"net/netip"
 	"slices"
 
 	"fairlead.io/fairlead/model"
@@ -22,28 +21,30 @@ func (c *compiler) kernelBackends(p *servicePort, mode Mode) []KernelBackend {
 	}
 	type share struct {
 		weight uint32
-		addrs  []netip.AddrPort
+		of     []Backend
+		units  uint32 // the sum of their weights
 	}
 	var shares []share
 	for _, b := range backends {
 		sh := share{weight: b.Weight}
 		for _, e := range c.endpoints(b, p.port.Protocol) {
 			if e.Addr.Is6() == c.v6 {
-				sh.addrs = append(sh.addrs, netip.AddrPortFrom(e.Addr, e.Port))
+				sh.of = append(sh.of, backend(e))
+				sh.units += max(1, e.Weight)
 			}
 		}
-		if b.Weight > 0 && len(sh.addrs) > 0 {
+		if b.Weight > 0 && len(sh.of) > 0 {
 			shares = append(shares, sh)
 		}
 	}
 	ws := make([]Share, len(shares))
 	for i, sh := range shares {
-		ws[i] = Share{Weight: sh.weight, Members: uint32(len(sh.addrs))}
+		ws[i] = Share{Weight: sh.weight, Members: sh.units}
 	}
 	var out []KernelBackend
 	for i, w := range memberWeights(ws, maxSlots) {
-		for _, a := range shares[i].addrs {
-			out = append(out, KernelBackend{Addr: a, Weight: w})
+		for _, b := range shares[i].of {
+			out = append(out, KernelBackend{Addr: b.Addrs[0], Weight: w * max(1, b.Weight)})
 		}
 	}
 	return mergeKernelBackends(out)

@@ -38,8 +38,10 @@ func (c *compiler) mode(p *servicePort) Mode {
 		if slices.ContainsFunc(p.frontend.Connections, func(r model.ConnectionRoute) bool { return len(r.ServerNames) > 0 }) {
 			m = TLS
 		}
-	case len(p.frontend.Backends) > 0 && len(p.service.VIPs) == 0:
+	case len(p.service.VIPs) == 0 && !p.plain():
 		m = Opaque // there is no address that the kernel could balance
+	case slices.ContainsFunc(p.frontend.Backends, func(b model.Backend) bool { return needsProxy(b.Policy) }):
+		m = Opaque
 	}
 	if m != Kernel {
 		c.need(m, wait)

@@ -56,10 +56,13 @@ func (c *compiler) route(frontend string, in *model.Route, app model.App) Route 
 	}
 	switch {
 	case in.Direct != nil, in.Redirect != nil:
-	case in.Original || c.dialled(in.Backends):
+	case in.Original || c.dialled(in.Backends) && in.Backends[0].Policy == nil:
 		out.Original, out.App = true, app
+	case c.dialled(in.Backends):
+		out.Clusters = []WeightedCluster{{Name: c.dialledAs(in.Backends[0], app).Name, Weight: 1}}
 	default:
 		out.Clusters = c.weighted(in.Backends, app)
+		out.Hash = hashes(in.Backends)
 	}
 	for _, m := range in.Mirrors {
 		out.Mirrors = append(out.Mirrors, c.mirror(m, app)...)

@@ -160,6 +160,7 @@ type Route struct {
 	ResponseHeaders model.HeaderEdit `json:"responseHeaders,omitzero"`
 	Rewrite         *model.Rewrite   `json:"rewrite,omitempty"`
 	Mirrors         []Mirror         `json:"mirrors,omitempty"`
+	Hash            []model.HashOn   `json:"hash,omitempty"` // by which Clusters that hash find the endpoint
 	Fault           *model.Fault     `json:"fault,omitempty"`
 	CORS            *model.CORS      `json:"cors,omitempty"`
 	Timeout         time.Duration    `json:"timeout,omitempty"`
@@ -185,8 +186,9 @@ type Mirror struct {
 
 // Cluster is a set of endpoints of one family that obey one policy. Name:
 // "ns/svc:port" with "/<hash>" behind it where labels, and "~<hash>" where policies,
-// make it a part of the service, and "@6" at the end for IPv6. Those that take
-// connections are named by what the client dialled, see ConnectionCluster.
+// make it a part of the service, "=<hash>" for its traffic policy, and "@6" at the end
+// for IPv6. Those that take connections are named by what the client dialled, see
+// ConnectionCluster.
 type Cluster struct {
 	Name string `json:"name"`
 	// App is what it is spoken to: an HTTP protocol, AppDetect for the client's own, or
@@ -199,20 +201,30 @@ type Cluster struct {
 	// Checked says that connections leave from the source ports that tell the
 	// destination's kernel that policy was judged here.
 	Checked bool `json:"checked,omitempty"`
+	// Traffic is how the endpoints are dealt with; nil: evenly, without limits. What it
+	// says about near ones is in ClusterEndpoints, what is hashed in the routes.
+	Traffic *model.TrafficPolicy `json:"traffic,omitempty"`
+	// Original clusters lead to the address that the client has dialled, and have no
+	// ClusterEndpoints.
+	Original bool `json:"original,omitempty"`
 }
 
 // ClusterEndpoints are a cluster's backends, sorted by first address.
 type ClusterEndpoints struct {
 	Cluster  string    `json:"cluster"`
 	Backends []Backend `json:"backends,omitempty"`
-	// Shares are there instead of Backends where connections are split: two or more,
-	// each with backends. Their weights have no common divisor, and a sum of 32 bits.
+	// Shares are there instead of Backends where these are not all alike: connections
+	// are split, or localities have their parts, or near ones are preferred. Each has
+	// backends. A split has two or more, with weights that have no common divisor, and a
+	// sum of 32 bits.
 	Shares []EndpointShare `json:"shares,omitempty"`
 }
 
-// EndpointShare is a part of the connections to a cluster, in proportion to its weight
-// and whatever the number of its backends.
+// EndpointShare is a part of what goes to a cluster, in proportion to its weight among
+// those of its priority and whatever the number of its backends.
 type EndpointShare struct {
+	// Priority is 0 for those that are used first; none is left out.
+	Priority uint32    `json:"priority,omitempty"`
 	Weight   uint32    `json:"weight"`
 	Backends []Backend `json:"backends"`
 }
@@ -221,7 +233,8 @@ type EndpointShare struct {
 // and give one: where a backend has two, Envoy tries the first, in vain, for clients
 // of the other family.
 type Backend struct {
-	Addrs []netip.AddrPort `json:"addrs"`
+	Addrs  []netip.AddrPort `json:"addrs"`
+	Weight uint32           `json:"weight,omitempty"` // 0 = 1
 }
 
 // Policy is what a request must pass: no rule of Deny matches, and of each group

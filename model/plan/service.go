@@ -20,7 +20,7 @@ func (b *builder) serviceStage() incr.Stage {
 			if s == nil {
 				return nil
 			}
-			c := &compiler{r: r}
+			c := &compiler{r: r, node: b.node}
 			for _, p := range s.Ports {
 				c.port(portOf(r, s, p))
 			}
@@ -36,9 +36,12 @@ func (b *builder) serviceStage() incr.Stage {
 // endpoints of the client's family, and would try the others in vain first.
 type compiler struct {
 	r     *incr.Reader
+	node  string
 	rows  []incr.Row
 	found []model.Diagnostic
 	v6    bool
+	// counts says that a cluster counts what its clients do together.
+	counts bool
 	// direct is the headless port whose clients have dialled an endpoint of their own
 	// choice; nil for all others.
 	direct *servicePort
@@ -96,6 +99,7 @@ func (c *compiler) lead(key string, t *RouteTable) {
 }
 
 func (c *compiler) port(p *servicePort) {
+	defer func() { c.sayCounted(p.key, p.src()) }()
 	if len(p.service.VIPs) == 0 {
 		c.headless(p)
 		return
