@@ -36,6 +36,10 @@ const (
 // 0xf00. It takes a privilege to set it.
 const UpstreamMark = 0x300
 
+// InboundMark is that of connections which the inbound listener makes, for requests
+// that it let in.
+const InboundMark = 0x500
+
 const (
 	connectTimeout = 5 * time.Second
 	// Upstream connections are per client address, so many of them are used once
@@ -126,11 +130,15 @@ func originalFor(app model.App, checked bool) (original, error) {
 func OriginalClusters() []*cluster.Cluster {
 	var all []*cluster.Cluster
 	for _, o := range originals() {
-		all = append(all, withUpstream(&cluster.Cluster{
+		m := withUpstream(&cluster.Cluster{
 			Name:                 o.name(),
 			ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_ORIGINAL_DST},
 			LbPolicy:             cluster.Cluster_CLUSTER_PROVIDED,
-		}, o.app, o.checked, nil))
+		}, o.app, o.checked, nil)
+		if o.checked { // only inbound routes lead here
+			m.UpstreamBindConfig = sourcePorts(true, InboundMark)
+		}
+		all = append(all, m)
 	}
 	return all
 }
@@ -139,7 +147,7 @@ func OriginalClusters() []*cluster.Cluster {
 func withUpstream(m *cluster.Cluster, app model.App, checked bool, filters []*hcm.HttpFilter) *cluster.Cluster {
 	m.ConnectTimeout = durationpb.New(connectTimeout)
 	m.CircuitBreakers = unlimited()
-	m.UpstreamBindConfig = sourcePorts(checked)
+	m.UpstreamBindConfig = sourcePorts(checked, UpstreamMark)
 	if app != model.AppTCP {
 		m.TypedExtensionProtocolOptions = map[string]*anypb.Any{
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(protocol(app, filters)),
@@ -228,7 +236,7 @@ func unlimited() *cluster.CircuitBreakers {
 // sourcePorts keeps Envoy's source ports apart from those of the pods whose
 // addresses it uses. A range outside the node's ip_local_port_range would be
 // ignored by the kernel without a word: the datapath sets that.
-func sourcePorts(checked bool) *core.BindConfig {
+func sourcePorts(checked bool, mark int64) *core.BindConfig {
 	const (
 		ipprotoIP        = 0  // also for IPv6 sockets
 		ipLocalPortRange = 51 // IP_LOCAL_PORT_RANGE: high 16 bits the last port, low 16 bits the first
@@ -251,7 +259,7 @@ func sourcePorts(checked bool) *core.BindConfig {
 		Description: "mark of the proxy",
 		Level:       solSocket,
 		Name:        soMark,
-		Value:       &core.SocketOption_IntValue{IntValue: UpstreamMark},
+		Value:       &core.SocketOption_IntValue{IntValue: mark},
 		State:       core.SocketOption_STATE_PREBIND,
 	}}}
 }

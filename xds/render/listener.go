@@ -185,7 +185,7 @@ func connectionManager(l *plan.Listener) *hcm.HttpConnectionManager {
 		StatPrefix:                    l.Name,
 		RouteSpecifier:                scopedRoutes(),
 		EarlyHeaderMutationExtensions: []*core.TypedExtensionConfig{destinationHeader(l)},
-		HttpFilters:                   httpFilters(),
+		HttpFilters:                   httpFilters(l.Inbound),
 		AccessLog:                     []*accesslog.AccessLog{requestLog()},
 
 		// Policy, routes and the application must mean the same path: dots and

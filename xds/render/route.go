@@ -58,6 +58,14 @@ func table(t *plan.RouteTable) (*route.RouteConfiguration, error) {
 	if err != nil {
 		return nil, err
 	}
+	if t.Limit != nil {
+		if t.Elsewhere != nil {
+			return nil, errors.New("a limit, and hosts that are looked up elsewhere")
+		}
+		if err := limited(hosts[0], t.Limit); err != nil {
+			return nil, err
+		}
+	}
 	m := routeConfiguration(t.Name, hosts)
 	m.IgnorePortInHostMatching = t.Elsewhere != nil
 	return m, allowBodies(m)
