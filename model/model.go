@@ -369,7 +369,8 @@ type Route struct {
 	ResponseHeaders HeaderEdit `json:"responseHeaders,omitzero"`
 	Rewrite         *Rewrite   `json:"rewrite,omitempty"`
 	Mirrors         []Mirror   `json:"mirrors,omitempty"`
-	// Fault is before everything else; CORS before Direct, Redirect and backends.
+	// Fault is before everything else. CORS is before backends; it does nothing for
+	// requests that are answered by Direct, Redirect or the Status of a Backend.
 	Fault   *Fault        `json:"fault,omitempty"`
 	CORS    *CORS         `json:"cors,omitempty"`
 	Timeout time.Duration `json:"timeout,omitempty"` // of the whole request, with its retries; 0 = none

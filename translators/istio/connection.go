@@ -20,8 +20,11 @@ func (c *chain) opaque(all []candidate, app model.App) *model.Frontend {
 	if len(routes) == 0 {
 		return nil
 	}
+	if app == model.AppTLS && c.declared() {
+		routes = c.byServerName(routes)
+	}
 	f := c.frontend()
-	if r := routes[0]; len(routes) == 1 && len(r.ServerNames) == 0 && unconditional(r, "") {
+	if r := routes[0]; len(routes) == 1 && len(r.ServerNames) == 0 && !r.Original && unconditional(r, "") {
 		f.Backends = r.Backends
 		return f
 	}
@@ -39,7 +42,36 @@ func unconditional(r model.ConnectionRoute, client string) bool {
 
 // ownConnection is what clients of a service without routes get.
 func (c *chain) ownConnection(client string) model.ConnectionRoute {
-	return model.ConnectionRoute{SourceNamespace: client, Backends: []model.Backend{c.backend()}, Src: c.src}
+	r := model.ConnectionRoute{SourceNamespace: client, Src: c.src}
+	switch {
+	case c.meant(client) != nil:
+		r.Backends = []model.Backend{c.backend(client)}
+	default:
+		r.Original = c.t.unknownHosts(c.r, c.namespace()) == model.UnknownPass
+	}
+	return r
+}
+
+// byServerName leaves what is sent to any address, or to one of a range, to other
+// services if it does not name the host: there, the name alone tells them apart.
+func (c *chain) byServerName(routes []model.ConnectionRoute) []model.ConnectionRoute {
+	if c.svc.Reach != model.ReachAnywhere && len(c.svc.Ranges) == 0 {
+		return routes
+	}
+	named := slices.ContainsFunc(routes, func(r model.ConnectionRoute) bool { return len(r.ServerNames) > 0 })
+	var out []model.ConnectionRoute
+	for _, r := range routes {
+		if len(r.ServerNames) == 0 {
+			if named {
+				continue // as in Istio, where there are routes by name they are all
+			}
+			if r.ServerNames = c.svc.Hosts; len(r.ServerNames) == 0 {
+				continue // a wildcard that no name can be compared with
+			}
+		}
+		out = append(out, r)
+	}
+	return out
 }
 
 // connections gives the routes of a port's connections; nil if no VirtualService has
@@ -47,27 +79,17 @@ func (c *chain) ownConnection(client string) model.ConnectionRoute {
 // service, one after the other, as Istio does: clients of a namespace that sees more
 // than the public ones come first.
 func (c *chain) connections(all []candidate, tls bool) []model.ConnectionRoute {
-	var public []candidate
-	nearer := map[string]bool{}
-	for _, v := range all {
-		see := exported(v.spec.GetExportTo(), v.o.Namespace)
-		if see.public {
-			public = append(public, v)
-		}
-		for _, ns := range see.namespaces {
-			nearer[ns] = true
-		}
-	}
+	public, nearer := c.audience(all)
 	var out []model.ConnectionRoute
 	for _, ns := range slices.Sorted(maps.Keys(nearer)) {
 		rules, by := c.rules(visibleFrom(all, ns), ns, tls)
-		if !slices.ContainsFunc(by, func(v candidate) bool { return !exported(v.spec.GetExportTo(), v.o.Namespace).public }) {
+		if !slices.Contains(c.apart, ns) && !slices.ContainsFunc(by, func(v candidate) bool { return !exported(v.spec.GetExportTo(), v.o.Namespace).public }) {
 			continue // they see what all see
 		}
 		out = append(out, c.endConnections(rules, by, ns)...)
 	}
 	rules, by := c.rules(public, "", tls)
-	if len(out)+len(rules) == 0 {
+	if len(out)+len(rules) == 0 && !c.declared() {
 		return nil
 	}
 	return append(out, c.endConnections(rules, by, "")...)
@@ -149,8 +171,7 @@ func (h *httpTranslation) tcpRoutes(vs *networking.VirtualService) []model.Conne
 			matches = []model.ConnectionRoute{{SourceNamespace: h.client, Src: h.src(field)}}
 		}
 		for _, r := range matches {
-			r.Backends = h.shares(field+".route", in.GetRoute(), r.SourceNamespace)
-			out = append(out, r)
+			out = append(out, h.shared(r, field+".route", in.GetRoute())...)
 			if unconditional(r, h.client) {
 				return out
 			}
@@ -173,8 +194,7 @@ func (h *httpTranslation) tlsRoutes(vs *networking.VirtualService) []model.Conne
 			if r.ServerNames = h.serverNames(field+".sniHosts", m.GetSniHosts()); len(r.ServerNames) == 0 {
 				continue
 			}
-			r.Backends = h.shares(at("spec.tls", i)+".route", in.GetRoute(), r.SourceNamespace)
-			out = append(out, r)
+			out = append(out, h.shared(r, at("spec.tls", i)+".route", in.GetRoute())...)
 		}
 	}
 	return out

@@ -8,6 +8,7 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 
 	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/translators/objects"
 )
 
 // split translates weighted destinations. The weight of a single one means nothing.
@@ -34,7 +35,7 @@ func (h *httpTranslation) split(field string, in []*networking.HTTPRouteDestinat
 
 // backend finds what a destination names. One that does not exist keeps its share;
 // otherwise says what becomes of that.
-func (h *httpTranslation) backend(field string, d *networking.Destination, client, otherwise string) model.Backend {
+func (h *httpTranslation) backend(field string, d *networking.Destination, namespaceOf, otherwise string) model.Backend {
 	fqdn := h.t.fullName(d.GetHost(), h.n.o.Namespace)
 	port := h.port
 	if p := d.GetPort().GetNumber(); p != 0 {
@@ -44,10 +45,13 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, clien
 	if !ok {
 		name = fqdn
 	}
+	svc := h.t.hostService(h.r, fqdn, namespaceOf)
+	if svc != nil {
+		namespace, name = svc.Namespace, svc.Name
+	}
 	missing := model.Backend{Namespace: namespace, Service: name, Port: port, Missing: true}
-	svc := h.r.Service(namespace, name)
 	switch {
-	case !ok || svc == nil:
+	case svc == nil:
 		h.n.refused(field+".host", "unknown-destination", model.Narrows,
 			fmt.Sprintf("there is no service %s: %s", fqdn, otherwise), hostAdvice(h.t, d.GetHost()))
 		return missing
@@ -61,16 +65,35 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, clien
 		return missing
 	}
 	out := model.Backend{Namespace: namespace, Service: name, Port: port}
+	policy := backendPolicy{client: client{namespaceOf, h.labels}, namespace: namespace, service: name, port: port,
+		portNamed: d.GetPort() != nil, connection: h.connection}
+	policy.rule = h.t.rule(h.r, fqdn, namespace, policy.client)
 	if d.GetSubset() != "" {
-		s := h.t.subset(h.r, fqdn, namespace, client, d.GetSubset())
-		if !s.found {
+		subset, by := policy.rule.subset(d.GetSubset())
+		if subset == nil || by.Invalid {
 			h.n.refused(field+".subset", "unknown-subset", model.Narrows,
-				fmt.Sprintf("no DestinationRule defines subset %q of %s: %s", d.GetSubset(), fqdn, otherwise), s.advice)
+				fmt.Sprintf("no DestinationRule defines subset %q of %s: %s", d.GetSubset(), fqdn, otherwise), h.subsetAdvice(fqdn, policy.rule, by))
 			return missing
 		}
-		out.Labels = s.labels
+		policy.subset, out.Labels = subset, subsetLabels(subset)
 	}
+	out.Policy = h.t.policyOf(h.r, policy)
 	return out
+}
+
+// subsetAdvice says how a subset comes to be known: by is the invalid rule that
+// defines it, if there is one.
+func (h *httpTranslation) subsetAdvice(fqdn string, have *ruled, by *objects.Object) string {
+	all := h.t.rulesFor(h.r, fqdn)
+	switch {
+	case by != nil:
+		return "repair DestinationRule " + by.Key()
+	case have != nil:
+		return "add the subset to DestinationRule " + have.rules[0].Key()
+	case len(all) > 0:
+		return "put DestinationRule " + all[0].Key() + " into the service's namespace, and let it be for all clients: others do not see it"
+	}
+	return ""
 }
 
 // hostAdvice helps with the usual slip: "svc.ns" is taken as it stands.

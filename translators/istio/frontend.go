@@ -25,17 +25,30 @@ func (t *Translator) routes(r translators.Reader, namespace, name string) transl
 	if svc == nil {
 		return res
 	}
-	fqdn := t.serviceName(namespace, name)
+	frontends, diags := t.frontends(r, svc)
+	res.Frontends, res.Diagnostics = frontends, append(res.Diagnostics, diags...)
+	return res
+}
+
+// frontends are those of a service's ports, and what is wrong with the VirtualServices
+// that name it.
+func (t *Translator) frontends(r translators.Reader, svc *model.Service) ([]*model.Frontend, []model.Diagnostic) {
+	fqdn := t.fullNameOf(svc)
 	all := t.candidates(r.Select(virtualServiceKind, byHost, fqdn), r.Select(virtualServiceKind, byHost, anyWildcard), fqdn)
-	if len(all) == 0 {
-		return res
+	var apart []string
+	switch {
+	case isDeclared(svc):
+		apart = t.clientsApart(r, svc)
+	case len(all) == 0:
+		return nil, nil
 	}
 	u := &unused{}
+	var out []*model.Frontend
 	for _, p := range svc.Ports {
 		if p.Protocol != model.TCP {
 			continue
 		}
-		c := &chain{t: t, r: r, svc: svc, port: p.Port, unused: u}
+		c := &chain{t: t, r: r, svc: svc, port: p.Port, apart: apart, unused: u}
 		var f *model.Frontend
 		switch {
 		case p.App.IsHTTP():
@@ -46,11 +59,10 @@ func (t *Translator) routes(r translators.Reader, namespace, name string) transl
 			f = c.opaque(all, p.App)
 		}
 		if f != nil {
-			res.Frontends = append(res.Frontends, f)
+			out = append(out, f)
 		}
 	}
-	res.Diagnostics = append(res.Diagnostics, u.diagnostics(fqdn)...)
-	return res
+	return out, u.diagnostics(fqdn)
 }
 
 // exportToAnnotation is Istio's annotation for the visibility of a service.
@@ -79,12 +91,14 @@ func detected(p model.ServicePort) bool {
 // chain builds the frontend of one port from the VirtualServices that compete for
 // it. No two are merged: the first that has routes for a client serves it.
 type chain struct {
-	t      *Translator
-	r      translators.Reader
-	svc    *model.Service // nil for a host without one
-	host   string         // without service
-	at     string         // namespace of the host's frontend
-	port   uint16
+	t    *Translator
+	r    translators.Reader
+	svc  *model.Service // nil for a host without one
+	host string         // without service
+	at   string         // namespace of the host's frontend
+	port uint16
+	// apart are the namespaces whose clients may see another service under the name.
+	apart  []string
 	unused *unused
 	routes []model.Route
 	src    []model.Source
@@ -93,17 +107,7 @@ type chain struct {
 }
 
 func (c *chain) http(all []candidate) *model.Frontend {
-	var public []candidate
-	nearer := map[string]bool{} // namespaces that see more than the public ones
-	for _, v := range all {
-		see := exported(v.spec.GetExportTo(), v.o.Namespace)
-		if see.public {
-			public = append(public, v)
-		}
-		for _, ns := range see.namespaces {
-			nearer[ns] = true
-		}
-	}
+	public, nearer := c.audience(all)
 	for _, ns := range slices.Sorted(maps.Keys(nearer)) {
 		if !c.serve(competing(visibleFrom(all, ns)), ns) {
 			// Its clients get the service itself, not what others see.
@@ -111,7 +115,7 @@ func (c *chain) http(all []candidate) *model.Frontend {
 		}
 	}
 	done := c.serve(competing(public), "")
-	if len(c.src) == 0 {
+	if len(c.src) == 0 && !c.declared() {
 		return nil
 	}
 	if !done {
@@ -130,7 +134,34 @@ func (c *chain) frontend() *model.Frontend {
 	if c.svc == nil {
 		return &model.Frontend{Namespace: c.at, Host: c.host, Port: c.port, Src: c.src}
 	}
-	return &model.Frontend{Namespace: c.svc.Namespace, Service: c.svc.Name, Port: c.port, Src: c.src}
+	src := c.src
+	if len(src) == 0 {
+		src = []model.Source{c.svc.Src}
+	}
+	return &model.Frontend{Namespace: c.svc.Namespace, Service: c.svc.Name, Port: c.port, Src: src}
+}
+
+// declared reports whether the service is one of ServiceEntries: who sees what is said
+// by its frontends.
+func (c *chain) declared() bool { return c.svc != nil && isDeclared(c.svc) }
+
+// audience gives the candidates that everybody sees, and the namespaces whose clients
+// see more, or another service.
+func (c *chain) audience(all []candidate) (public []candidate, nearer map[string]bool) {
+	nearer = map[string]bool{}
+	for _, v := range all {
+		see := exported(v.spec.GetExportTo(), v.o.Namespace)
+		if see.public {
+			public = append(public, v)
+		}
+		for _, ns := range see.namespaces {
+			nearer[ns] = true
+		}
+	}
+	for _, ns := range c.apart {
+		nearer[ns] = true
+	}
+	return public, nearer
 }
 
 // detect serves a port whose protocol is found out: HTTP gets the routes, anything
@@ -172,10 +203,10 @@ func visibleFrom(all []candidate, ns string) []candidate {
 func (c *chain) own(client string) model.Route {
 	r := model.Route{Match: model.RouteMatch{SourceNamespace: client}, Src: c.src}
 	switch {
-	case c.svc != nil:
-		r.Backends = []model.Backend{c.backend()}
+	case c.meant(client) != nil:
+		r.Backends = []model.Backend{c.backend(client)}
 		r.Retry = c.t.retry(c.t.mesh(c.r), nil)
-	case c.t.unknownHosts(c.r, c.at) == model.UnknownRefuse:
+	case c.t.unknownHosts(c.r, c.namespace()) == model.UnknownRefuse:
 		r.Direct = &model.Direct{Status: http.StatusBadGateway}
 	default:
 		r.Original = true
@@ -183,9 +214,29 @@ func (c *chain) own(client string) model.Route {
 	return r
 }
 
-// backend is the service itself.
-func (c *chain) backend() model.Backend {
-	return model.Backend{Namespace: c.svc.Namespace, Service: c.svc.Name, Port: c.port, Weight: 1}
+// backend is the service itself, as clients of a namespace see it.
+func (c *chain) backend(client string) model.Backend {
+	svc := c.meant(client)
+	return model.Backend{Namespace: svc.Namespace, Service: svc.Name, Port: c.port, Weight: 1}
+}
+
+// meant is the service that clients of a namespace mean; nil: they see none.
+func (c *chain) meant(client string) *model.Service {
+	if !c.declared() {
+		return c.svc
+	}
+	if client == "" && !slices.ContainsFunc(c.t.declarations(c.r, declaredHost(c.svc)), func(d *declaration) bool { return d.see.public }) {
+		return nil
+	}
+	return c.t.hostService(c.r, declaredHost(c.svc), client)
+}
+
+// namespace is that of the frontend.
+func (c *chain) namespace() string {
+	if c.svc == nil {
+		return c.at
+	}
+	return c.svc.Namespace
 }
 
 // unknownHosts says what becomes of hosts that nobody knows, for frontends of a

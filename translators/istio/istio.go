@@ -91,6 +91,9 @@ const (
 	policyKey          = "policy"          // an AuthorizationPolicy
 	otherKey           = "other"           // an object of another kind; the name is KIND/NAME
 	meshConfigsKey     = "meshconfig"      // what became of MeshConfig's fields
+	entryKey           = "entry"           // what ServiceEntries of a namespace declare under a host, which is the name
+	serviceEntryKey    = "serviceentry"    // what became of its fields
+	workloadEntryKey   = "workloadentry"   // a WorkloadEntry
 )
 
 // byHost finds VirtualServices and DestinationRules by the full name of a host, or
@@ -106,9 +109,11 @@ func (t *Translator) Indexes() []translators.Index {
 		{Kind: virtualServiceKind, Name: byHost, Values: func(o *objects.Object) []string {
 			return t.hostIndex(virtualServiceSpec(o).GetHosts(), o.Namespace)
 		}},
+		{Kind: virtualServiceKind, Name: byDelegate, Values: delegateIndex},
 		{Kind: destinationRuleKind, Name: byHost, Values: func(o *objects.Object) []string {
 			return t.hostIndex([]string{destinationRuleSpec(o).GetHost()}, o.Namespace)
 		}},
+		{Kind: serviceEntryKind, Name: byHost, Values: entryHosts},
 	}
 }
 
@@ -123,6 +128,10 @@ func (t *Translator) Keys(o *objects.Object) []translators.Key {
 		return []translators.Key{{Kind: destinationRuleKey, Namespace: o.Namespace, Name: o.Name}}
 	case authorizationPolicyKind:
 		return []translators.Key{{Kind: policyKey, Namespace: o.Namespace, Name: o.Name}}
+	case serviceEntryKind:
+		return entryKeys(o)
+	case workloadEntryKind:
+		return []translators.Key{{Kind: workloadEntryKey, Namespace: o.Namespace, Name: o.Name}}
 	case configMapKind:
 		if !t.isMeshConfig(o) {
 			return nil
@@ -163,6 +172,16 @@ func (t *Translator) Translate(r translators.Reader, k translators.Key) translat
 		if o := r.Get(authorizationPolicyKind, k.Namespace, k.Name); o != nil {
 			res = t.authorizationPolicy(r, o)
 		}
+	case entryKey:
+		res = t.declared(r, k.Namespace, k.Name)
+	case serviceEntryKey:
+		if o := r.Get(serviceEntryKind, k.Namespace, k.Name); o != nil {
+			res.Diagnostics = t.judgeServiceEntry(r, o)
+		}
+	case workloadEntryKey:
+		if o := r.Get(workloadEntryKind, k.Namespace, k.Name); o != nil {
+			res = t.workloadEntry(r, o)
+		}
 	case meshConfigsKey:
 		if o := r.Get(configMapKind, k.Namespace, k.Name); o != nil {
 			res.Diagnostics = t.judgeMeshConfig(o)
@@ -192,6 +211,10 @@ func (t *Translator) Validate(o *objects.Object) []model.Diagnostic {
 		t.validateDestinationRule(n, destinationRuleSpec(o))
 	case authorizationPolicyKind:
 		validateAuthorizationPolicy(n, authorizationPolicySpec(o))
+	case serviceEntryKind:
+		validateServiceEntry(n, serviceEntrySpec(o))
+	case workloadEntryKind:
+		validateWorkloadEntry(n, "spec", workloadEntrySpec(o))
 	case configMapKind:
 		if t.isMeshConfig(o) {
 			validateMeshConfig(n)

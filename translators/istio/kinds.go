@@ -92,3 +92,25 @@ func authorizationPolicySpec(o *objects.Object) *security.AuthorizationPolicy {
 	}
 	return nil
 }
+
+func serviceEntrySpec(o *objects.Object) *networking.ServiceEntry {
+	if v, ok := o.Value.(*clientnetworking.ServiceEntry); ok && v != nil {
+		return &v.Spec
+	}
+	return nil
+}
+
+// serviceEntryAddresses are those that Istio has allocated for hosts.
+func serviceEntryAddresses(o *objects.Object) []*networking.ServiceEntryAddress {
+	if v, ok := o.Value.(*clientnetworking.ServiceEntry); ok && v != nil {
+		return v.Status.GetAddresses()
+	}
+	return nil
+}
+
+func workloadEntrySpec(o *objects.Object) *networking.WorkloadEntry {
+	if v, ok := o.Value.(*clientnetworking.WorkloadEntry); ok && v != nil {
+		return &v.Spec
+	}
+	return nil
+}

@@ -25,10 +25,8 @@ type refusal struct {
 // otherKinds are read to be refused, and to close what their loss would open.
 var otherKinds = map[objects.Kind]refusal{
 	gatewayKind:       {model.Narrows, "gateways are not served: no traffic enters here", "keep Istio's gateway, or use another one, for traffic from outside"},
-	serviceEntryKind:  {model.Narrows, "the hosts are not known here: no route can name them, and requests to them pass as to any address", "for a workload of the cluster use a Service"},
 	sidecarKind:       {model.Widens, "clients see all services, and addresses outside the mesh can be reached: nothing is hidden by it", "restrict callers with AuthorizationPolicies at the destinations"},
-	workloadEntryKind: {model.Narrows, "the workload is not known: no service reaches it", "write an EndpointSlice for a Service without selector"},
-	workloadGroupKind: {model.Narrows, "virtual machines cannot join: no workload is known by it", ""},
+	workloadGroupKind: {model.Cosmetic, "it is a pattern for virtual machines that join by themselves, which none can here; by itself it changes no traffic in Istio either", "write a WorkloadEntry for each machine"},
 	envoyFilterKind:   {model.Degrades, "patches address the resources of Istio's own proxies, which do not exist here: none is applied", ""},
 	proxyConfigKind:   {model.Cosmetic, "there are no sidecars whose settings it could change", ""},
 	telemetryKind:     {model.Degrades, "metrics, traces and access logs are not set by it: traffic is the same, what is recorded of it is not", ""},

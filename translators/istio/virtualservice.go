@@ -36,11 +36,12 @@ func (t *Translator) judgeVirtualService(r translators.Reader, o *objects.Object
 		}
 	}
 	if len(vs.GetHosts()) == 0 {
-		n.refused("spec.hosts", "unsupported-delegate", model.Narrows,
-			"a VirtualService without hosts is for delegation, which is not supported", "write its routes into the VirtualService that delegates to it")
-		return n.list
+		if len(t.delegating(r, o)) == 0 {
+			n.surprising("spec", "unused-delegate", "it has no hosts, and no VirtualService delegates to it: its routes apply nowhere", "")
+		}
+		return n.list // what became of it is said with those that delegate
 	}
-	v := exported(vs.GetExportTo(), o.Namespace)
+	v := exported(orDefault(vs.GetExportTo(), t.mesh(r).virtualServices), o.Namespace)
 	if !v.public && len(v.namespaces) == 0 {
 		n.surprising("spec.exportTo", "exported-to-nobody", "no namespace sees these routes", "")
 	}
@@ -53,6 +54,7 @@ func (t *Translator) judgeVirtualService(r translators.Reader, o *objects.Object
 	if !v.public && len(v.namespaces) > 0 {
 		clients = v.namespaces
 	}
+	delegates := map[*objects.Object]*notes{}
 	each := func(ports []uint16, judge func(*httpTranslation)) {
 		anyPort := len(ports) == 0
 		if anyPort {
@@ -60,13 +62,16 @@ func (t *Translator) judgeVirtualService(r translators.Reader, o *objects.Object
 		}
 		for _, port := range ports {
 			for _, client := range clients {
-				judge(&httpTranslation{t: t, r: r, n: n, port: port, anyPort: anyPort, client: client})
+				judge(&httpTranslation{t: t, r: r, n: n, port: port, anyPort: anyPort, client: client, delegates: delegates})
 			}
 		}
 	}
 	each(ports.http, func(h *httpTranslation) { h.routes(vs) })
 	each(ports.tcp, func(h *httpTranslation) { h.tcpRoutes(vs) })
 	each(ports.tls, func(h *httpTranslation) { h.tlsRoutes(vs) })
+	for _, d := range delegates {
+		n.list = append(n.list, d.list...)
+	}
 	return n.list
 }
 
@@ -171,22 +176,36 @@ func portList(ports []uint16) string {
 	return "at ports " + strings.Join(words, ", ")
 }
 
-// servicesOf lists the services that a host names.
+// servicesOf lists the services that a host names, of Kubernetes and declared.
 func (t *Translator) servicesOf(r translators.Reader, host string) []*model.Service {
-	if !isWildcard(host) {
-		namespace, name, ok := t.serviceOf(host)
-		if svc := r.Service(namespace, name); ok && svc != nil {
-			return []*model.Service{svc}
-		}
-		return nil
-	}
 	var out []*model.Service
+	if svc := t.kubernetesService(r, host); svc != nil {
+		return []*model.Service{svc}
+	}
+	for _, d := range t.declarations(r, host) {
+		out = append(out, d.svc)
+	}
+	if !isWildcard(host) {
+		return out
+	}
 	for _, o := range r.List(objects.ServiceKind, "") {
 		if !covers(host, t.serviceName(o.Namespace, o.Name)) {
 			continue
 		}
 		if svc := r.Service(o.Namespace, o.Name); svc != nil {
 			out = append(out, svc)
+		}
+	}
+	var seen []string
+	for _, o := range r.List(serviceEntryKind, "") {
+		for _, h := range entryHosts(o) {
+			if h == host || !covers(host, h) || slices.Contains(seen, h) {
+				continue
+			}
+			seen = append(seen, h)
+			for _, d := range t.declarations(r, h) {
+				out = append(out, d.svc)
+			}
 		}
 	}
 	return out

@@ -3,7 +3,7 @@
 // Package translatortest runs a translator's cases: txtar files in which every
 // .yaml part is a manifest, and two parts say what must come of them:
 //
-//	-- model --        rows of the plane's route and authz tables, as JSON
+//	-- model --        rows of the plane's own, as JSON
 //	-- diagnostics --  one a line: file:line: Object field: outcome/effect code: message
 //
 // The comment before the first part says what the case is for. Tests that are run
@@ -122,7 +122,7 @@ func Translate(make func() translators.Translator, inputs ...objects.Input) Outp
 
 // Rows lists the rows that the plane made.
 func (o Output) Rows() []incr.Row {
-	tables := []incr.Table{translators.Routes(o.plane), translators.Authz(o.plane)}
+	tables := []incr.Table{translators.Routes(o.plane), translators.Authz(o.plane), translators.Inbounds(o.plane)}
 	if o.plane == kubernetes.Plane {
 		tables = []incr.Table{translators.Namespaces, translators.Nodes, translators.Services, translators.Endpoints, translators.Workloads}
 	}
@@ -130,7 +130,30 @@ func (o Output) Rows() []incr.Row {
 	for _, t := range tables {
 		rows = append(rows, o.Store.Rows(t)...)
 	}
+	if o.plane == kubernetes.Plane {
+		return rows
+	}
+	for _, t := range []incr.Table{translators.Services, translators.Endpoints, translators.Workloads} {
+		for _, row := range o.Store.Rows(t) {
+			if declared(row.Value) {
+				rows = append(rows, row)
+			}
+		}
+	}
 	return rows
+}
+
+// declared reports whether a row of a shared table is a plane's; see translators.Result.
+func declared(row any) bool {
+	switch v := row.(type) {
+	case *model.Service:
+		return strings.Contains(v.Name, ".")
+	case *model.Endpoints:
+		return strings.Contains(v.Service, ".")
+	case *model.Workload:
+		return v.External
+	}
+	return false
 }
 
 // Authorization returns a row of the plane's authz table, nil if there is none.

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package istio
+
+import (
+	"slices"
+	"strings"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/translators"
+)
+
+// hostService is what a full name stands for to clients of a namespace ("": of whatever
+// namespace): a service of Kubernetes, else what ServiceEntries declare under that very
+// name; nil if they see none. Of the entries of several namespaces those that are private
+// to the client's come first, then those that are exported to it by name, then those that
+// everybody sees; the oldest among equals.
+func (t *Translator) hostService(r translators.Reader, fqdn, client string) *model.Service {
+	if svc := t.kubernetesService(r, fqdn); svc != nil && t.serviceVisibility(r, svc).shows(client) {
+		return svc
+	}
+	entries := t.declarations(r, fqdn)
+	if client == "" {
+		if i := slices.IndexFunc(entries, func(e *declaration) bool { return e.see.public }); i >= 0 {
+			return entries[i].svc
+		}
+	}
+	for _, fits := range []func(*declaration) bool{
+		func(e *declaration) bool { return e.see.private(client) },
+		func(e *declaration) bool { return !e.see.public && e.see.shows(client) },
+		func(e *declaration) bool { return e.see.public },
+	} {
+		if i := slices.IndexFunc(entries, fits); i >= 0 {
+			return entries[i].svc
+		}
+	}
+	return nil
+}
+
+// shows reports whether clients of a namespace see it; "" stands for some client.
+func (v visibility) shows(client string) bool {
+	return v.public || client == "" && len(v.namespaces) > 0 || slices.Contains(v.namespaces, client)
+}
+
+// kubernetesService is the service of Kubernetes with the full name, or nil.
+func (t *Translator) kubernetesService(r translators.Reader, fqdn string) *model.Service {
+	namespace, name, ok := t.serviceOf(fqdn)
+	if !ok {
+		return nil
+	}
+	return r.Service(namespace, name)
+}
+
+// serviceVisibility says who sees a service, of Kubernetes or declared.
+func (t *Translator) serviceVisibility(r translators.Reader, svc *model.Service) visibility {
+	if isDeclared(svc) {
+		if d := t.declaration(r, svc.Namespace, declaredHost(svc)); d != nil {
+			return d.see
+		}
+		return visibility{}
+	}
+	return visibility{public: true}
+}
+
+// isDeclared reports whether a service is one of ServiceEntries.
+func isDeclared(svc *model.Service) bool { return strings.Contains(svc.Name, ".") }
+
+// declaredHost is the host under which a service is declared; see entryName.
+func declaredHost(svc *model.Service) string { return strings.TrimSuffix(svc.Name, ".") }
+
+// fullNameOf is the name by which VirtualServices and DestinationRules find a service.
+func (t *Translator) fullNameOf(svc *model.Service) string {
+	if isDeclared(svc) {
+		return declaredHost(svc)
+	}
+	return t.serviceName(svc.Namespace, svc.Name)
+}
+
+// clientsApart are the namespaces whose clients may not see what others see under the
+// name of a service; sorted.
+func (t *Translator) clientsApart(r translators.Reader, svc *model.Service) []string {
+	out := slices.Clone(t.serviceVisibility(r, svc).namespaces)
+	for _, d := range t.declarations(r, t.fullNameOf(svc)) {
+		out = append(out, d.see.namespaces...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
