@@ -40,16 +40,21 @@ func unconditional(r model.ConnectionRoute, client string) bool {
 	return r.SourceNamespace == client && len(r.SourceLabels) == 0
 }
 
-// ownConnection is what clients of a service without routes get.
-func (c *chain) ownConnection(client string) model.ConnectionRoute {
-	r := model.ConnectionRoute{SourceNamespace: client, Src: c.src}
-	switch {
-	case c.meant(client) != nil:
-		r.Backends = []model.Backend{c.backend(client)}
-	default:
-		r.Original = c.t.unknownHosts(c.r, c.namespace()) == model.UnknownPass
+// ownConnections are what clients of a service without routes get: a route for each that
+// DestinationRules tell apart.
+func (c *chain) ownConnections(namespace string) []model.ConnectionRoute {
+	var out []model.ConnectionRoute
+	for _, cl := range c.clients(namespace) {
+		r := cl.narrowed(model.ConnectionRoute{Src: c.src})
+		switch {
+		case c.meant(cl.namespace) != nil:
+			r.Backends = []model.Backend{c.backend(cl, true)}
+		default:
+			r.Original = c.t.unknownHosts(c.r, c.namespace()) == model.UnknownPass
+		}
+		out = append(out, r)
 	}
-	return r
+	return out
 }
 
 // byServerName leaves what is sent to any address, or to one of a range, to other
@@ -89,7 +94,7 @@ func (c *chain) connections(all []candidate, tls bool) []model.ConnectionRoute {
 		out = append(out, c.endConnections(rules, by, ns)...)
 	}
 	rules, by := c.rules(public, "", tls)
-	if len(out)+len(rules) == 0 && !c.declared() {
+	if len(out)+len(rules) == 0 && !c.declared() && !c.ruled(true) {
 		return nil
 	}
 	return append(out, c.endConnections(rules, by, "")...)
@@ -103,7 +108,7 @@ func (c *chain) endConnections(rules []model.ConnectionRoute, by []candidate, cl
 	if slices.ContainsFunc(rules, func(r model.ConnectionRoute) bool { return len(r.ServerNames) == 0 && unconditional(r, client) }) {
 		return rules
 	}
-	return append(rules, c.ownConnection(client))
+	return append(rules, c.ownConnections(client)...)
 }
 
 // rules gives what VirtualServices say for clients of a namespace, and those that say

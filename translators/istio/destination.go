@@ -35,7 +35,7 @@ func (h *httpTranslation) split(field string, in []*networking.HTTPRouteDestinat
 
 // backend finds what a destination names. One that does not exist keeps its share;
 // otherwise says what becomes of that.
-func (h *httpTranslation) backend(field string, d *networking.Destination, namespaceOf, otherwise string) model.Backend {
+func (h *httpTranslation) backend(field string, d *networking.Destination, clients, otherwise string) model.Backend {
 	fqdn := h.t.fullName(d.GetHost(), h.n.o.Namespace)
 	port := h.port
 	if p := d.GetPort().GetNumber(); p != 0 {
@@ -45,7 +45,7 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, names
 	if !ok {
 		name = fqdn
 	}
-	svc := h.t.hostService(h.r, fqdn, namespaceOf)
+	svc := h.t.hostService(h.r, fqdn, clients)
 	if svc != nil {
 		namespace, name = svc.Namespace, svc.Name
 	}
@@ -65,9 +65,9 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, names
 		return missing
 	}
 	out := model.Backend{Namespace: namespace, Service: name, Port: port}
-	policy := backendPolicy{client: client{namespaceOf, h.labels}, namespace: namespace, service: name, port: port,
+	policy := backendPolicy{client: client{clients, h.labels}, namespace: namespace, service: name, port: port,
 		portNamed: d.GetPort() != nil, connection: h.connection}
-	policy.rule = h.t.rule(h.r, fqdn, namespace, policy.client)
+	policy.rule = h.t.rule(h.r, fqdn, policy.client)
 	if d.GetSubset() != "" {
 		subset, by := policy.rule.subset(d.GetSubset())
 		if subset == nil || by.Invalid {

@@ -36,11 +36,8 @@ func (t *Translator) frontends(r translators.Reader, svc *model.Service) ([]*mod
 	fqdn := t.fullNameOf(svc)
 	all := t.candidates(r.Select(virtualServiceKind, byHost, fqdn), r.Select(virtualServiceKind, byHost, anyWildcard), fqdn)
 	var apart []string
-	switch {
-	case isDeclared(svc):
+	if isDeclared(svc) {
 		apart = t.clientsApart(r, svc)
-	case len(all) == 0:
-		return nil, nil
 	}
 	u := &unused{}
 	var out []*model.Frontend
@@ -111,15 +108,15 @@ func (c *chain) http(all []candidate) *model.Frontend {
 	for _, ns := range slices.Sorted(maps.Keys(nearer)) {
 		if !c.serve(competing(visibleFrom(all, ns)), ns) {
 			// Its clients get the service itself, not what others see.
-			c.routes = append(c.routes, c.own(ns))
+			c.routes = append(c.routes, c.own(ns)...)
 		}
 	}
 	done := c.serve(competing(public), "")
-	if len(c.src) == 0 && !c.declared() {
+	if len(c.src) == 0 && !c.declared() && !c.ruled(false) {
 		return nil
 	}
 	if !done {
-		c.routes = append(c.routes, c.own(""))
+		c.routes = append(c.routes, c.own("")...)
 	}
 	if c.invalid {
 		c.routes = nil
@@ -176,7 +173,7 @@ func (c *chain) detect(all []candidate) *model.Frontend {
 	// Istio gives such a port one virtual host, for whatever host is asked.
 	f.Choice.Basis = model.ByDestination
 	if f.Connections = c.connections(all, false); f.Connections == nil {
-		f.Connections = []model.ConnectionRoute{c.ownConnection("")}
+		f.Connections = c.ownConnections("")
 	}
 	f.Src = c.src
 	return f
@@ -199,25 +196,24 @@ func visibleFrom(all []candidate, ns string) []candidate {
 	return slices.Concat(private, named, public)
 }
 
-// own is what a service without routes gets from Istio, and a host without routes.
-func (c *chain) own(client string) model.Route {
-	r := model.Route{Match: model.RouteMatch{SourceNamespace: client}, Src: c.src}
-	switch {
-	case c.meant(client) != nil:
-		r.Backends = []model.Backend{c.backend(client)}
-		r.Retry = c.t.retry(c.t.mesh(c.r), nil)
-	case c.t.unknownHosts(c.r, c.namespace()) == model.UnknownRefuse:
-		r.Direct = &model.Direct{Status: http.StatusBadGateway}
-	default:
-		r.Original = true
+// own is what a service without routes gets from Istio, and a host without routes: a
+// route for each of its clients that DestinationRules tell apart.
+func (c *chain) own(namespace string) []model.Route {
+	var out []model.Route
+	for _, cl := range c.clients(namespace) {
+		r := model.Route{Match: cl.narrow(model.RouteMatch{}), Src: c.src}
+		switch {
+		case c.meant(cl.namespace) != nil:
+			r.Backends = []model.Backend{c.backend(cl, false)}
+			r.Retry = c.t.retry(c.t.mesh(c.r), nil)
+		case c.t.unknownHosts(c.r, c.namespace()) == model.UnknownRefuse:
+			r.Direct = &model.Direct{Status: http.StatusBadGateway}
+		default:
+			r.Original = true
+		}
+		out = append(out, r)
 	}
-	return r
-}
-
-// backend is the service itself, as clients of a namespace see it.
-func (c *chain) backend(client string) model.Backend {
-	svc := c.meant(client)
-	return model.Backend{Namespace: svc.Namespace, Service: svc.Name, Port: c.port, Weight: 1}
+	return out
 }
 
 // meant is the service that clients of a namespace mean; nil: they see none.

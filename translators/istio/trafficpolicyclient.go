@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package istio
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/translators"
+)
+
+// maxSelections bounds how many sets of clients one route is written for.
+const maxSelections = 64
+
+// clients lists those clients, of the ones that a route is for, that DestinationRules
+// for its hosts tell apart, the base last. Each comes before those that it is a part of,
+// so that routes in this order give every client what is meant for it.
+func (t *Translator) clients(r translators.Reader, hosts []string, base client) []client {
+	slices.Sort(hosts)
+	hosts = slices.Compact(hosts)
+	var out []client
+	for _, ns := range t.clientNamespaces(r, hosts, base) {
+		selected := t.selections(r, hosts, client{ns, base.labels})
+		plain := client{ns, base.labels}
+		out = append(out, selected...)
+		if len(selected) > 0 || t.ruledApart(r, hosts, plain, base) {
+			out = append(out, plain)
+		}
+	}
+	if base.namespace == "" {
+		out = append(out, base)
+	}
+	return out
+}
+
+// clientNamespaces lists the namespaces whose clients may have rules of their own; that
+// of the base alone if it has one.
+func (t *Translator) clientNamespaces(r translators.Reader, hosts []string, base client) []string {
+	if base.namespace != "" {
+		return []string{base.namespace}
+	}
+	var out []string
+	for _, h := range hosts {
+		for _, o := range t.rulesFor(r, h) {
+			out = append(append(out, o.Namespace), t.ruleVisibility(r, o).namespaces...)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// ruledApart reports whether a client has other rules for some host than another one,
+// or is the base itself.
+func (t *Translator) ruledApart(r translators.Reader, hosts []string, a, base client) bool {
+	return a.namespace == base.namespace || slices.ContainsFunc(hosts, func(h string) bool {
+		return !t.rule(r, h, a).same(t.rule(r, h, base))
+	})
+}
+
+func (m *ruled) same(other *ruled) bool {
+	if m == nil || other == nil {
+		return m == other
+	}
+	return slices.Equal(m.rules, other.rules)
+}
+
+// selections lists the clients of a namespace that rules select by their labels: those
+// that several rules select at once come first.
+func (t *Translator) selections(r translators.Reader, hosts []string, of client) []client {
+	var selectors []map[string]string
+	for _, h := range hosts {
+		for _, o := range t.rulesFor(r, h) {
+			s, ok := selectorOf(o)
+			if ok && o.Namespace == of.namespace && !carries(of.labels, s) &&
+				!slices.ContainsFunc(selectors, func(have map[string]string) bool { return maps.Equal(have, s) }) {
+				selectors = append(selectors, s)
+			}
+		}
+	}
+	sets := []map[string]string{of.labels}
+	for _, s := range selectors {
+		for _, have := range sets {
+			both, ok := union(have, s)
+			if ok && len(sets) <= maxSelections && !slices.ContainsFunc(sets, func(x map[string]string) bool { return maps.Equal(x, both) }) {
+				sets = append(sets, both)
+			}
+		}
+	}
+	sets = sets[1:]
+	slices.SortStableFunc(sets, func(a, b map[string]string) int { return cmp.Compare(len(b), len(a)) })
+	out := make([]client, len(sets))
+	for i, labels := range sets {
+		out[i] = client{of.namespace, labels}
+	}
+	return out
+}
+
+// union is what carries both; ok is false if nothing can.
+func union(a, b map[string]string) (out map[string]string, ok bool) {
+	out = maps.Clone(a)
+	if out == nil {
+		out = map[string]string{}
+	}
+	for k, v := range b {
+		if have, there := out[k]; there && have != v {
+			return nil, false
+		}
+		out[k] = v
+	}
+	return out, true
+}
+
+// narrow restricts a match to a client.
+func (cl client) narrow(m model.RouteMatch) model.RouteMatch {
+	m.SourceNamespace, m.SourceLabels = cl.namespace, cl.labels
+	return m
+}
+
+// narrowed is a route of connections for a client.
+func (cl client) narrowed(r model.ConnectionRoute) model.ConnectionRoute {
+	r.SourceNamespace, r.SourceLabels = cl.namespace, cl.labels
+	return r
+}
+
+// carrying is the translation for clients that carry labels.
+func (h *httpTranslation) carrying(labels map[string]string) *httpTranslation {
+	out := *h
+	out.labels = labels
+	return &out
+}
+
+// clients are those that DestinationRules for some destinations tell apart.
+func (h *httpTranslation) clients(base client, hosts []string) []client {
+	return h.t.clients(h.r, hosts, base)
+}
+
+// destinations are those of a route of requests.
+func (h *httpTranslation) destinations(p *placedRoute) []string {
+	var out []string
+	add := func(name string, d *networking.Destination) {
+		if part, _ := h.part(p, name); d != nil {
+			out = append(out, part.destination(d))
+		}
+	}
+	for _, d := range p.in.GetRoute() {
+		add("route", d.GetDestination())
+	}
+	add("mirror", p.in.GetMirror())
+	for _, m := range p.in.GetMirrors() {
+		add("mirrors", m.GetDestination())
+	}
+	return out
+}
+
+// destination is the full name of a destination.
+func (h *httpTranslation) destination(d *networking.Destination) string {
+	return h.t.fullName(d.GetHost(), h.n.o.Namespace)
+}
+
+// shared shares the connections of a route among destinations: a route for each client
+// that DestinationRules tell apart.
+func (h *httpTranslation) shared(r model.ConnectionRoute, field string, in []*networking.RouteDestination) []model.ConnectionRoute {
+	var hosts []string
+	for _, d := range in {
+		hosts = append(hosts, h.destination(d.GetDestination()))
+	}
+	var out []model.ConnectionRoute
+	for _, cl := range h.clients(client{r.SourceNamespace, r.SourceLabels}, hosts) {
+		n := cl.narrowed(r)
+		of := h.carrying(cl.labels)
+		of.connection = true
+		n.Backends = of.shares(field, in, cl.namespace)
+		out = append(out, n)
+	}
+	return out
+}
+
+// clients are those of a namespace that DestinationRules for the service tell apart.
+func (c *chain) clients(namespace string) []client {
+	base := client{namespace: namespace}
+	if c.svc == nil {
+		return []client{base}
+	}
+	return c.t.clients(c.r, []string{c.t.fullNameOf(c.svc)}, base)
+}
+
+// backend is the service itself, as a client sees it.
+func (c *chain) backend(cl client, connection bool) model.Backend {
+	svc := c.meant(cl.namespace)
+	return model.Backend{Namespace: svc.Namespace, Service: svc.Name, Port: c.port, Weight: 1, Policy: c.t.policyOf(c.r, backendPolicy{
+		client: cl, rule: c.t.rule(c.r, c.t.fullNameOf(c.svc), cl), namespace: svc.Namespace, service: svc.Name, port: c.port,
+		portNamed: true, connection: connection})}
+}
+
+// ruled reports whether there is a policy for what is sent to the service itself, so that
+// it matters though no VirtualService says anything; the rules are then what it is from.
+func (c *chain) ruled(connection bool) bool {
+	if c.svc == nil {
+		return false
+	}
+	found := false
+	for _, cl := range c.clients("") {
+		if c.meant(cl.namespace) == nil || c.backend(cl, connection).Policy == nil {
+			continue
+		}
+		found = true
+		if rule := c.t.rule(c.r, c.t.fullNameOf(c.svc), cl); rule != nil {
+			for _, o := range rule.rules {
+				if src := o.Source(Plane, "spec"); !slices.Contains(c.src, src) {
+					c.src = append(c.src, src)
+				}
+			}
+		}
+	}
+	return found
+}
