@@ -130,6 +130,14 @@ type visibility struct {
 	namespaces []string // if not public
 }
 
+// orDefault is what the mesh says of exportTo where an object says nothing.
+func orDefault(exportTo, mesh []string) []string {
+	if len(exportTo) > 0 {
+		return exportTo
+	}
+	return mesh
+}
+
 func exported(exportTo []string, own string) visibility {
 	if len(exportTo) == 0 || slices.Contains(exportTo, "*") {
 		return visibility{public: true}

@@ -5,13 +5,16 @@ package istio
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	networking "istio.io/api/networking/v1alpha3"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/objects"
 )
 
 // httpTranslation turns the http routes of one VirtualService into routes for one
@@ -22,30 +25,36 @@ type httpTranslation struct {
 	n      *notes
 	port   uint16
 	client string // namespace of the clients, "" if any
+	// labels are those that the clients are known to carry; connection: what is
+	// translated are connections, not requests.
+	labels     map[string]string
+	connection bool
 	// anyPort says that port only stands in for one that is not known.
 	anyPort bool
+	// delegates are notes about VirtualServices that n's object delegates to; nil: nobody
+	// asks for them.
+	delegates map[*objects.Object]*notes
 }
 
 // routes gives what applies at the port, in order; what stands behind a catch-all
 // is left out.
 func (h *httpTranslation) routes(vs *networking.VirtualService) []model.Route {
 	var out []model.Route
-	for i, in := range vs.GetHttp() {
-		field := at("spec.http", i)
-		matches := h.matches(field, in)
-		if len(matches) == 0 {
-			continue
-		}
-		for _, m := range matches {
-			// Subsets depend on who asks, which the match may say.
-			client := m.match.SourceNamespace
-			route := h.action(field, in, client)
-			route.Match = m.match
-			route.Src = []model.Source{h.n.o.Source(Plane, m.field)}
-			out = append(out, route)
+	all := h.placed(vs)
+	for i := range all {
+		p := &all[i]
+		for _, m := range h.matches(p) {
+			// DestinationRules depend on who asks, which the match may say.
+			for _, cl := range h.clients(client{m.match.SourceNamespace, m.match.SourceLabels}, h.destinations(p)) {
+				route := h.carrying(cl.labels).action(p, cl.namespace)
+				route.Match = cl.narrow(m.match)
+				route.Src = p.sources(m)
+				out = append(out, route)
+			}
 			if isCatchAll(m.match, h.client) && len(m.match.SourceLabels) == 0 {
-				if i+1 < len(vs.GetHttp()) {
-					h.n.surprising(at("spec.http", i+1), "unreachable-route",
+				if i+1 < len(all) {
+					next := all[i+1]
+					next.n.surprising(next.field, "unreachable-route",
 						fmt.Sprintf("port %d: an earlier route takes every request", h.port), "put the general route last")
 				}
 				return out
@@ -56,33 +65,39 @@ func (h *httpTranslation) routes(vs *networking.VirtualService) []model.Route {
 }
 
 // action translates what becomes of the requests of a route.
-func (h *httpTranslation) action(field string, in *networking.HTTPRoute, client string) model.Route {
+func (h *httpTranslation) action(p *placedRoute, client string) model.Route {
 	var out model.Route
-	h.unsupported(field, in)
+	in := p.in
 	switch {
+	case p.broken:
+		return model.Route{Direct: &model.Direct{Status: invalidStatus}}
 	case in.GetRedirect() != nil:
-		h.n.refused(field+".redirect", "unsupported-field", model.Narrows, "redirects are not supported: the route answers 500", "")
-		return model.Route{Direct: &model.Direct{Status: invalidStatus}}
-	case in.GetDelegate() != nil:
-		h.n.refused(field+".delegate", "unsupported-field", model.Narrows, "delegation is not supported: the route answers 500",
-			"write the delegate's routes here")
-		return model.Route{Direct: &model.Direct{Status: invalidStatus}}
+		part, field := h.part(p, "redirect")
+		if out.Redirect = part.redirect(field, in.GetRedirect()); out.Redirect == nil {
+			out.Direct = &model.Direct{Status: invalidStatus}
+		}
+		h.notForwarded(p)
 	case in.GetDirectResponse() != nil:
-		out.Direct = h.direct(field+".directResponse", in.GetDirectResponse())
-		h.notForwarded(field, in)
+		part, field := h.part(p, "directResponse")
+		out.Direct = part.direct(field, in.GetDirectResponse())
+		h.notForwarded(p)
 	default:
-		out.Backends = h.split(field+".route", in.GetRoute(), client)
+		out.Backends = h.on(p.n).split(p.field+".route", in.GetRoute(), client)
 		out.Timeout = duration(in.GetTimeout())
-		out.Retry = h.t.retry(h.t.mesh(h.r), in.GetRetries())
-		out.Mirrors = h.mirrors(field, in, client)
+		out.Retry = h.routeRetry(in.GetRetries(), out.Backends)
+		out.Mirrors = h.mirrors(p, client)
 	}
-	request, authority := h.edit(field+".headers.request", in.GetHeaders().GetRequest(), requestSide)
-	response, _ := h.edit(field+".headers.response", in.GetHeaders().GetResponse(), responseSide)
-	if out.Direct == nil {
+	part, field := h.part(p, "headers")
+	request, authority := part.edit(field+".request", in.GetHeaders().GetRequest(), requestSide)
+	response, _ := part.edit(field+".response", in.GetHeaders().GetResponse(), responseSide)
+	if out.Direct == nil && out.Redirect == nil {
 		out.Rewrite = rewrite(in.GetRewrite(), authority)
 		out.RequestHeaders = request
 	}
 	out.ResponseHeaders = response
+	part, field = h.part(p, "fault")
+	out.Fault = part.fault(field, in.GetFault())
+	out.CORS = cors(in.GetCorsPolicy())
 	if len(out.Backends) == 1 { // its edits are the route's
 		h.fold(&out)
 	}
@@ -91,7 +106,8 @@ func (h *httpTranslation) action(field string, in *networking.HTTPRoute, client 
 
 // notForwarded says that fields about forwarding mean nothing on a route that
 // answers by itself.
-func (h *httpTranslation) notForwarded(field string, in *networking.HTTPRoute) {
+func (h *httpTranslation) notForwarded(p *placedRoute) {
+	in := p.in
 	for name, set := range map[string]bool{
 		"timeout":          in.GetTimeout() != nil,
 		"retries":          in.GetRetries() != nil,
@@ -101,33 +117,26 @@ func (h *httpTranslation) notForwarded(field string, in *networking.HTTPRoute) {
 		"mirrorPercentage": in.GetMirrorPercentage() != nil,
 		"mirrorPercent":    in.GetMirrorPercent() != nil, // deprecated, still read
 	} {
-		if set {
-			h.n.surprising(field+"."+name, "not-forwarded", "a route that answers by itself forwards nothing: the field has no effect", "remove it")
+		if set && !p.inherited[strings.TrimSuffix(name, ".request")] {
+			p.n.surprising(p.field+"."+name, "not-forwarded", "a route that answers by itself forwards nothing: the field has no effect", "remove it")
 		}
 	}
 }
 
-// unsupported refuses what a route may carry besides its destinations.
-func (h *httpTranslation) unsupported(field string, in *networking.HTTPRoute) {
-	if in.GetFault() != nil {
-		h.n.refused(field+".fault", "unsupported-field", model.Degrades, "fault injection is not supported: requests are forwarded without faults", "")
-	}
-	if in.GetCorsPolicy() != nil {
-		h.n.refused(field+".corsPolicy", "unsupported-field", model.Narrows,
-			"CORS policies are not supported: the answers carry no CORS headers and preflight requests reach the backend", "let the application answer preflight requests")
-	}
-}
-
-// maxBody is how many bytes Envoy takes for an answer of its own.
-const maxBody = 4096
+// maxBody is how many bytes of an answer of its own a proxy keeps; Istio sets it so too.
+const maxBody = 1 << 20
 
 func (h *httpTranslation) direct(field string, in *networking.HTTPDirectResponse) *model.Direct {
 	d := &model.Direct{Status: in.GetStatus(), Body: in.GetBody().GetString_()}
 	if b := in.GetBody().GetBytes(); len(b) > 0 {
 		d.Body = string(b)
 	}
-	if len(d.Body) > maxBody {
+	switch {
+	case len(d.Body) > maxBody:
 		h.n.refused(field+".body", "body-too-long", model.Degrades, fmt.Sprintf("a body has at most %d bytes: the answer has none", maxBody), "let a service answer")
+		d.Body = ""
+	case !utf8.ValidString(d.Body):
+		h.n.refused(field+".body.bytes", "unsupported-body", model.Degrades, "the body is not UTF-8 text: the answer has none", "let a service answer")
 		d.Body = ""
 	}
 	return d
@@ -163,9 +172,10 @@ const (
 )
 
 // mirrors translates both spellings; a share of 0 % is none.
-func (h *httpTranslation) mirrors(field string, in *networking.HTTPRoute, client string) []model.Mirror {
+func (h *httpTranslation) mirrors(p *placedRoute, client string) []model.Mirror {
 	var out []model.Mirror
-	add := func(field string, d *networking.Destination, share uint32) {
+	in := p.in
+	add := func(h *httpTranslation, field string, d *networking.Destination, share uint32) {
 		b := h.backend(field, d, client, "it gets no copies")
 		if b.Missing || share == 0 {
 			return // nobody waits for the copies' answers
@@ -184,14 +194,16 @@ func (h *httpTranslation) mirrors(field string, in *networking.HTTPRoute, client
 		case in.GetMirrorPercent() != nil: // deprecated, still read
 			share = in.GetMirrorPercent().GetValue() * perPercent // deprecated, still read
 		}
-		add(field+".mirror", d, share)
+		part, field := h.part(p, "mirror")
+		add(part, field, d, share)
 	}
+	part, field := h.part(p, "mirrors")
 	for i, m := range in.GetMirrors() {
 		share := uint32(everything)
 		if m.GetPercentage() != nil {
 			share = perMillion(m.GetPercentage())
 		}
-		add(at(field+".mirrors", i)+".destination", m.GetDestination(), share)
+		add(part, at(field, i)+".destination", m.GetDestination(), share)
 	}
 	return out
 }

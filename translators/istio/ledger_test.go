@@ -69,6 +69,25 @@ metadata: {name: subsets, namespace: shop}
 spec: {host: web, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}
 `
 
+// leafServices are VirtualServices to delegate to.
+const leafServices = `
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: leaf, namespace: shop}
+spec: {http: [{match: [{uri: {prefix: /leaf}}], route: [{destination: {host: web, subset: v1}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: leaf-b, namespace: shop}
+spec: {http: [{match: [{uri: {prefix: /leaf}}], route: [{destination: {host: web, subset: v2}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: leaf, namespace: other}
+spec: {http: [{route: [{destination: {host: web.shop.svc.cluster.local}}]}]}
+`
+
 const user = `
 ---
 apiVersion: networking.istio.io/v1
@@ -93,12 +112,18 @@ type ledgerKind struct {
 
 var ledgerKinds = []ledgerKind{
 	{
-		kind: "VirtualService", api: "networking.istio.io/v1", spec: &networking.VirtualService{}, world: world + rules,
+		kind: "VirtualService", api: "networking.istio.io/v1", spec: &networking.VirtualService{}, world: world + rules + leafServices,
 		bases: map[string]string{
 			"": `{hosts: [web], http: [{match: [{uri: {prefix: /a}}], route: [{destination: {host: web, subset: v1}, weight: 1}, {destination: {host: api}, weight: 1}]}]}`,
 
-			"http.redirect":                `{hosts: [web], http: [{}]}`,
-			"http.delegate":                `{hosts: [web], http: [{}]}`,
+			"http.redirect":                `{hosts: [web], http: [{redirect: {authority: a.example}}]}`,
+			"http.redirect.authority":      `{hosts: [web], http: [{redirect: {uri: /a}}]}`,
+			"http.delegate":                `{hosts: [web], http: [{delegate: {name: leaf}}, {route: [{destination: {host: web}}]}]}`,
+			"http.fault.delay":             `{hosts: [web], http: [{fault: {delay: {fixedDelay: 1s, percentage: {value: 50}}}, route: [{destination: {host: web}}]}]}`,
+			"http.fault.delay.percent":     `{hosts: [web], http: [{fault: {delay: {fixedDelay: 1s}}, route: [{destination: {host: web}}]}]}`,
+			"http.fault.abort":             `{hosts: [web], http: [{fault: {abort: {httpStatus: 503, percentage: {value: 50}}}, route: [{destination: {host: web}}]}]}`,
+			"http.corsPolicy":              `{hosts: [web], http: [{corsPolicy: {allowOrigins: [{exact: "https://a.example"}]}, route: [{destination: {host: web}}]}]}`,
+			"http.corsPolicy.allowOrigin":  `{hosts: [web], http: [{corsPolicy: {maxAge: 1s}, route: [{destination: {host: web}}]}]}`,
 			"http.directResponse.status":   `{hosts: [web], http: [{directResponse: {status: 200}}]}`,
 			"http.directResponse.body":     `{hosts: [web], http: [{directResponse: {status: 200}}]}`,
 			"http.rewrite.uriRegexRewrite": `{hosts: [web], http: [{rewrite: {uriRegexRewrite: {match: /a, rewrite: /b}}, route: [{destination: {host: web}}]}]}`,
@@ -119,6 +144,9 @@ var ledgerKinds = []ledgerKind{
 			"http.route.destination.host": `"api"`, "http.route.destination.subset": `"v2"`, "http.route.destination.port.number": `8080`,
 			"http.route.weight": `3`, "http.mirror.host": `"api"`, "http.mirror.subset": `"v2"`, "http.mirror.port.number": `8080`,
 			"http.mirrors.destination.host": `"api"`, "http.mirrors.destination.subset": `"v2"`, "http.mirrors.destination.port.number": `8080`,
+			"http.redirect.scheme": `"https"`, "http.redirect.redirectCode": `308`, "http.redirect.port": `8443`, "http.redirect.derivePort": `"FROM_REQUEST_PORT"`,
+			"http.delegate.name": `"leaf-b"`, "http.delegate.namespace": `"other"`, "http.fault.abort.httpStatus": `418`, "http.fault.abort.grpcStatus": `"ABORTED"`,
+			"http.corsPolicy.allowMethods": `["GET"]`, "http.corsPolicy.allowOrigins.regex": `"https://(a|b)"`, "http.corsPolicy.unmatchedPreflights": `"IGNORE"`,
 			"http.directResponse.status": `404`, "http.rewrite.uriRegexRewrite.match": `"/c"`, "http.retries.retryOn": `"reset,503"`,
 			"http.retries.retryIgnorePreviousHosts": `false`, "http.retries.attempts": `5`,
 			"tls.match.port": `9443`, "tls.match.gateways": `["gw"]`, "tls.match.destinationSubnets": `["10.0.0.0/8"]`, "tls.match.sniHosts": `["api.shop.svc.cluster.local"]`,

@@ -15,25 +15,27 @@ import (
 // placedMatch is a match and where it stands.
 type placedMatch struct {
 	match model.RouteMatch
+	n     *notes
 	field string
 }
 
 // matches gives the conditions under which a route applies at the port: one for
 // each entry that can hold, a single one without entries.
-func (h *httpTranslation) matches(field string, in *networking.HTTPRoute) []placedMatch {
-	rewrites := in.GetRewrite().GetUri() != "" && in.GetRewrite().GetUriRegexRewrite().GetMatch() == ""
-	if len(in.GetMatch()) == 0 {
+func (h *httpTranslation) matches(p *placedRoute) []placedMatch {
+	rewrites := p.in.GetRewrite().GetUri() != "" && p.in.GetRewrite().GetUriRegexRewrite().GetMatch() == "" ||
+		p.in.GetRedirect().GetPrefixRewrite() != ""
+	if len(p.in.GetMatch()) == 0 {
 		m := model.RouteMatch{SourceNamespace: h.client}
 		if rewrites {
 			m.Path = anyPath()
 		}
-		return []placedMatch{{m, field}}
+		return []placedMatch{{match: m, n: p.n, field: p.field}}
 	}
 	var out []placedMatch
-	for i, m := range in.GetMatch() {
-		field := at(field+".match", i)
-		if rm, ok := h.match(field, m, rewrites); ok {
-			out = append(out, placedMatch{rm, field})
+	for i, m := range p.in.GetMatch() {
+		n, field := p.match(i)
+		if rm, ok := h.on(n).match(field, m, rewrites); ok {
+			out = append(out, placedMatch{rm, n, field})
 		}
 	}
 	return out

@@ -162,7 +162,7 @@ func checkFrontend(t *testing.T, f *model.Frontend) {
 		backends = append(backends, c.Backends...)
 	}
 	for _, r := range f.Routes {
-		if (len(r.Backends) == 0) == (r.Direct == nil && !r.Original) {
+		if (len(r.Backends) == 0) == (r.Direct == nil && r.Redirect == nil && !r.Original) {
 			t.Errorf("%s: a route needs backends or an answer: %s", f.Key(), model.Bytes(r))
 		}
 		if r.Timeout < 0 || r.Retry != nil && r.Retry.Attempts == 0 {

@@ -55,6 +55,22 @@ func (t *Translator) retry(mesh *meshConfig, in *networking.HTTPRetry) *model.Re
 	return r
 }
 
+// routeRetry is the policy of a route to backends. Requests that are hashed stay with their
+// endpoint, unless it is said that a retry goes elsewhere; Istio looks at this for single
+// destinations alone.
+func (h *httpTranslation) routeRetry(in *networking.HTTPRetry, to []model.Backend) *model.Retry {
+	mesh := h.t.mesh(h.r)
+	out := h.t.retry(mesh, in)
+	if in == nil {
+		in = mesh.retry
+	}
+	hashed := len(to) == 1 && to[0].Policy != nil && len(to[0].Policy.Hash) > 0
+	if out != nil && hashed && in.GetRetryIgnorePreviousHosts() == nil {
+		out.AvoidPrevious = false
+	}
+	return out
+}
+
 // parseRetryOn tells conditions and status codes apart; codes bring their condition.
 func parseRetryOn(s string) (on []string, codes []uint32) {
 	for _, part := range retryOnParts(s) {

@@ -59,6 +59,7 @@ func (t *Translator) validateVirtualService(n *notes, vs *networking.VirtualServ
 	if len(vs.GetHttp())+len(vs.GetTcp())+len(vs.GetTls()) == 0 {
 		n.invalid("spec", "it has no routes: http, tcp or tls is needed")
 	}
+	validateDelegate(n, vs)
 	validateExportTo(n, "spec.exportTo", vs.GetExportTo())
 	for i, r := range vs.GetHttp() {
 		validateHTTPRoute(n, at("spec.http", i), r, len(vs.GetHosts()) == 0)
@@ -79,19 +80,8 @@ func validateExportTo(n *notes, field string, in []string) {
 	}
 }
 
-func validateHTTPRoute(n *notes, field string, r *networking.HTTPRoute, delegate bool) {
-	actions := 0
-	for _, set := range []bool{len(r.GetRoute()) > 0, r.GetRedirect() != nil, r.GetDirectResponse() != nil, r.GetDelegate() != nil} {
-		if set {
-			actions++
-		}
-	}
-	switch {
-	case actions == 0 && !delegate:
-		n.invalid(field, "a route needs one of route, redirect, directResponse and delegate")
-	case actions > 1:
-		n.invalid(field, "route, redirect, directResponse and delegate exclude each other")
-	}
+func validateHTTPRoute(n *notes, field string, r *networking.HTTPRoute, leaf bool) {
+	validateActions(n, field, r, leaf)
 	for i, m := range r.GetMatch() {
 		validateMatch(n, at(field+".match", i), m)
 	}
@@ -106,12 +96,12 @@ func validateHTTPRoute(n *notes, field string, r *networking.HTTPRoute, delegate
 	validateRetries(n, field+".retries", r.GetRetries())
 	validateDuration(n, field+".timeout", r.GetTimeout())
 	validateMirrors(n, field, r)
+	validateRedirect(n, field+".redirect", r.GetRedirect(), r.GetMatch())
+	validateFault(n, field+".fault", r.GetFault())
+	validateCORS(n, field+".corsPolicy", r.GetCorsPolicy())
 	if d := r.GetDirectResponse(); d != nil {
 		if d.GetStatus() < 200 || d.GetStatus() > 599 {
 			n.invalid(field+".directResponse.status", "%d is not a status between 200 and 599", d.GetStatus())
-		}
-		if !validText(d.GetBody().GetBytes()) {
-			n.invalid(field+".directResponse.body.bytes", "the body is not UTF-8 text")
 		}
 	}
 }

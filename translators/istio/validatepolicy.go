@@ -9,12 +9,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	security "istio.io/api/security/v1beta1"
 )
-
-func validText(b []byte) bool { return utf8.Valid(b) }
 
 func validateAuthorizationPolicy(n *notes, p *security.AuthorizationPolicy) {
 	if p == nil {
