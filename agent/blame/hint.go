@@ -96,7 +96,7 @@ func (h hint) choose(all []unit) []unit {
 		if best.less(s) {
 			best, out = s, nil
 		}
-		out = append(out, unit{u.id, u.place, vs})
+		out = append(out, unit{u.id, u.place, u.parts, vs})
 	}
 	return out
 }
@@ -114,7 +114,7 @@ func (h hint) judge(u unit) (score, []string) {
 		}
 		by = append(by, v)
 	}
-	if strings.Contains(h.text, u.id) && u.id != "" || h.place >= 0 && u.place == h.place {
+	if strings.Contains(h.text, u.id) && u.id != "" || u.place <= h.place && h.place < u.place+u.parts {
 		// A rule is more telling than the route that has it.
 		best = score{numbered, -u.place}
 		if u.place < 0 {

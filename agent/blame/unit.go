@@ -9,6 +9,7 @@ import (
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/xds/render"
 )
 
 // rulePlace is the place of rules, which are no routes.
@@ -18,7 +19,8 @@ const rulePlace = -1
 // policy.
 type unit struct {
 	id     string
-	place  int      // among the row's routes, or rulePlace
+	place  int      // of the first of it among the routes in Envoy, or rulePlace
+	parts  int      // how many routes it is there
 	values []string // what stands in it; of a chosen unit, what it was chosen for
 }
 
@@ -27,12 +29,14 @@ func units(row any) []unit {
 	switch r := row.(type) {
 	case *plan.RouteTable:
 		var out []unit
+		place := 0
 		for i := range r.Routes {
 			route := r.Routes[i]
-			id := route.ID
+			id, parts := route.ID, render.Parts(&route)
 			out = append(out, rules(route.Policy)...)
 			route.ID, route.Policy = "", nil
-			out = append(out, unit{id, i, values(&route)})
+			out = append(out, unit{id, place, parts, values(&route)})
+			place += parts
 		}
 		return out
 	case *plan.Cluster:
@@ -47,7 +51,7 @@ func rules(p *plan.Policy) []unit {
 	}
 	var out []unit
 	for _, r := range slices.Concat(append([][]model.AuthRule{p.Deny}, p.Allow...)...) {
-		out = append(out, unit{plan.RuleName(r), rulePlace, values(r)})
+		out = append(out, unit{plan.RuleName(r), rulePlace, 0, values(r)})
 	}
 	return out
 }

@@ -3,6 +3,7 @@
 package trace
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strings"
@@ -116,13 +117,10 @@ func rewrittenPath(w *model.Rewrite, m *model.StringMatch, path string) string {
 	return w.Path
 }
 
-// segmentsReplaced puts other segments in place of a prefix.
+// segmentsReplaced puts other segments in place of a prefix; see model.Rewrite.
 func segmentsReplaced(prefix, by, path string) string {
-	rest := strings.TrimPrefix(path[min(len(prefix), len(path)):], "/")
-	if rest == "" {
-		return by
-	}
-	return strings.TrimSuffix(by, "/") + "/" + rest
+	rest := path[min(len(strings.TrimSuffix(prefix, "/")), len(path)):]
+	return cmp.Or(strings.TrimRight(by, "/")+rest, "/")
 }
 
 // goReferences turns RE2's \1 into Go's ${1}, and keeps dollar signs as they are.

@@ -211,7 +211,7 @@ func (t *tracer) filtered(r *plan.Route, q *plan.Request, sources []model.Source
 			t.end(Outcome{Share: aborted, Verdict: Answered, Status: status, Why: "a fault is injected", By: sources})
 		}
 	}
-	if r.CORS == nil || share == 0 {
+	if r.CORS == nil || share == 0 || r.Direct != nil || r.Redirect != nil {
 		return share
 	}
 	origin, asks := q.Header("origin")
@@ -219,7 +219,7 @@ func (t *tracer) filtered(r *plan.Route, q *plan.Request, sources []model.Source
 	if !asks || !preflight || q.Method != http.MethodOptions {
 		return share
 	}
-	known := slices.ContainsFunc(r.CORS.Origins, func(m model.StringMatch) bool { return plan.Matches(m, origin) })
+	known := slices.ContainsFunc(r.CORS.Origins, func(m model.StringMatch) bool { return plan.Matches(m, "*") || plan.Matches(m, origin) })
 	if known || r.CORS.AnswerAll {
 		t.end(Outcome{Share: share, Verdict: Answered, Status: http.StatusOK, Why: "the browser's question is answered", By: sources})
 		return 0

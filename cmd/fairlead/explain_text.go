@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -290,94 +289,4 @@ func connectionText(c explain.Connection) string {
 		}
 	}
 	return s
-}
-
-func matchText(m *model.RouteMatch) string {
-	var out []string
-	add := func(what string, s *model.StringMatch) {
-		if s != nil {
-			out = append(out, what+" "+stringText(*s))
-		}
-	}
-	add("path", m.Path)
-	add("method", m.Method)
-	add("scheme", m.Scheme)
-	add("authority", m.Authority)
-	for _, h := range m.Headers {
-		out = append(out, "header "+namedText(h))
-	}
-	for _, q := range m.Query {
-		out = append(out, "query "+namedText(q))
-	}
-	if m.SourceNamespace != "" {
-		out = append(out, "from namespace "+m.SourceNamespace)
-	}
-	for _, k := range slices.Sorted(maps.Keys(m.SourceLabels)) {
-		out = append(out, fmt.Sprintf("from %s=%s", k, m.SourceLabels[k]))
-	}
-	if len(out) == 0 {
-		return "everything"
-	}
-	return strings.Join(out, ", ")
-}
-
-func stringText(s model.StringMatch) string {
-	if s.Kind == model.Present {
-		return "is there"
-	}
-	text := fmt.Sprintf("%s %q", s.Kind, s.Value)
-	if s.IgnoreCase {
-		text += " in any case"
-	}
-	return text
-}
-
-func namedText(m model.NamedMatch) string {
-	if m.Not {
-		return m.Name + " not " + stringText(m.Match)
-	}
-	return m.Name + " " + stringText(m.Match)
-}
-
-func actionText(r *plan.Route) string {
-	var out []string
-	switch {
-	case r.Direct != nil:
-		out = append(out, fmt.Sprintf("answers %d", r.Direct.Status))
-	case r.Original:
-		out = append(out, "where the client was going")
-	case len(r.Clusters) == 0:
-		out = append(out, "answers 503")
-	case len(r.Clusters) == 1:
-		out = append(out, r.Clusters[0].Name)
-	default:
-		out = append(out, joinWords(r.Clusters, ", ", func(c plan.WeightedCluster) string { return fmt.Sprintf("%d %s", c.Weight, c.Name) }))
-	}
-	if w := r.Rewrite; w != nil {
-		switch {
-		case w.PathRegex != nil:
-			out = append(out, fmt.Sprintf("path %q becomes %q", w.PathRegex.Match, w.PathRegex.Replacement))
-		case w.Path != "":
-			out = append(out, fmt.Sprintf("path becomes %q", w.Path))
-		}
-		if w.Authority != "" {
-			out = append(out, fmt.Sprintf("host becomes %q", w.Authority))
-		}
-	}
-	if r.Timeout > 0 {
-		out = append(out, "timeout "+r.Timeout.String())
-	}
-	if r.Retry != nil {
-		out = append(out, fmt.Sprintf("%d retries on %s", r.Retry.Attempts, strings.Join(r.Retry.On, ",")))
-	}
-	for _, m := range r.Mirrors {
-		out = append(out, fmt.Sprintf("%g %% copied to %s", float64(m.PerMillion)/1e4, m.Cluster))
-	}
-	if !r.RequestHeaders.IsZero() {
-		out = append(out, "request headers edited")
-	}
-	if !r.ResponseHeaders.IsZero() {
-		out = append(out, "answer's headers edited")
-	}
-	return strings.Join(out, "; ")
 }

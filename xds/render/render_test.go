@@ -68,6 +68,34 @@ func TestBadRows(t *testing.T) {
 		"only a positive": func(r *plan.Route) {
 			r.Match.Query = []model.NamedMatch{{Name: "q", Match: match(model.Exact, "1"), Not: true}}
 		},
+		`cluster "a", status 500`: func(r *plan.Route) { r.Clusters = []plan.WeightedCluster{{Name: "a", Status: 500, Weight: 1}} },
+		`cluster "", status 0`:    func(r *plan.Route) { r.Clusters = []plan.WeightedCluster{{Weight: 1}} },
+		"DirectResponse":          func(r *plan.Route) { r.Clusters = []plan.WeightedCluster{{Status: 99, Weight: 1}} },
+		"an answer and a redir":   func(r *plan.Route) { r.Direct, r.Redirect = &model.Direct{Status: 200}, &model.Redirect{Status: 301} },
+		"redirect with status":    func(r *plan.Route) { r.Redirect = &model.Redirect{Status: 304} },
+		`redirect to scheme`:      func(r *plan.Route) { r.Redirect = &model.Redirect{Status: 301, Scheme: "a b"} },
+		`to host "a/b" and`:       func(r *plan.Route) { r.Redirect = &model.Redirect{Status: 301, Host: "a/b"} },
+		`to host "a:1" and`:       func(r *plan.Route) { r.Redirect = &model.Redirect{Status: 301, Host: "a:1", Port: 2} },
+		"a path and a prefix":     func(r *plan.Route) { r.Redirect = &model.Redirect{Status: 301, Path: "/a", Prefix: ptr("/b")} },
+		`header "location"`:       func(r *plan.Route) { r.Redirect = &model.Redirect{Status: 301, Path: "/a\n"} },
+		`segments "/a/" of`:       func(r *plan.Route) { r.Match.Path = ptr(match(model.Segments, "/a/")) },
+		`segments "" of a`:        func(r *plan.Route) { r.Match.Path = ptr(match(model.Segments, "")) },
+		`segments "/a?b" of`:      func(r *plan.Route) { r.Match.Path = ptr(match(model.Segments, "/a?b")) },
+		"delay of 0s":             func(r *plan.Route) { r.Fault = &model.Fault{DelayPerMillion: 1} },
+		"fault for 1000001":       func(r *plan.Route) { r.Fault = &model.Fault{Delay: 1, DelayPerMillion: 1_000_001} },
+		"one of gRPC":             func(r *plan.Route) { r.Fault = &model.Fault{AbortPerMillion: 1, AbortStatus: 500, AbortGRPC: 1} },
+		"gRPC status 17":          func(r *plan.Route) { r.Fault = &model.Fault{AbortPerMillion: 1, AbortGRPC: 17} },
+		"HttpStatus":              func(r *plan.Route) { r.Fault = &model.Fault{AbortPerMillion: 1, AbortStatus: 199} },
+		"cors: origin":            func(r *plan.Route) { r.CORS = &model.CORS{Origins: []model.StringMatch{match(model.Regex, "(")}} },
+		"cors: header":            func(r *plan.Route) { r.CORS = &model.CORS{Expose: []string{"a\n"}} },
+		"timeouts 0s and -1s":     func(r *plan.Route) { r.IdleTimeout = -time.Second },
+		"backoff from 2s to 1s": func(r *plan.Route) {
+			r.Retry = &model.Retry{Attempts: 1, Backoff: 2 * time.Second, BackoffMax: time.Second}
+		},
+		"several bytes": func(r *plan.Route) {
+			r.Match.Path = &model.StringMatch{Kind: model.Segments, Value: "/ä", IgnoreCase: true}
+			r.Rewrite = &model.Rewrite{Path: "/"}
+		},
 		"without the predicate": func(r *plan.Route) { r.Match.SourceLabels = map[string]string{"a": "b"} },
 		"listeners have 5 slots": func(r *plan.Route) {
 			r.Original, r.App, r.Policy = true, model.AppHTTP, &plan.Policy{Allow: make([][]model.AuthRule, 6)}
@@ -82,6 +110,7 @@ func TestBadRows(t *testing.T) {
 		"destination's address":          {When: []model.Condition{{Kind: model.OnDestinationIP}}},
 		"unknown kind":                   {When: []model.Condition{{Kind: "moon"}}},
 		"no address range":               {From: []model.Peer{{IPs: []netip.Prefix{{}}}}},
+		`segments "/a/" of`:              {To: []model.Operation{{NotPaths: []model.StringMatch{match(model.Segments, "/a/")}}}},
 		"path template":                  {To: []model.Operation{{Paths: []model.StringMatch{{Kind: model.Template, Value: "/{*}", IgnoreCase: true}}}}},
 		`kind "template" cannot be used`: {From: []model.Peer{{Identities: []model.StringMatch{match(model.Template, "/x")}}}},
 		"header x: regular expression":   {When: []model.Condition{{Kind: model.OnHeader, Name: "x", Values: []model.StringMatch{match(model.Regex, "(")}}}},

@@ -111,6 +111,15 @@ func routeConfiguration(name string, hosts []*route.VirtualHost) *route.RouteCon
 	}
 }
 
+// Parts is how many routes in Envoy a route becomes. They follow each other.
+func Parts(r *plan.Route) int {
+	rs, err := renderRoute(r)
+	if err != nil {
+		return 1
+	}
+	return len(rs)
+}
+
 // renderRoute is one route, or several where Envoy needs them to say the same.
 func renderRoute(r *plan.Route) ([]*route.Route, error) {
 	match, err := routeMatch(r)
