@@ -3,6 +3,7 @@
 package render
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -41,7 +42,8 @@ const UpstreamMark = 0x300
 const InboundMark = 0x500
 
 const (
-	connectTimeout = 5 * time.Second
+	// connectTimeout is as in the model where nothing is said.
+	connectTimeout = 10 * time.Second
 	// Upstream connections are per client address, so many of them are used once
 	// in a while: idle ones go soon. Sooner, too, than servers close theirs (5 s is
 	// a usual time), because a request sent into a connection that is being closed
@@ -65,12 +67,17 @@ func Cluster(c *plan.Cluster) (xds.Resource, error) {
 		Name:                 c.Name,
 		ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_EDS},
 		EdsClusterConfig:     &cluster.Cluster_EdsClusterConfig{EdsConfig: ads()},
-		LbPolicy:             cluster.Cluster_LEAST_REQUEST,
+	}
+	if c.Original {
+		m.ClusterDiscoveryType, m.EdsClusterConfig = &cluster.Cluster_Type{Type: cluster.Cluster_ORIGINAL_DST}, nil
 	}
 	if c.App == model.AppTCP {
 		forConnections(m)
 	}
-	return finish("cluster", c.Name, withUpstream(m, c.App, c.Checked, filters))
+	if err := deal(m, c); err != nil {
+		return xds.Resource{}, fmt.Errorf("render cluster %s: %w", c.Name, err)
+	}
+	return finish("cluster", c.Name, withUpstream(m, c.App, c.Checked, filters, c.Traffic))
 }
 
 // Static clusters that a node's bootstrap must have, beside OriginalClusters. All are
@@ -134,7 +141,7 @@ func OriginalClusters() []*cluster.Cluster {
 			Name:                 o.name(),
 			ClusterDiscoveryType: &cluster.Cluster_Type{Type: cluster.Cluster_ORIGINAL_DST},
 			LbPolicy:             cluster.Cluster_CLUSTER_PROVIDED,
-		}, o.app, o.checked, nil)
+		}, o.app, o.checked, nil, nil)
 		if o.checked { // only inbound routes lead here
 			m.UpstreamBindConfig = sourcePorts(true, InboundMark)
 		}
@@ -143,28 +150,38 @@ func OriginalClusters() []*cluster.Cluster {
 	return all
 }
 
-// withUpstream adds what all clusters that lead to pods have.
-func withUpstream(m *cluster.Cluster, app model.App, checked bool, filters []*hcm.HttpFilter) *cluster.Cluster {
-	m.ConnectTimeout = durationpb.New(connectTimeout)
-	m.CircuitBreakers = unlimited()
+// withUpstream adds what all clusters that lead to pods have; p may be nil.
+func withUpstream(m *cluster.Cluster, app model.App, checked bool, filters []*hcm.HttpFilter, p *model.TrafficPolicy) *cluster.Cluster {
+	if p == nil {
+		p = &model.TrafficPolicy{}
+	}
+	m.ConnectTimeout = durationpb.New(cmp.Or(p.TCP.ConnectTimeout, connectTimeout))
+	m.CircuitBreakers = thresholds(p.Limits)
 	m.UpstreamBindConfig = sourcePorts(checked, UpstreamMark)
 	if app != model.AppTCP {
 		m.TypedExtensionProtocolOptions = map[string]*anypb.Any{
-			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(protocol(app, filters)),
+			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(protocol(app, filters, p)),
 		}
 	}
 	return m
 }
 
 // protocol is what the port's declaration says, whatever the client speaks: a
-// server that declares http need not know HTTP/2. Where nothing is declared, the
-// client knows.
-func protocol(app model.App, filters []*hcm.HttpFilter) *upstream.HttpProtocolOptions {
+// server that declares http need not know HTTP/2. Where nothing is declared, or the
+// policy says so, the client knows.
+func protocol(app model.App, filters []*hcm.HttpFilter, p *model.TrafficPolicy) *upstream.HttpProtocolOptions {
 	o := &upstream.HttpProtocolOptions{
-		CommonHttpProtocolOptions: &core.HttpProtocolOptions{IdleTimeout: durationpb.New(upstreamIdle)},
+		CommonHttpProtocolOptions: connectionTimes(p),
 		HttpFilters:               filters,
+		OutlierDetection:          errorMatcher(p.Outlier),
 	}
-	http1, http2 := &core.Http1ProtocolOptions{}, &core.Http2ProtocolOptions{AllowConnect: true}
+	switch {
+	case p.ClientProtocol:
+		app = model.AppDetect
+	case p.Upgrade:
+		app = model.AppHTTP2
+	}
+	http1, http2 := &core.Http1ProtocolOptions{}, http2Options(p)
 	explicit := &upstream.HttpProtocolOptions_ExplicitHttpConfig{}
 	switch app {
 	case model.AppDetect:
@@ -215,22 +232,6 @@ func foldedPolicy(p *plan.Policy) ([]*hcm.HttpFilter, error) {
 		Name:       "envoy.filters.http.upstream_codec",
 		ConfigType: &hcm.HttpFilter_TypedConfig{TypedConfig: pack(&codec.UpstreamCodec{})},
 	}), nil
-}
-
-// unlimited lifts Envoy's own limits of 1,024 connections and requests: they are
-// not of any plane's saying.
-func unlimited() *cluster.CircuitBreakers {
-	var cb cluster.CircuitBreakers
-	for _, p := range []core.RoutingPriority{core.RoutingPriority_DEFAULT, core.RoutingPriority_HIGH} {
-		cb.Thresholds = append(cb.Thresholds, &cluster.CircuitBreakers_Thresholds{
-			Priority:           p,
-			MaxConnections:     uint32Value(math.MaxUint32),
-			MaxPendingRequests: uint32Value(math.MaxUint32),
-			MaxRequests:        uint32Value(math.MaxUint32),
-			MaxRetries:         uint32Value(math.MaxUint32),
-		})
-	}
-	return &cb
 }
 
 // sourcePorts keeps Envoy's source ports apart from those of the pods whose
@@ -297,6 +298,7 @@ func Endpoints(e *plan.ClusterEndpoints) (xds.Resource, error) {
 		}
 		m.Endpoints = append(m.Endpoints, &endpoint.LocalityLbEndpoints{
 			Locality:            &core.Locality{SubZone: strconv.Itoa(i)},
+			Priority:            s.Priority,
 			LoadBalancingWeight: uint32Value(s.Weight),
 			LbEndpoints:         group,
 		})
@@ -322,7 +324,11 @@ func lbEndpoints(backends []plan.Backend) ([]*endpoint.LbEndpoint, error) {
 			}
 			ep.AdditionalAddresses = append(ep.AdditionalAddresses, &endpoint.Endpoint_AdditionalAddress{Address: addr})
 		}
-		out = append(out, &endpoint.LbEndpoint{HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: ep}})
+		lb := &endpoint.LbEndpoint{HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: ep}}
+		if b.Weight > 0 {
+			lb.LoadBalancingWeight = uint32Value(b.Weight)
+		}
+		out = append(out, lb)
 	}
 	return out, nil
 }

@@ -14,6 +14,7 @@ import (
 	filterstate "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	networkstate "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	tcpproxy "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -55,8 +56,9 @@ func connections(l *plan.Listener, prefix string) []*listener.Filter {
 		}),
 		networkFilter("envoy.filters.network.tcp_proxy", &tcpproxy.TcpProxy{
 			StatPrefix:       l.Name,
-			ClusterSpecifier: &tcpproxy.TcpProxy_Cluster{Cluster: "none"}, // the filter state has another
-			IdleTimeout:      durationpb.New(0),                           // none: silence is the protocol's matter
+			ClusterSpecifier: &tcpproxy.TcpProxy_Cluster{Cluster: "none"},                                                                    // the filter state has another
+			IdleTimeout:      durationpb.New(0),                                                                                              // none: silence is the protocol's matter
+			HashPolicy:       []*typev3.HashPolicy{{PolicySpecifier: &typev3.HashPolicy_SourceIp_{SourceIp: &typev3.HashPolicy_SourceIp{}}}}, // for clusters that hash
 			OnDemand: &tcpproxy.TcpProxy_OnDemand{
 				OdcdsConfig: ads(),
 				Timeout:     durationpb.New(clusterTimeout),
@@ -118,7 +120,9 @@ func NoCluster(name string) (xds.Resource, error) {
 // forConnections makes a cluster one of connections. It says by what name the plan has
 // it, and keeps the endpoints of that name, so that it may go by others.
 func forConnections(m *cluster.Cluster) {
-	m.EdsClusterConfig.ServiceName = m.GetName()
+	if m.EdsClusterConfig != nil {
+		m.EdsClusterConfig.ServiceName = m.GetName()
+	}
 	// A share is a locality: it keeps its weight whatever number of endpoints it has.
 	m.CommonLbConfig = &cluster.Cluster_CommonLbConfig{
 		LocalityConfigSpecifier: &cluster.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{

@@ -241,6 +241,9 @@ func routeAction(r *plan.Route, clusters []plan.WeightedCluster, authority strin
 	a.MaxGrpcTimeout = a.Timeout
 	a.IdleTimeout = atLeastMS(r.IdleTimeout) // 0: streams may be silent for as long as they like
 	var err error
+	if a.HashPolicy, err = hashPolicies(r.Hash); err != nil {
+		return nil, err
+	}
 	a.RetryPolicy, err = retryPolicy(r.Retry)
 	return a, err
 }

@@ -14,6 +14,9 @@ import (
 // stands in two localities in the first alone. The endpoints of the same shares
 // become a share of their own, so that each endpoint has the weight that it had.
 func disjoint(shares []plan.EndpointShare) []plan.EndpointShare {
+	if !split(shares) {
+		return shares
+	}
 	in := map[netip.AddrPort]string{} // endpoint: the shares that have it
 	for i, s := range shares {
 		for _, b := range s.Backends {
@@ -51,6 +54,12 @@ func disjoint(shares []plan.EndpointShare) []plan.EndpointShare {
 		groups[i].Weight = max(1, uint32(math.Round(weights[i]/total*precision)))
 	}
 	return groups
+}
+
+// split reports whether shares are parts of a split, which have no priorities. Localities
+// have no endpoint in common anyway.
+func split(shares []plan.EndpointShare) bool {
+	return len(shares) > 0 && shares[len(shares)-1].Priority == 0
 }
 
 func count(shares []plan.EndpointShare) (n int) {
