@@ -30,15 +30,19 @@ var rules = []struct {
 	{of: "agent", never: []string{"lab", "cmd", "conformance"}},
 	{of: "lab", never: []string{"cmd", "conformance"}},
 	// What several planes need lies beside them; they do not know each other.
-	{of: "translators/istio", never: []string{"translators/smi", "translators/kubernetes", "translators/host", smiAPI}},
-	{of: "translators/smi", never: []string{"translators/istio", "translators/kubernetes", "translators/host", istioAPI}},
+	{of: "translators/istio", never: []string{"translators/smi", "translators/linkerd", "translators/gateway", "translators/kubernetes", "translators/host", smiAPI, gatewayAPI}},
+	{of: "translators/smi", never: []string{"translators/istio", "translators/linkerd", "translators/gateway", "translators/kubernetes", "translators/host", istioAPI, gatewayAPI}},
+	{of: "translators/linkerd", never: []string{"translators/istio", "translators/smi", "translators/gateway", "translators/kubernetes", "translators/host", istioAPI, smiAPI}},
+	{of: "translators/gateway", never: []string{"translators/istio", "translators/smi", "translators/linkerd", "translators/kubernetes", "translators/host", istioAPI, smiAPI}},
+	{of: "translators/gatewayapi", never: []string{"translators/istio", "translators/smi", "translators/linkerd", "translators/gateway", "translators/kubernetes", "translators/host", istioAPI, smiAPI}},
 	{of: "translators/kubernetes", never: []string{"translators/istio", "translators/smi", "translators/host", istioAPI, smiAPI}},
 	{of: "translators/objects", never: []string{"translators/istio", "translators/smi", "translators/kubernetes", "translators/host", istioAPI, smiAPI}},
 }
 
 const (
-	istioAPI = "istio.io"
-	smiAPI   = "github.com/servicemeshinterface"
+	istioAPI   = "istio.io"
+	smiAPI     = "github.com/servicemeshinterface"
+	gatewayAPI = "sigs.k8s.io/gateway-api"
 )
 
 // kubernetes are the modules of Kubernetes and of the planes' types.

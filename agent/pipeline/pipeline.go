@@ -19,6 +19,7 @@ import (
 	"fairlead.io/fairlead/model/merge"
 	"fairlead.io/fairlead/model/plan"
 	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/gateway"
 	"fairlead.io/fairlead/translators/host"
 	"fairlead.io/fairlead/translators/istio"
 	"fairlead.io/fairlead/translators/kubernetes"
@@ -36,6 +37,7 @@ type Options struct {
 	// says, unless they are zero and nil; see istio.Options.
 	IstioOutboundTrafficPolicy string
 	IstioDetectionTimeout      *time.Duration
+	GatewayRequireGrants       bool // see gateway.Options
 }
 
 // Planes is the explicit list of control planes, in the documented order: where a
@@ -46,7 +48,8 @@ func Planes(o Options) ([]translators.Translator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []translators.Translator{i, smi.New(smi.Options{TrustDomain: o.TrustDomain, Domain: o.Domain})}, nil
+	return []translators.Translator{i, smi.New(smi.Options{TrustDomain: o.TrustDomain, Domain: o.Domain}),
+		gateway.New(gateway.Options{RequireGrants: o.GatewayRequireGrants})}, nil
 }
 
 // Pipeline computes the plan of one node. It is not safe for concurrent use.

@@ -28,7 +28,7 @@ type Variant struct {
 }
 
 // planes are the names that make a manifest part of a variant.
-var planes = []string{"istio", "smi"}
+var planes = []string{"istio", "smi", "linkerd", "gateway"}
 
 // ReadCase reads a case and what it uses from the folder base beside it.
 func ReadCase(path string) (*Case, error) {

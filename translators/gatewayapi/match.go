@@ -21,8 +21,8 @@ type Match struct {
 	Prefix string
 	Rank   Rank
 	Field  string // spec.rules[0].matches[1], or the rule where the match is its default
-	// Broken says that an expression cannot be read, so that nothing matches. Validate
-	// says why.
+	// Broken says that an expression cannot be read, or a name or path is none, so that
+	// nothing matches. Validate says why.
 	Broken bool
 }
 
@@ -71,6 +71,7 @@ func httpMatch(field string, in gatewayv1.HTTPRouteMatch) Match {
 	}
 	switch kind {
 	case gatewayv1.PathMatchExact:
+		out.Broken = !isPath(value)
 		out.Rank.Exact, out.Rank.Path = true, len(value)
 		out.Path = &model.StringMatch{Kind: model.Exact, Value: value}
 	case gatewayv1.PathMatchRegularExpression:
@@ -81,6 +82,7 @@ func httpMatch(field string, in gatewayv1.HTTPRouteMatch) Match {
 			out.Path = &m
 		}
 	default:
+		out.Broken = !isPath(value)
 		out.Prefix = cmp.Or(strings.TrimRight(value, "/"), "/")
 		out.Rank.Path = len(out.Prefix)
 		if out.Prefix != "/" {
@@ -98,11 +100,15 @@ func httpMatch(field string, in gatewayv1.HTTPRouteMatch) Match {
 		if slices.ContainsFunc(out.RouteMatch.Query, func(m model.NamedMatch) bool { return m.Name == string(q.Name) }) {
 			continue // as the API says
 		}
+		out.Broken = out.Broken || !headerName.MatchString(string(q.Name))
 		out.RouteMatch.Query = append(out.RouteMatch.Query, model.NamedMatch{Name: string(q.Name), Match: out.compare(given(q.Type, ""), q.Value)})
 	}
 	out.count()
 	return out
 }
+
+// isPath reports whether a text can be compared with a path.
+func isPath(s string) bool { return strings.HasPrefix(s, "/") && pathText.MatchString(s) }
 
 func grpcMatch(field string, in gatewayv1.GRPCRouteMatch) Match {
 	out := Match{Field: field}
@@ -152,6 +158,7 @@ func (m *Match) grpcPath(service, method string) {
 // header adds a condition on a header. Of several on one header the first counts, as
 // the API says. The header host is the authority.
 func (m *Match) header(name, kind, value string) {
+	m.Broken = m.Broken || !headerName.MatchString(name)
 	name = strings.ToLower(name)
 	match := m.compare(kind, value)
 	if name == "host" {

@@ -35,11 +35,10 @@ func (r *Report) invalid(field, format string, args ...any) {
 // Codes of diagnostics. Those that a status condition of the API has a reason for are
 // called like it.
 const (
-	InvalidValue        = "invalid-value"        // an API server would reject it
-	UnsupportedValue    = "unsupported-value"    // Accepted=False
-	IncompatibleFilters = "incompatible-filters" // Accepted=False
-	BackendNotFound     = "backend-not-found"    // ResolvedRefs=False, as the next two
-	InvalidKind         = "invalid-kind"
-	RefNotPermitted     = "ref-not-permitted"
-	UnsupportedFilter   = "unsupported-filter" // ResolvedRefs=False of extensions, Accepted=False of others
+	InvalidValue      = "invalid-value"     // an API server would reject it
+	UnsupportedValue  = "unsupported-value" // Accepted=False
+	BackendNotFound   = "backend-not-found" // ResolvedRefs=False, as the next two
+	InvalidKind       = "invalid-kind"
+	RefNotPermitted   = "ref-not-permitted"
+	UnsupportedFilter = "unsupported-filter" // ResolvedRefs=False of extensions, Accepted=False of others
 )

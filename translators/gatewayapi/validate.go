@@ -164,12 +164,7 @@ func (v *validator) path(field, kind, value string) {
 	case gatewayv1.PathMatchRegularExpression:
 		v.expression(field+".value", value)
 	case gatewayv1.PathMatchExact, gatewayv1.PathMatchPathPrefix:
-		switch {
-		case !strings.HasPrefix(value, "/"):
-			v.invalid(field+".value", "a path starts with /")
-		case !pathText.MatchString(value):
-			v.invalid(field+".value", "%q is no path", value)
-		}
+		v.ok(isPath(value), field+".value", "%q is no path: it starts with / and has no other characters than paths have", value)
 		for _, part := range []string{"//", "/./", "/../", "%2f", "%2F"} {
 			v.ok(!strings.Contains(value, part), field+".value", "a path does not contain %s", part)
 		}
