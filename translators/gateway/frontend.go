@@ -74,10 +74,14 @@ func (b *builder) frontend(audiences []audience) *model.Frontend {
 		}
 	}
 	if last := audiences[len(audiences)-1]; last.namespace != "" { // nobody routes the other clients
-		b.out.Routes = append(b.out.Routes, model.Route{Src: []model.Source{b.service.Src}, Backends: []model.Backend{{
-			Namespace: b.service.Namespace, Service: b.service.Name, Port: b.port.Port, Weight: 1}}})
+		b.out.Routes = append(b.out.Routes, model.Route{Src: []model.Source{b.service.Src}, Backends: b.own()})
 	}
 	return b.out
+}
+
+// own is the service itself.
+func (b *builder) own() []model.Backend {
+	return []model.Backend{{Namespace: b.service.Namespace, Service: b.service.Name, Port: b.port.Port, Weight: 1}}
 }
 
 // speaks decides what the port is taken for. A port that nobody has declared is what its
@@ -92,6 +96,7 @@ func (b *builder) speaks(audiences []audience) {
 		b.out.App = model.AppHTTP
 	case app == model.AppUndeclared:
 		b.out.App, b.out.DetectTimeout = model.AppDetect, detectTimeout
+		b.out.Connections = []model.ConnectionRoute{{Backends: b.own(), Src: []model.Source{b.service.Src}}}
 		for _, a := range audiences {
 			for _, c := range a.routes {
 				c.rep.Say(c.parents[0].Field, "undeclared-port", model.Degrades, model.Approximated,

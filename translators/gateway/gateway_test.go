@@ -3,9 +3,13 @@
 package gateway
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
+	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/objects"
 	"fairlead.io/fairlead/translators/translatortest"
 )
 
@@ -17,3 +21,42 @@ func TestCases(t *testing.T) { translatortest.Run(t, "testdata", newTranslator) 
 
 // Where grants are asked for, they are what lets a route name another namespace's services.
 func TestCasesWithGrants(t *testing.T) { translatortest.Run(t, "testdata/grants", strict) }
+
+func TestProperties(t *testing.T) {
+	translatortest.Properties(t, "testdata", newTranslator)
+	translatortest.Properties(t, "testdata/grants", strict)
+}
+
+// FuzzTranslate: whatever the objects, no panic, and a route never has a match or a
+// status that Envoy would not take.
+func FuzzTranslate(f *testing.F) {
+	f.Add(company)
+	for _, typ := range newTranslator().Types() {
+		for _, b := range bodies(typ) {
+			f.Add(company + "---\n" + `{"apiVersion": "` + typ.Kind.Group + "/" + typ.Version + `", "kind": "` + typ.Kind.Kind + `", "metadata": {"name": "x", "namespace": "shop"}, ` + b[1:])
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		out := translatortest.Translate(strict, objects.Input{Name: "in.yaml", Data: []byte(text)})
+		out.DiagnosticLines()
+		for _, row := range out.Rows() {
+			fe, ok := row.Value.(*model.Frontend)
+			if !ok {
+				continue
+			}
+			for _, r := range fe.Routes {
+				if p := r.Match.Path; p != nil && p.Kind != model.Regex && !strings.HasPrefix(p.Value, "/") {
+					t.Errorf("%s: a path %+v", row.Key, *p)
+				}
+				for _, h := range append(r.Match.Headers, r.Match.Query...) {
+					if h.Name == "" || strings.ContainsAny(h.Name, " :\n") {
+						t.Errorf("%s: a header %q", row.Key, h.Name)
+					}
+				}
+				if r.Redirect != nil && !slices.Contains([]uint32{301, 302, 303, 307, 308}, r.Redirect.Status) {
+					t.Errorf("%s: a redirect with %d", row.Key, r.Redirect.Status)
+				}
+			}
+		}
+	})
+}

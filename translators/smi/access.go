@@ -121,7 +121,7 @@ func (t *Translator) policy(r translators.Reader, k translators.Key) translators
 			ownNamespace(o, d, rep)
 		}
 		if tt.port != 0 && o.Version == "v1alpha3" {
-			rep.say(o, d.field+".port", "port-of-older-version", model.Narrows, model.Approximated,
+			rep.say(o, d.field+".port", "port-of-older-version", model.Narrows, model.Translated,
 				"v1alpha3 has no port here; the target is restricted to it as in v1alpha2", "give ports in a TCPRoute")
 		}
 		if from := t.peers(o, tt.sources, rep); len(from) > 0 {
@@ -149,7 +149,7 @@ func (t *Translator) peers(o *objects.Object, sources []subject, rep *report) []
 			continue
 		}
 		if s.port != 0 {
-			rep.say(o, s.field+".port", "source-port", model.Cosmetic, model.Approximated, "the port of a source has no meaning", "remove it")
+			rep.say(o, s.field+".port", "source-port", model.Cosmetic, model.Translated, "the port of a source has no meaning", "remove it")
 		}
 		ns := s.namespace
 		if ns == "" {

@@ -3,16 +3,11 @@
 package smi
 
 import (
-	"encoding/json"
-	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators/objects"
 	"fairlead.io/fairlead/translators/translatortest"
 )
@@ -77,146 +72,39 @@ var unusedFields = []string{
 // Every field of every version, set alone to another value, changes the rows or is
 // named by a diagnostic.
 func TestEveryField(t *testing.T) {
-	table := fieldTable{}
-	for _, typ := range New(Options{}).Types() {
-		body, ok := bodies[typ.Kind]
-		if !ok {
-			continue // refused as a whole, see unsupported_kinds
-		}
-		t.Run(typ.Kind.Kind+" "+typ.Version, func(t *testing.T) {
-			base := object(t, typ, body)
-			want := output(t, base)
-			fields := 0
-			for _, path := range leaves(reflect.TypeOf(typ.New()), nil) {
-				name := strings.TrimPrefix(strings.ReplaceAll(strings.Join(path, "."), ".[", "["), ".")
-				if slices.Contains(unusedFields, typ.Kind.Kind+" "+name) {
-					continue
-				}
-				fields++
-				changed := object(t, typ, body)
-				set(changed, path, sample(name, typ.Version))
-				got := output(t, changed)
-				said := naming(got, name)
-				if got.Model() == want.Model() && said == nil {
-					t.Errorf("%s: neither the rows change nor does a diagnostic name it\n%s", name, got.DiagnosticLines())
-				}
-				table.add(typ, name, got.Model() != want.Model(), said)
-			}
-			if fields == 0 && typ.Version != "v1alpha1" && typ.Kind != tcpRoute {
-				t.Error("no fields found")
-			}
-		})
-	}
-	translatortest.Section(t, "README.md", "fields", table.String())
+	table := translatortest.Ledger{
+		Make: newTranslator, Types: New(Options{}).Types(), Company: company, Bodies: body, Sample: sample,
+		Unused: func(typ objects.Type, field string) bool {
+			return slices.Contains(unusedFields, typ.Kind.Kind+" "+field)
+		},
+	}.Run(t)
+	translatortest.Section(t, "README.md", "fields", table)
 }
 
-// naming returns the diagnostic that names a field, nil if there is none.
-func naming(o translatortest.Output, field string) *model.Diagnostic {
-	for _, d := range o.Diagnostics() {
-		if d.Source.Name == "object" && (d.Source.Field == field || strings.HasPrefix(field, d.Source.Field+"[")) {
-			return &d
-		}
+// body is the valid object of a type, where its version has the fields; none of a kind
+// that is refused as a whole, see unsupported_kinds.
+func body(typ objects.Type) []string {
+	b, ok := bodies[typ.Kind]
+	switch top := reflect.TypeOf(typ.New()).Elem(); {
+	case !ok:
+		return nil
+	case (typ.Kind == tcpRoute || typ.Kind == udpRoute) && typ.Version != "v1alpha4":
+		return []string{"{}"}
+	case hasField(top, "Spec"):
+		return []string{`{"spec": ` + b + `}`}
+	case typ.Kind == trafficTarget:
+		return []string{strings.Replace(b, `"rules"`, `"specs"`, 1)}
 	}
-	return nil
+	return []string{b}
 }
 
-// fieldTable says what becomes of fields: kind, field -> versions and outcome.
-type fieldTable struct {
-	order []string
-	rows  map[string][]string // "kind | field" -> versions
-	what  map[string]string
-}
-
-func (f *fieldTable) add(typ objects.Type, name string, changes bool, said *model.Diagnostic) {
-	key := "| " + typ.Kind.Kind + " | " + strings.ReplaceAll(name, "[0]", "[]") + " | "
-	if f.rows == nil {
-		f.rows, f.what = map[string][]string{}, map[string]string{}
-	}
-	if f.rows[key] == nil {
-		f.order = append(f.order, key)
-	}
-	f.rows[key] = append(f.rows[key], strings.TrimPrefix(typ.Version, "v1alpha"))
-	switch {
-	case said != nil && !changes:
-		f.what[key] = string(said.Outcome) + ": " + said.Message
-	case f.what[key] == "":
-		f.what[key] = "translated"
-	}
-}
-
-func (f *fieldTable) String() string {
-	var b strings.Builder
-	b.WriteString("| Kind | Field | v1alpha | Becomes |\n|---|---|---|---|\n")
-	for _, key := range f.order {
-		fmt.Fprintf(&b, "%s%s | %s |\n", key, strings.Join(f.rows[key], ", "), f.what[key])
-	}
-	return b.String()
-}
-
-// object puts a body where the version has it.
-func object(t *testing.T, typ objects.Type, body string) map[string]any {
-	t.Helper()
-	var b map[string]any
-	if err := json.Unmarshal([]byte(body), &b); err != nil {
-		t.Fatal(err)
-	}
-	top := reflect.TypeOf(typ.New()).Elem()
-	out := map[string]any{}
-	if _, ok := top.FieldByName("Spec"); ok {
-		out["spec"] = b
-	} else {
-		out = b
-	}
-	if typ.Kind == trafficTarget && typ.Version == "v1alpha1" {
-		out["specs"] = out["rules"]
-		delete(out, "rules")
-	}
-	if (typ.Kind == tcpRoute || typ.Kind == udpRoute) && typ.Version != "v1alpha4" {
-		out = map[string]any{}
-	}
-	out["apiVersion"], out["kind"] = typ.Kind.Group+"/"+typ.Version, typ.Kind.Kind
-	out["metadata"] = map[string]any{"name": "object", "namespace": "shop"}
-	return out
-}
-
-func output(t *testing.T, o map[string]any) translatortest.Output {
-	t.Helper()
-	b, err := json.Marshal(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return translatortest.Translate(newTranslator, objects.Input{Name: "company.yaml", Data: []byte(company)}, objects.Input{Name: "in.yaml", Data: b})
-}
-
-// leaves lists the paths of a type's fields that hold plain values; lists are
-// entered by their first element.
-func leaves(t reflect.Type, path []string) [][]string {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	if u := reflect.PointerTo(t); u.Implements(reflect.TypeFor[json.Unmarshaler]()) {
-		return [][]string{slices.Clone(path)}
-	}
-	var out [][]string
-	switch t.Kind() {
-	case reflect.Struct:
-		for i := range t.NumField() {
-			f := t.Field(i)
-			if f.Type == reflect.TypeFor[metav1.TypeMeta]() || f.Type == reflect.TypeFor[metav1.ObjectMeta]() {
-				continue
-			}
-			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			out = append(out, leaves(f.Type, append(slices.Clone(path), name))...)
-		}
-		return out
-	case reflect.Slice:
-		return leaves(t.Elem(), append(slices.Clone(path), "[0]"))
-	}
-	return [][]string{slices.Clone(path)}
+func hasField(t reflect.Type, name string) bool {
+	_, ok := t.FieldByName(name)
+	return ok
 }
 
 // sample is a value for a field that differs from those of the bodies.
-func sample(name, version string) any {
+func sample(_ objects.Type, name string) any {
 	switch {
 	case strings.HasSuffix(name, "ort"), strings.HasSuffix(name, "orts[0]"):
 		return 7
@@ -230,38 +118,6 @@ func sample(name, version string) any {
 		return map[string]any{"x": "y"}
 	}
 	return "v9"
-}
-
-// set writes a value at a path, making what is missing on the way.
-func set(o map[string]any, path []string, v any) {
-	var at any = o
-	for i, p := range path {
-		last := i == len(path)-1
-		var next any
-		if !last {
-			next = map[string]any{}
-			if strings.HasPrefix(path[i+1], "[") {
-				next = []any{map[string]any{}}
-			}
-		} else {
-			next = v
-		}
-		switch a := at.(type) {
-		case map[string]any:
-			if have, ok := a[p]; ok && !last {
-				next = have
-			}
-			a[p] = next
-		case []any:
-			if !last {
-				next = a[0]
-			}
-			a[0] = next
-		default:
-			panic(fmt.Sprintf("no way to %v", path))
-		}
-		at = next
-	}
 }
 
 // FuzzTranslate: whatever the objects, no panic, and what an invalid object asks

@@ -13,6 +13,8 @@ func newTranslator() translators.Translator { return New(Options{}) }
 
 func TestCases(t *testing.T) { translatortest.Run(t, "testdata", newTranslator) }
 
+func TestProperties(t *testing.T) { translatortest.Properties(t, "testdata", newTranslator) }
+
 func TestNamesInTheDomain(t *testing.T) {
 	tr := New(Options{Domain: "Corp.Example"}) // as an operator may write it; names of objects are lower case
 	for name, want := range map[string]bool{
