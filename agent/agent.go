@@ -166,7 +166,7 @@ func (a *agent) run(parent context.Context, kernel *datapath.Datapath, server *s
 	changed := make(chan struct{}, 1)
 	start("access log", a.serveAccessLog)
 	start("api", func(ctx context.Context) error {
-		tell := answers{status: func() Status { return a.status(kernel, server) }, explain: a.explain}
+		tell := answers{status: func() Status { return a.status(kernel, server) }, explain: a.explain, trace: a.trace}
 		return serveAPI(ctx, filepath.Join(a.opts.RunDir, Socket), tell, a.flows)
 	})
 	start("kernel events", func(ctx context.Context) error { return kernel.Events(ctx, a.kernelFlow) })

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"fairlead.io/fairlead/agent/explain"
+	"fairlead.io/fairlead/agent/trace"
 	"fairlead.io/fairlead/hubble"
 )
 
@@ -24,6 +25,7 @@ import (
 type answers struct {
 	status  func() Status
 	explain func(context.Context, explain.Target) (*Explanation, error)
+	trace   func(trace.Query) (*trace.Answer, error)
 }
 
 // Socket is the name of the agent's API socket in its run folder.
@@ -33,6 +35,7 @@ const Socket = "agent.sock"
 //
 //	GET /status                                  Status as JSON
 //	GET /explain?target=NS/NAME[:PORT]           Explanation as JSON; 404 if there is no such thing
+//	GET /trace?query=JSON                        trace.Answer as JSON; 404 if the query cannot be answered
 //	GET /flows?last=N&follow=1&pod=P&verdict=V   hubble.Flow, one JSON object a line
 func serveAPI(ctx context.Context, socket string, o answers, flows *hubble.Ring) error {
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -60,6 +63,20 @@ func serveAPI(ctx context.Context, socket string, o answers, flows *hubble.Ring)
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(e) // the client has gone
+	})
+	mux.HandleFunc("GET /trace", func(w http.ResponseWriter, r *http.Request) {
+		var q trace.Query
+		if err := json.Unmarshal([]byte(r.URL.Query().Get("query")), &q); err != nil {
+			http.Error(w, "the query is no JSON: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		a, err := o.trace(q)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusNotFound)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(a) // the client has gone
 	})
 	mux.HandleFunc("GET /flows", func(w http.ResponseWriter, r *http.Request) { streamFlows(ctx, w, r, flows) })
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
@@ -127,6 +144,17 @@ func (c *Client) Explain(ctx context.Context, t explain.Target) (*Explanation, e
 	var e Explanation
 	err := c.get(ctx, "/explain?"+url.Values{"target": {t.String()}}.Encode(), func(d *json.Decoder) error { return d.Decode(&e) })
 	return &e, err
+}
+
+// Trace asks the agent what becomes of a request.
+func (c *Client) Trace(ctx context.Context, q trace.Query) (*trace.Answer, error) {
+	text, err := json.Marshal(q)
+	if err != nil {
+		return nil, fmt.Errorf("ask agent: %w", err)
+	}
+	var a trace.Answer
+	err = c.get(ctx, "/trace?"+url.Values{"query": {string(text)}}.Encode(), func(d *json.Decoder) error { return d.Decode(&a) })
+	return &a, err
 }
 
 // FlowQuery says which flows are asked for.

@@ -8,11 +8,18 @@ import (
 	"time"
 
 	"fairlead.io/fairlead/agent/explain"
+	"fairlead.io/fairlead/agent/trace"
 	"fairlead.io/fairlead/proxy"
 )
 
 // explainLimit is how long the proxy has to say what it knows.
 const explainLimit = 2 * time.Second
+
+func (a *agent) trace(q trace.Query) (*trace.Answer, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return trace.Follow(a.pipe, q)
+}
 
 func (a *agent) explain(ctx context.Context, target explain.Target) (*Explanation, error) {
 	ctx, cancel := context.WithTimeout(ctx, explainLimit)

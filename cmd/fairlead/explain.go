@@ -24,39 +24,54 @@ type place struct{ run, lab, node string }
 
 func explainCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "explain NAMESPACE/NAME[:PORT]",
-		Short: "Say what becomes of requests to a service, or of a pod's, and which lines decide",
+		Use:   "explain {NAMESPACE/NAME[:PORT] | --from SOURCE --url URL}",
+		Short: "Say what becomes of requests to a service, of a pod's, or of one request, and which lines decide",
 		Long: `Explain says of a service's ports, or of a host's, who routes them and how: the plane
 that decides, the routes in order, where they lead, what policy is judged on the way;
 and of a pod what takes its connections and what governs it; each with file and line.
 
+With --from and --url it follows one request: the route that it takes, who gets it, what
+it looks like there, and the verdict with the rules that decided. It sends nothing.
+
 With -f it reads manifests; without, it asks the node's agent, which also knows what
 Envoy has rejected and what is in use.`,
-		Example: "  fairlead explain shop/web:80 -f manifests/\n  fairlead explain shop/web-0 --run /run/fairlead",
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usageError("explain needs one thing to explain: NAMESPACE/NAME, or NAMESPACE/NAME:PORT of a service")
-			}
-			return nil
-		},
+		Example: `  fairlead explain shop/web:80 -f manifests/
+  fairlead explain shop/web-0 --run /run/fairlead
+  fairlead explain -f manifests/ --from shop/client --method POST --url http://web/cart -H x-user:alice
+  fairlead explain --lab default --from 192.0.2.7 --url tcp://10.244.1.12:9000`,
 	}
 	in, out := inputFlags(c), outputFlag(c)
 	var p place
+	var q requestFlags
+	q.add(c)
 	c.Flags().StringVar(&p.run, "run", defaultRun, "run folder of the node's agent, without -f")
 	c.Flags().StringVar(&p.lab, "lab", "", "name of a lab, in place of --run")
 	c.Flags().StringVar(&p.node, "node", "", "with -f: the node whose plan is meant (default: the pod's own, or the first); with --lab: the node to ask")
+	c.Args = func(_ *cobra.Command, args []string) error {
+		switch asked := q.asked(c); {
+		case asked && len(args) > 0:
+			return usageError("explain one thing at a time: %s, or the request that --from and --url say", args[0])
+		case !asked && len(args) != 1:
+			return usageError("explain needs one thing to explain: NAMESPACE/NAME, NAMESPACE/NAME:PORT of a service, or a request by --from and --url")
+		}
+		return nil
+	}
 	c.RunE = func(c *cobra.Command, args []string) error {
+		live := len(in.files) == 0
+		if !live && (c.Flags().Changed("run") || p.lab != "") {
+			return usageError("explain reads files (-f) or asks an agent (--run, --lab), not both")
+		}
+		if q.asked(c) {
+			return q.run(c, in, out, p, live)
+		}
 		target, err := explain.ParseTarget(args[0])
 		if err != nil {
 			return usageError("%v", err)
 		}
 		var e *agent.Explanation
-		switch {
-		case len(in.files) == 0:
+		if live {
 			e, err = askAgents(c.Context(), p, target)
-		case c.Flags().Changed("run") || p.lab != "":
-			return usageError("explain reads files (-f) or asks an agent (--run, --lab), not both")
-		default:
+		} else {
 			e, err = in.explain(c, p.node, target)
 		}
 		if err != nil {
@@ -96,30 +111,9 @@ func askAgents(ctx context.Context, p place, target explain.Target) (*agent.Expl
 // explain answers from files. A pod is explained by its own node's plan, a service by
 // that of the first.
 func (in *input) explain(c *cobra.Command, node string, target explain.Target) (*agent.Explanation, error) {
-	p, inputs, err := in.read(c, node)
+	p, node, err := in.planned(c, node, func(p *pipeline.Pipeline) string { return nodeOf(p, target) })
 	if err != nil {
 		return nil, err
-	}
-	batch := objects.Decode(p.Registry(), inputs...)
-	if needsPlacing(batch) {
-		nodes := []string{"node-1", "node-2"}
-		if node != "" && node != nodes[0] && node != nodes[1] {
-			nodes = append(nodes, node)
-		}
-		batch = objects.Decode(p.Registry(), cluster.Offline(inputs, nodes)...)
-	}
-	p.Replace(batch)
-	if node == "" {
-		if node = nodeOf(p, target); node != "" {
-			o := in.pipeline
-			o.Node = node
-			if p, err = pipeline.New(o); err != nil {
-				return nil, usageError("%v", err)
-			}
-			p.Replace(batch)
-		}
-	} else if p.Get(translators.Nodes, node) == nil {
-		return nil, usageError("the manifests have no node %s; they have %s", node, strings.Join(nodeNames(p), ", "))
 	}
 	a, err := explain.Explain(p, target)
 	var none *explain.NotFoundError
@@ -134,6 +128,36 @@ func (in *input) explain(c *cobra.Command, node string, target explain.Target) (
 		return nil, err
 	}
 	return &agent.Explanation{Node: node, Answer: a}, nil
+}
+
+// planned is the plan of a node, or without one of the node that choose names; and its name.
+func (in *input) planned(c *cobra.Command, node string, choose func(*pipeline.Pipeline) string) (*pipeline.Pipeline, string, error) {
+	p, inputs, err := in.read(c, node)
+	if err != nil {
+		return nil, "", err
+	}
+	batch := objects.Decode(p.Registry(), inputs...)
+	if needsPlacing(batch) {
+		nodes := []string{"node-1", "node-2"}
+		if node != "" && node != nodes[0] && node != nodes[1] {
+			nodes = append(nodes, node)
+		}
+		batch = objects.Decode(p.Registry(), cluster.Offline(inputs, nodes)...)
+	}
+	p.Replace(batch)
+	if node == "" {
+		if node = choose(p); node != "" {
+			o := in.pipeline
+			o.Node = node
+			if p, err = pipeline.New(o); err != nil {
+				return nil, "", usageError("%v", err)
+			}
+			p.Replace(batch)
+		}
+	} else if p.Get(translators.Nodes, node) == nil {
+		return nil, "", usageError("the manifests have no node %s; they have %s", node, strings.Join(nodeNames(p), ", "))
+	}
+	return p, node, nil
 }
 
 // nodeOf is the node whose plan says most of a target, "" if there is none.

@@ -29,7 +29,7 @@ import (
 // offlineCommands need no privileges, no cluster and no Linux. Explain can also ask an
 // agent.
 func offlineCommands() []*cobra.Command {
-	return []*cobra.Command{translateCommand(), planCommand(), renderCommand(), explainCommand()}
+	return []*cobra.Command{translateCommand(), planCommand(), renderCommand(), explainCommand(), diffCommand()}
 }
 
 // input is the flags that say what to read.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -112,6 +113,9 @@ func (w *world) runBatch(t *testing.T, namespace string, lines []Line) {
 			if err == nil && l.decider() != nil {
 				err = w.decided(namespace, &l, begin)
 			}
+			if err == nil && !l.asksNothing() {
+				err = w.foreseen(namespace, &l, results[i])
+			}
 			if err == nil {
 				continue
 			}
@@ -126,6 +130,48 @@ func (w *world) runBatch(t *testing.T, namespace string, lines []Line) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// foreseen asks the agent of the source's node what becomes of the line: what came must
+// be among it.
+func (w *world) foreseen(namespace string, l *Line, results []load.Result) error {
+	from, node := "node/"+l.Source, l.Source
+	switch {
+	case l.Source == "outside":
+		from, node = l.From, w.nodes()[0]
+		if from == "" {
+			host, _, err := net.SplitHostPort(results[0].Local)
+			if err != nil {
+				return nil // not connected: who would have asked is not known
+			}
+			from = host
+		}
+	case !slices.Contains(w.nodes(), l.Source):
+		p, err := w.pod(namespace, l.Source)
+		if err != nil {
+			return err
+		}
+		from, node = p.Namespace+"/"+p.Name, p.Node
+	}
+	q, err := l.query(from, func(name, form string) (string, error) { return w.address(namespace, name, form) })
+	if err != nil {
+		return err
+	}
+	if a, err := netip.ParseAddrPort(results[0].Remote); err == nil {
+		q.V6 = a.Addr().Unmap().Is6()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	a, err := w.agents[node].Trace(ctx, q)
+	if err != nil {
+		return fmt.Errorf("ask what becomes of it: %w", err)
+	}
+	for _, r := range results {
+		if err := foreseen(a, r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // self are the addresses of a source.

@@ -5,6 +5,7 @@ package live
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -39,6 +40,12 @@ func (l *Line) query(from string, address func(name, form string) (string, error
 	return q, nil
 }
 
+// misbehaves are URLs that ask the echo server to fail, to be late or to be large.
+var misbehaves = regexp.MustCompile(`[?&](fail|delay|status|abort|size)=`)
+
+// asksNothing reports whether the line sends nothing that the plan can be asked about.
+func (l *Line) asksNothing() bool { return l.Want.Status == "dns" || l.Method == "CONNECT" }
+
 // connected are the URLs' schemes without requests.
 var connected = []string{"tcp", "tcp-banner", "tls", "udp"}
 
@@ -58,10 +65,13 @@ func matchesOutcome(a *trace.Answer, o trace.Outcome, r load.Result) bool {
 	scheme, _, _ := strings.Cut(a.URL, "://")
 	if o.Verdict == trace.Reached {
 		pod := answer(r).Pod
-		return r.Answer != nil && (len(o.Endpoints) == 0 || slices.ContainsFunc(o.Endpoints, func(e trace.Endpoint) bool {
+		if r.Answer == nil { // what the application is asked to do is nothing that the plan knows
+			return misbehaves.MatchString(a.URL) || r.Error == "" && r.Status != 403 && r.Status != 404
+		}
+		return len(o.Endpoints) == 0 || slices.ContainsFunc(o.Endpoints, func(e trace.Endpoint) bool {
 			_, name, _ := strings.Cut(e.Pod, "/")
 			return name == pod || e.Pod == ""
-		})) || r.Answer == nil && r.Status != 403 && r.Status != 404
+		})
 	}
 	switch {
 	case o.Status == 0:

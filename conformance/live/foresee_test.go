@@ -181,9 +181,6 @@ func (p *planned) ask(l *Line) (*trace.Answer, error) {
 // kernelSays are ends of connections that the plan does not tell apart.
 var kernelSays = regexp.MustCompile(`^(refused|reset|timeout|closed)(\|(refused|reset|timeout|closed|failed))*$`)
 
-// misbehaves are URLs that ask the echo server to fail, or to be late.
-var misbehaves = regexp.MustCompile(`[?&](fail|delay|status|abort)=`)
-
 // foreseeable are the conditions that the plan has an answer to.
 func foreseeable(w Want) Want {
 	out := Want{Status: w.Status, Shares: w.Shares}
@@ -202,8 +199,8 @@ func foresee(t *testing.T, c *Case, v Variant) (asked int) {
 	p := planCase(t, c, v)
 	for i := range v.Lines {
 		l := &v.Lines[i]
-		if l.Want.Status == "dns" || l.Method == "CONNECT" {
-			continue // nothing is sent, or nothing that is a request
+		if l.asksNothing() {
+			continue
 		}
 		a, err := p.ask(l)
 		if err != nil {

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package diff
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/plan"
+)
+
+func (r *Report) frontends(before, after Tables, in func(string) bool) {
+	for _, key := range union(keysOf(before, in), keysOf(after, in)) {
+		a, b := frontendOf(before, key), frontendOf(after, key)
+		switch {
+		case a == nil:
+			r.Routes = append(r.Routes, RouteChange{Frontend: key, Changes: []Change{{"frontend", "not there", "there"}}, NewSources: sortedSources(b.src)})
+		case b == nil:
+			r.Routes = append(r.Routes, RouteChange{Frontend: key, Changes: []Change{{"frontend", "there", "not there"}}, OldSources: sortedSources(a.src)})
+		case model.Hash(a) != model.Hash(b):
+			r.frontend(key, a, b)
+		}
+	}
+}
+
+// frontend compares one that both sides have.
+func (r *Report) frontend(key string, a, b *frontend) {
+	var whole []Change
+	add := func(what, old, new string) {
+		if old != new {
+			whole = append(whole, Change{what, orWord(old, "-"), orWord(new, "-")})
+		}
+	}
+	add("balanced by", modeWord(a.Mode), modeWord(b.Mode))
+	add("routed by", string(a.Basis), string(b.Basis))
+	if a.Basis == b.Basis {
+		add("unknown hosts", string(a.Unknown), string(b.Unknown))
+	}
+	if a.Invalid != b.Invalid {
+		add("routes", validWord(a), validWord(b))
+	}
+	if len(whole) > 0 {
+		r.Routes = append(r.Routes, RouteChange{Frontend: key, Changes: whole, OldSources: sortedSources(a.src), NewSources: sortedSources(b.src)})
+	}
+	if len(a.Routes)+len(b.Routes) > 0 {
+		r.requests(key, a, b)
+	}
+	r.connections(key, a, b)
+}
+
+func modeWord(m plan.Mode) string {
+	switch m {
+	case plan.Kernel:
+		return "the kernel, per connection"
+	case plan.HTTP:
+		return "the proxy, per request"
+	case plan.Any:
+		return "the proxy, at any address"
+	case plan.TLS:
+		return "the proxy, by server name"
+	case plan.Opaque:
+		return "the proxy, per connection"
+	}
+	return "the proxy, by the first bytes"
+}
+
+func validWord(f *frontend) string {
+	if f.Invalid {
+		return "invalid: 500"
+	}
+	return "valid"
+}
+
+// clients are those whom the routes of both sides tell apart: a client of each
+// namespace and set of labels that is named, and one that nobody names.
+func clients(a, b []model.Route) []plan.Client {
+	out := map[string]plan.Client{"": {}}
+	for _, r := range slices.Concat(a, b) {
+		ns, labels := r.Match.SourceNamespace, r.Match.SourceLabels
+		if ns == "" && len(labels) == 0 {
+			continue
+		}
+		c := plan.Client{Labels: labels}
+		if ns != "" {
+			c.Identity = model.SPIFFE("example", ns, "default")
+		}
+		out[model.Hash(r.Match.SourceLabels)+ns] = c
+		if ns != "" && len(labels) > 0 {
+			out["unlabelled "+ns] = plan.Client{Identity: c.Identity}
+		}
+	}
+	var list []plan.Client
+	for _, k := range slices.Sorted(maps.Keys(out)) {
+		list = append(list, out[k])
+	}
+	return list
+}
+
+func clientWord(c plan.Client) string {
+	var words []string
+	if c.Identity != "" {
+		_, rest, _ := strings.Cut(c.Identity, "/ns/")
+		ns, _, _ := strings.Cut(rest, "/")
+		words = append(words, "of namespace "+ns)
+	}
+	if len(c.Labels) > 0 {
+		var ls []string
+		for _, k := range slices.Sorted(maps.Keys(c.Labels)) {
+			ls = append(ls, k+"="+c.Labels[k])
+		}
+		words = append(words, "with "+strings.Join(ls, ","))
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return "clients " + strings.Join(words, " ")
+}
+
+// requests compares what both sides do with the requests that their matches tell apart.
+// Of those that meet the same two routes one is told.
+func (r *Report) requests(key string, a, b *frontend) {
+	var asked []plan.Request
+	for _, route := range slices.Concat(a.Routes, b.Routes) {
+		asked = append(asked, requests(route.Match)...)
+	}
+	asked = distinct(asked)
+	told := map[[2]int]bool{}
+	every := clients(a.Routes, b.Routes)
+	for _, c := range every {
+		for i := range asked {
+			q := asked[i]
+			q.Client = c
+			r.Asked++
+			x, y := taken(a.Routes, &q), taken(b.Routes, &q)
+			if told[[2]int{x, y}] {
+				continue
+			}
+			changes := actionChanges(routeAt(a.Routes, x), routeAt(b.Routes, y))
+			if len(changes) == 0 {
+				continue
+			}
+			told[[2]int{x, y}] = true
+			rc := RouteChange{Frontend: key, For: clientWord(c), Changes: changes, OldSources: sourcesAt(a, x), NewSources: sourcesAt(b, y)}
+			if len(asked) > 2 || len(every) > 1 {
+				rc.Example = example(&q)
+			}
+			r.Routes = append(r.Routes, rc)
+		}
+	}
+}
+
+// taken is the index of the route that takes a request, -1 if none does.
+func taken(routes []model.Route, q *plan.Request) int {
+	return slices.IndexFunc(routes, func(r model.Route) bool { return plan.MatchesRequest(r.Match, q) })
+}
+
+func routeAt(routes []model.Route, i int) *model.Route {
+	if i < 0 {
+		return nil
+	}
+	return &routes[i]
+}
+
+func sourcesAt(f *frontend, i int) []model.Source {
+	if i < 0 {
+		return sortedSources(f.src)
+	}
+	return sortedSources(f.Routes[i].Src)
+}
+
+// connections compares routes of what is not read as requests, by what they match.
+func (r *Report) connections(key string, a, b *frontend) {
+	find := func(in []model.ConnectionRoute, m string) *model.ConnectionRoute {
+		i := slices.IndexFunc(in, func(c model.ConnectionRoute) bool { return connectionMatch(c) == m })
+		if i < 0 {
+			return nil
+		}
+		return &in[i]
+	}
+	var matches []string
+	for _, c := range slices.Concat(a.Connections, b.Connections) {
+		matches = append(matches, connectionMatch(c))
+	}
+	for _, m := range union(matches, nil) {
+		x, y := find(a.Connections, m), find(b.Connections, m)
+		old, new := "not routed", "not routed"
+		var rc RouteChange
+		if x != nil {
+			old, rc.OldSources = backendsWord(x.Backends), sortedSources(x.Src)
+		}
+		if y != nil {
+			new, rc.NewSources = backendsWord(y.Backends), sortedSources(y.Src)
+		}
+		if old == new {
+			continue
+		}
+		rc.Frontend, rc.Example = key, "connections"+m
+		rc.Changes = []Change{{"backends", old, new}}
+		r.Routes = append(r.Routes, rc)
+	}
+}
+
+func connectionMatch(c model.ConnectionRoute) string {
+	s := ""
+	if len(c.ServerNames) > 0 {
+		s += " for " + strings.Join(c.ServerNames, ", ")
+	}
+	client := plan.Client{Labels: c.SourceLabels}
+	if c.SourceNamespace != "" {
+		client.Identity = model.SPIFFE("example", c.SourceNamespace, "default")
+	}
+	if w := clientWord(client); w != "" {
+		s += " of " + w
+	}
+	return s
+}

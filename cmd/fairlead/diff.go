@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"fairlead.io/fairlead/agent/diff"
+	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/lab/cluster"
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/translators/objects"
+)
+
+// diffFlags say which two configurations are compared.
+type diffFlags struct {
+	from, to   string
+	namespaces []string
+}
+
+func diffCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "diff OLD NEW | diff -f PATH... --from PLANE --to PLANE",
+		Short: "Say what another configuration would change, and for whom",
+		Long: `Diff compares two files or folders, or what two control planes say in the same ones:
+routes, weights, timeouts and retries of every frontend, and who may do more or less at
+every workload, with file and line on both sides. It compares what things mean, by
+requests that the matches and rules of both sides tell apart, not how they are written.
+
+With --from and --to each side is what there would be if its control plane were the only
+one. What a single namespace's change of owner would do: fairlead swap --dry-run.
+
+Exit status: 0 nothing would change, 1 something would, 2 wrong usage.`,
+		Example: "  fairlead diff manifests/ manifests-new/\n  fairlead diff -f manifests/ --from istio --to gateway -o yaml",
+	}
+	in, out := inputFlags(c), outputFlag(c)
+	var f diffFlags
+	c.Flags().StringVar(&f.from, "from", "", "control plane of the old side")
+	c.Flags().StringVar(&f.to, "to", "", "control plane of the new side")
+	c.Flags().StringSliceVarP(&f.namespaces, "namespace", "n", nil, "namespaces to compare (default: all)")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		before, after, err := f.sides(c, in, args)
+		if err != nil {
+			return err
+		}
+		r := diff.Compare(before, after, f.namespaces...)
+		if err := out.print(c.OutOrStdout(), r, func(w io.Writer) error { return printReport(w, r) }); err != nil {
+			return err
+		}
+		for _, side := range []*pipeline.Pipeline{before, after} {
+			if n := errorsIn(side); n > 0 {
+				fmt.Fprintf(c.ErrOrStderr(), "fairlead: %d errors in %s; fairlead translate tells of them\n", n, map[bool]string{true: "the old side", false: "the new side"}[side == before])
+			}
+		}
+		if !r.Empty() {
+			return &exitError{code: exitFailed}
+		}
+		return nil
+	}
+	return c
+}
+
+func errorsIn(p *pipeline.Pipeline) int {
+	n := 0
+	for _, d := range p.Diagnostics() {
+		if d.IsError() {
+			n++
+		}
+	}
+	return n
+}
+
+// sides loads both.
+func (f *diffFlags) sides(c *cobra.Command, in *input, args []string) (before, after *pipeline.Pipeline, err error) {
+	switch planes := f.from != "" || f.to != ""; {
+	case planes && (f.from == "" || f.to == "" || len(args) > 0 || len(in.files) == 0):
+		return nil, nil, usageError("to compare control planes give -f, --from and --to, and nothing else")
+	case planes:
+	case len(args) != 2 || len(in.files) > 0:
+		return nil, nil, usageError("diff needs two files or folders, or one by -f with --from and --to")
+	}
+	load := func(files []string, edit func(*objects.Batch) (*objects.Batch, error)) (*pipeline.Pipeline, error) {
+		one := &input{files: files, pipeline: in.pipeline}
+		return one.whole(c, edit)
+	}
+	if f.from == "" {
+		same := func(b *objects.Batch) (*objects.Batch, error) { return b, nil }
+		if before, err = load(args[:1], same); err != nil {
+			return nil, nil, err
+		}
+		after, err = load(args[1:], same)
+		return before, after, err
+	}
+	alone := func(plane string) func(*objects.Batch) (*objects.Batch, error) {
+		return func(b *objects.Batch) (*objects.Batch, error) { return pipeline.Alone(b, plane) }
+	}
+	if before, err = load(in.files, alone(f.from)); err != nil {
+		return nil, nil, err
+	}
+	after, err = load(in.files, alone(f.to))
+	return before, after, err
+}
+
+// whole is the plan of the first node of manifests, as edit has them.
+func (in *input) whole(c *cobra.Command, edit func(*objects.Batch) (*objects.Batch, error)) (*pipeline.Pipeline, error) {
+	p, inputs, err := in.read(c, "")
+	if err != nil {
+		return nil, err
+	}
+	batch := objects.Decode(p.Registry(), inputs...)
+	node := "node-1"
+	if needsPlacing(batch) {
+		batch = objects.Decode(p.Registry(), cluster.Offline(inputs, []string{"node-1", "node-2"})...)
+	} else {
+		p.Replace(batch)
+		node = nodeNames(p)[0]
+	}
+	o := in.pipeline
+	o.Node = node
+	if p, err = pipeline.New(o); err != nil {
+		return nil, usageError("%v", err)
+	}
+	if batch, err = edit(batch); err != nil {
+		return nil, usageError("%v", err)
+	}
+	p.Replace(batch)
+	return p, nil
+}
+
+// printReport writes what would change, or that nothing would.
+func printReport(w io.Writer, r *diff.Report) error {
+	p := &page{w: w}
+	switch {
+	case r.Empty() && r.Asked == 0:
+		p.line(0, "Nothing would change: both sides give the same plan.")
+	case r.Empty():
+		p.line(0, "Nothing would change: %d requests that tell the matches and rules of both sides apart get the same.", r.Asked)
+	}
+	for i := range r.Routes {
+		p.routeChange(&r.Routes[i])
+	}
+	for i := range r.Permissions {
+		p.permissionChange(&r.Permissions[i])
+	}
+	if !r.Empty() {
+		more, less := 0, 0
+		for _, c := range r.Permissions {
+			if c.Effect == model.Widens {
+				more++
+			} else {
+				less++
+			}
+		}
+		p.line(0, "%d differences of routes, %d permissions more, %d less", len(r.Routes), more, less)
+	}
+	return p.err
+}
+
+func (p *page) routeChange(c *diff.RouteChange) {
+	about := c.Frontend
+	if c.Example != "" {
+		about += "  " + c.Example
+	}
+	if c.For != "" {
+		about += "  (" + c.For + ")"
+	}
+	p.line(0, "%s", about)
+	for _, x := range c.Changes {
+		p.line(1, "%s: %s -> %s", x.What, x.Old, x.New)
+	}
+	p.bothSources(c.OldSources, c.NewSources)
+	p.line(0, "")
+}
+
+func (p *page) permissionChange(c *diff.PermissionChange) {
+	port := "other ports"
+	if c.Port != 0 {
+		port = fmt.Sprintf("port %d", c.Port)
+	}
+	verb := "WIDENED"
+	if c.Effect == model.Narrows {
+		verb = "NARROWED"
+	}
+	p.line(0, "%s %s  %s", verb, strings.Join(c.Workloads, ", "), port)
+	if c.Example != "" {
+		p.line(1, "for: %s", c.Example)
+	}
+	p.line(1, "from: %s", strings.Join(c.From, ", "))
+	p.line(1, "%s -> %s", c.Old, c.New)
+	p.bothSources(c.OldSources, c.NewSources)
+	p.line(0, "")
+}
+
+// bothSources lists what made the old side so, and the new one.
+func (p *page) bothSources(before, after []model.Source) {
+	for _, s := range before {
+		p.line(1, "- %s", s)
+	}
+	for _, s := range after {
+		p.line(1, "+ %s", s)
+	}
+}
