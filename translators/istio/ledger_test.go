@@ -93,7 +93,7 @@ const user = `
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: user, namespace: shop}
-spec: {hosts: [web, api], http: [{route: [{destination: {host: web, subset: v1}}]}]}
+spec: {hosts: [web, api], http: [{route: [{destination: {host: web, subset: v1, port: {number: 80}}}]}]}
 `
 
 // ledgerKind is a kind and how its fields are tried.
@@ -161,16 +161,7 @@ var ledgerKinds = []ledgerKind{
 	},
 	{
 		kind: "DestinationRule", api: "networking.istio.io/v1", spec: &networking.DestinationRule{}, world: world + user,
-		bases: map[string]string{
-			"": `{host: web, subsets: [{name: v1, labels: {version: v1}}]}`,
-		},
-		values: map[string]string{
-			"host": `"api"`, "exportTo": `["."]`, "subsets.name": `"v9"`, "loadBalancer.simple": `"RANDOM"`, "tls.mode": `"SIMPLE"`,
-		},
-		silent: map[string]string{
-			"trafficPolicy.portLevelSettings.port.number":         "says for which port the refused fields are",
-			"subsets.trafficPolicy.portLevelSettings.port.number": "says for which port the refused fields are",
-		},
+		bases: ruleBases(), values: ruleValues(),
 	},
 	{
 		kind: "AuthorizationPolicy", api: "security.istio.io/v1", spec: &security.AuthorizationPolicy{}, world: world,

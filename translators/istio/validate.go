@@ -362,4 +362,5 @@ func (t *Translator) validateDestinationRule(n *notes, dr *networking.Destinatio
 		}
 		seen[s.GetName()] = true
 	}
+	validatePolicies(n, dr)
 }
