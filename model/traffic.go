@@ -39,6 +39,13 @@ type TrafficPolicy struct {
 	ProxyProtocol uint32 `json:"proxyProtocol,omitempty"`
 }
 
+// NeedsProxy reports whether the policy does something for connections that a kernel,
+// which spreads them evenly, does not do. A nil policy does nothing.
+func (p *TrafficPolicy) NeedsProxy() bool {
+	return p != nil && (p.Limits != Limits{} || p.Outlier != nil || p.TCP != TCPPolicy{} ||
+		len(p.Hash) > 0 || p.Locality != nil || p.Warmup != nil || p.ProxyProtocol != 0)
+}
+
 // Balance is how an endpoint is chosen.
 type Balance string
 

@@ -40,8 +40,11 @@ func (c *compiler) mode(p *servicePort) Mode {
 		}
 	case len(p.service.VIPs) == 0 && !p.plain():
 		m = Opaque // there is no address that the kernel could balance
-	case slices.ContainsFunc(p.frontend.Backends, func(b model.Backend) bool { return needsProxy(b.Policy) }):
+	case slices.ContainsFunc(p.frontend.Backends, func(b model.Backend) bool { return b.Policy.NeedsProxy() }):
 		m = Opaque
+	}
+	if m == Kernel && p.service.MeshOnly && p.port.Protocol == model.TCP {
+		m = Opaque // the kernel balances for all clients alike
 	}
 	if m != Kernel {
 		c.need(m, wait)

@@ -13,13 +13,6 @@ import (
 // there are several.
 const captured incr.Table = "plan/captured" // bool, key of the workload
 
-// needsProxy reports whether a policy does something that the kernel, which balances
-// connections by their number, does not do.
-func needsProxy(p *model.TrafficPolicy) bool {
-	return p != nil && (p.Limits != model.Limits{} || p.Outlier != nil || p.TCP != model.TCPPolicy{} ||
-		len(p.Hash) > 0 || p.Locality != nil || p.Warmup != nil || p.ProxyProtocol != 0)
-}
-
 // plain reports whether the connections of a frontend go to the service's own endpoints
 // as they would without it.
 func (p *servicePort) plain() bool {
@@ -33,7 +26,7 @@ func (p *servicePort) plain() bool {
 	return !slices.ContainsFunc(f.Backends, func(b model.Backend) bool {
 		own := p.own()
 		own.Weight, own.Policy = b.Weight, b.Policy
-		return needsProxy(b.Policy) || model.Hash(b) != model.Hash(own)
+		return b.Policy.NeedsProxy() || model.Hash(b) != model.Hash(own)
 	})
 }
 
@@ -42,7 +35,7 @@ func (p *servicePort) plain() bool {
 func (c *compiler) dialledAs(b model.Backend, app model.App) *Cluster {
 	name, app := c.qualify("dialled/"+model.FrontendKey(b.Namespace, b.Service, b.Port), model.Backend{
 		Namespace: b.Namespace, Service: b.Service, Port: b.Port, Policy: b.Policy}, app)
-	cl := &Cluster{Name: c.named(name), App: app, Original: true}
+	cl := &Cluster{Name: c.named(name), App: app, Original: true, Port: c.target(b)}
 	c.deal(cl, b.Policy)
 	c.put(Clusters, cl.Name, cl)
 	return cl
