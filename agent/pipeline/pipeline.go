@@ -23,6 +23,7 @@ import (
 	"fairlead.io/fairlead/translators/host"
 	"fairlead.io/fairlead/translators/istio"
 	"fairlead.io/fairlead/translators/kubernetes"
+	"fairlead.io/fairlead/translators/linkerd"
 	"fairlead.io/fairlead/translators/objects"
 	"fairlead.io/fairlead/translators/smi"
 )
@@ -38,6 +39,10 @@ type Options struct {
 	IstioOutboundTrafficPolicy string
 	IstioDetectionTimeout      *time.Duration
 	GatewayRequireGrants       bool // see gateway.Options
+	// What Linkerd is told at its installation; see linkerd.Options.
+	LinkerdControlPlaneNamespace string
+	LinkerdDefaultInboundPolicy  string
+	LinkerdClusterNetworks       []netip.Prefix
 }
 
 // Planes is the explicit list of control planes, in the documented order: where a
@@ -48,7 +53,12 @@ func Planes(o Options) ([]translators.Translator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []translators.Translator{i, smi.New(smi.Options{TrustDomain: o.TrustDomain, Domain: o.Domain}),
+	l, err := linkerd.New(linkerd.Options{TrustDomain: o.TrustDomain, Domain: o.Domain, ControlPlaneNamespace: o.LinkerdControlPlaneNamespace,
+		DefaultInboundPolicy: o.LinkerdDefaultInboundPolicy, ClusterNetworks: o.LinkerdClusterNetworks})
+	if err != nil {
+		return nil, err
+	}
+	return []translators.Translator{i, smi.New(smi.Options{TrustDomain: o.TrustDomain, Domain: o.Domain}), l,
 		gateway.New(gateway.Options{RequireGrants: o.GatewayRequireGrants})}, nil
 }
 

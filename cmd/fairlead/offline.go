@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -56,6 +57,19 @@ func meshFlags(c *cobra.Command, o *pipeline.Options) {
 			o.IstioDetectionTimeout = &d
 			return err
 		})
+	c.Flags().StringVar(&o.LinkerdControlPlaneNamespace, "linkerd-control-plane-namespace", "linkerd", "namespace that is part of the names of Linkerd's identities")
+	c.Flags().StringVar(&o.LinkerdDefaultInboundPolicy, "linkerd-default-inbound-policy", "all-unauthenticated",
+		"what Linkerd lets in where no Server and no annotation says so: all-unauthenticated, all-authenticated, cluster-unauthenticated, cluster-authenticated, deny or audit")
+	c.Flags().Func("linkerd-cluster-networks", "ranges of addresses, with commas between them, that Linkerd takes for the cluster's (default: private ones)", func(s string) error {
+		for part := range strings.SplitSeq(s, ",") {
+			p, err := netip.ParsePrefix(strings.TrimSpace(part))
+			if err != nil {
+				return err
+			}
+			o.LinkerdClusterNetworks = append(o.LinkerdClusterNetworks, p)
+		}
+		return nil
+	})
 	c.Flags().StringVar(&o.TrustDomain, "trust-domain", "cluster.local", "trust domain of the workloads' identities")
 	c.Flags().StringVar(&o.Domain, "cluster-domain", "cluster.local", "domain of the services' DNS names")
 }

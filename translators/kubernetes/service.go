@@ -145,7 +145,8 @@ func protocol(p corev1.Protocol) (model.Protocol, bool) {
 var apps = map[string]model.App{
 	"http": model.AppHTTP, "http2": model.AppHTTP2, "grpc": model.AppGRPC, "grpc-web": model.AppHTTP,
 	"https": model.AppTLS, "tls": model.AppTLS, "tcp": model.AppTCP, "mongo": model.AppTCP, "redis": model.AppTCP,
-	"mysql":             model.AppTCP,
+	"mysql":          model.AppTCP,
+	"linkerd.io/tcp": model.AppTCP, "linkerd.io/opaque": model.AppTCP,
 	"kubernetes.io/h2c": model.AppHTTP2, "kubernetes.io/ws": model.AppHTTP, "kubernetes.io/wss": model.AppTLS,
 }
 

@@ -209,7 +209,7 @@ func probePort(c placed, port intstr.IntOrString) (uint16, bool) {
 // unheardPrefixes start annotations by which sidecars are told what to take or to
 // leave; nothing here listens to them.
 var unheardPrefixes = []string{
-	"traffic.sidecar.istio.io/", "proxy.istio.io/", "config.linkerd.io/", "ambient.istio.io/bypass-inbound-capture",
+	"traffic.sidecar.istio.io/", "proxy.istio.io/", "ambient.istio.io/bypass-inbound-capture",
 	"openservicemesh.io/outbound-", "openservicemesh.io/inbound-",
 }
 
