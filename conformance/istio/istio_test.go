@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+// Package istio compares Fairlead with istiod's own code: the same manifests and the same
+// requests, both in stock Envoys.
+package istio
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"fairlead.io/fairlead/internal/need"
+
+	"fairlead.io/fairlead/conformance/istio/triage"
+	"fairlead.io/fairlead/conformance/istio/world"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(triage.WorkerEnv) != "" {
+		if err := triage.Work(os.Stdin, os.Stdout, os.Getenv("ENVOY")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// needs makes sure that scenarios can be run.
+func needs(t *testing.T) {
+	t.Helper()
+	need.Root(t)
+	need.Command(t, "nft")
+	need.Command(t, "ip")
+	t.Setenv("ENVOY", need.Envoy(t))
+}
+
+// TestScenarios runs the scenarios that somebody wrote, one point each.
+func TestScenarios(t *testing.T) {
+	needs(t)
+	pattern := "*.txtar"
+	if p := os.Getenv("SCENARIO"); p != "" {
+		pattern = p
+	}
+	files, err := filepath.Glob(filepath.Join("testdata/scenarios", pattern))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("scenarios: %v, %v", files, err)
+	}
+	var all []*world.Scenario
+	for _, f := range files {
+		s, err := world.Read(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, s)
+	}
+	results, err := triage.Pool(runtime.GOMAXPROCS(0), all, func(r triage.Result) { report(t, r) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(triage.Table(results))
+}
+
+func report(t *testing.T, r triage.Result) {
+	t.Helper()
+	if r.Verdict == triage.Equal && !r.FalseAlarm {
+		return
+	}
+	text := fmt.Sprintf("%s: %s %v", r.Scenario, r.Verdict, r.About)
+	if r.FalseAlarm {
+		text += " (false alarm)"
+	}
+	if r.Problem != "" {
+		text += "\n  " + r.Problem
+	}
+	for _, d := range r.Differences {
+		text += fmt.Sprintf("\n  %s\n    istio    %s\n    fairlead %s", d.Request, d.Istio, d.Ours)
+	}
+	for _, d := range r.Declared {
+		text += "\n  declared: " + d
+	}
+	if r.Verdict == triage.Undeclared {
+		for _, d := range r.Others {
+			text += "\n  other: " + d
+		}
+	}
+	if r.Verdict == triage.Undeclared || r.Verdict == triage.Broken {
+		t.Error(text)
+		return
+	}
+	t.Log(text)
+}
