@@ -30,6 +30,10 @@
 	} name SEC(".maps")
 
 FL_MAP(fl_services_v1, BPF_MAP_TYPE_HASH, struct fl_svc_key, struct fl_svc, 65536, BPF_F_NO_PREALLOC);
+FL_MAP(fl_ranges_v1, BPF_MAP_TYPE_LPM_TRIE, struct fl_range_key, __u32, 16384, BPF_F_NO_PREALLOC);
+FL_MAP(fl_addresses_v1, BPF_MAP_TYPE_HASH, struct fl_addr, struct fl_address, 131072, BPF_F_NO_PREALLOC);
+FL_MAP(fl_prefixes_v2, BPF_MAP_TYPE_LPM_TRIE, struct fl_prefix_key, struct fl_address, 16384, BPF_F_NO_PREALLOC);
+FL_MAP(fl_pods_v3, BPF_MAP_TYPE_HASH, struct fl_addr, struct fl_pod, 4096, BPF_F_NO_PREALLOC);
 FL_MAP(fl_captured_v1, BPF_MAP_TYPE_HASH, __u64, __u32, 4096, BPF_F_NO_PREALLOC);
 FL_MAP(fl_counters_v1, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, FL_REASONS, 0);
 
@@ -70,6 +74,53 @@ static __always_inline void unspecified(bool v6, struct fl_addr *a)
 static __always_inline bool is_v4(const struct fl_addr *a)
 {
 	return !a->w[0] && !a->w[1] && a->w[2] == bpf_htonl(0xffff);
+}
+
+/* Whether an address is a pod's or a node's, as far as that can be known. */
+static __always_inline bool is_somebodys(const struct fl_addr *addr)
+{
+	struct fl_prefix_key key = { .bits = 128, .addr = *addr };
+	struct fl_address *in;
+
+	if (bpf_map_lookup_elem(&fl_addresses_v1, addr))
+		return true;
+	in = bpf_map_lookup_elem(&fl_prefixes_v2, &key);
+	return in && (in->flags & FL_ADDR_UNASSIGNED);
+}
+
+/*
+ * The flags of the service that captured clients get at an address and port, by itself, by
+ * the range that it is in, or because it is nobody's; false if there is none.
+ */
+static __always_inline bool is_served(const struct fl_svc_key *at, __u32 *flags)
+{
+	struct fl_range_key range = { .bits = 160, .port = at->port, .proto = at->proto, .addr = at->addr };
+	struct fl_svc_key any = *at;
+	struct fl_svc *svc = bpf_map_lookup_elem(&fl_services_v1, at);
+	__u32 *in;
+
+	if (svc) {
+		*flags = svc->flags;
+		return true;
+	}
+	in = bpf_map_lookup_elem(&fl_ranges_v1, &range);
+	if (!in) {
+		unspecified(!is_v4(&at->addr), &any.addr);
+		svc = bpf_map_lookup_elem(&fl_services_v1, &any);
+		if (!svc)
+			return false;
+	}
+	if (is_somebodys(&at->addr))
+		return false;
+	*flags = in ? *in : svc->flags;
+	return true;
+}
+
+static __always_inline bool is_loopback(const struct fl_addr *a)
+{
+	if (is_v4(a))
+		return (a->w[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return !a->w[0] && !a->w[1] && !a->w[2] && a->w[3] == bpf_htonl(1);
 }
 
 #endif

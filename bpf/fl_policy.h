@@ -28,13 +28,11 @@
 #define FL_MARK_FROM_INBOUND 0x500
 
 /* Source ports that pods may not open connections from, in host order. */
-#define FL_PORT_CHECKED	  61000 /* the proxy judged the destination's policy */
-#define FL_PORT_UNCHECKED 63264 /* it did not */
+#define FL_PORT_CHECKED	    61000 /* the proxy judged the destination's policy */
+#define FL_PORT_FOR_INBOUND 62400 /* the destination's inbound listener is to, whatever its policy is */
+#define FL_PORT_UNCHECKED   63264 /* it did not */
 
-FL_MAP(fl_addresses_v1, BPF_MAP_TYPE_HASH, struct fl_addr, struct fl_address, 131072, BPF_F_NO_PREALLOC);
-FL_MAP(fl_prefixes_v2, BPF_MAP_TYPE_LPM_TRIE, struct fl_prefix_key, struct fl_address, 16384, BPF_F_NO_PREALLOC);
 FL_MAP(fl_policy_v1, BPF_MAP_TYPE_HASH, struct fl_policy_key, struct fl_policy, 262144, BPF_F_NO_PREALLOC);
-FL_MAP(fl_pods_v2, BPF_MAP_TYPE_HASH, struct fl_addr, struct fl_pod, 4096, BPF_F_NO_PREALLOC);
 
 struct verdict {
 	__u64 class;
@@ -87,18 +85,6 @@ static __always_inline __u64 classify(const struct fl_addr *addr, __u32 *flags)
 	return a ? a->class : 0;
 }
 
-/* Whether an address is a pod's or a node's, as far as that can be known. */
-static __always_inline bool is_somebodys(const struct fl_addr *addr)
-{
-	struct fl_prefix_key key = { .bits = 128, .addr = *addr };
-	struct fl_address *in;
-
-	if (bpf_map_lookup_elem(&fl_addresses_v1, addr))
-		return true;
-	in = bpf_map_lookup_elem(&fl_prefixes_v2, &key);
-	return in && (in->flags & FL_ADDR_UNASSIGNED);
-}
-
 /* What the set says of a class at a port. Nothing there: denied. */
 static __always_inline __u32 judge(struct verdict *v, __be16 port, __u8 proto)
 {
@@ -138,7 +124,14 @@ static __always_inline bool is_checked(const struct fl_packet *p)
 {
 	__u16 port = bpf_ntohs(p->t.sport);
 
-	return p->t.proto == IPPROTO_TCP && port >= FL_PORT_CHECKED && port < FL_PORT_UNCHECKED;
+	return p->t.proto == IPPROTO_TCP && port >= FL_PORT_CHECKED && port < FL_PORT_FOR_INBOUND;
+}
+
+static __always_inline bool is_for_inbound(const struct fl_packet *p)
+{
+	__u16 port = bpf_ntohs(p->t.sport);
+
+	return p->t.proto == IPPROTO_TCP && port >= FL_PORT_FOR_INBOUND && port < FL_PORT_UNCHECKED;
 }
 
 static __always_inline bool is_from_inbound(const struct __sk_buff *skb)

@@ -139,28 +139,40 @@ static __always_inline int open_to_proxy(struct __sk_buff *skb, const struct fl_
 	return ret;
 }
 
+static __always_inline __u16 inbound_port(void)
+{
+	__u32 zero = 0;
+	struct fl_settings *s = bpf_map_lookup_elem(&fl_settings_v1, &zero);
+
+	return s ? s->inbound_port : 0;
+}
+
 /*
  * The inbound port, if a new connection to a pod of this node must pass it: its
  * policy needs the request, and no proxy that we believe has seen it, or none but the
- * inbound listener would do. believed says whether a checked source port may be.
+ * inbound listener would do. Or a proxy says that it is for the listener: it knows of a
+ * policy that may not have come here yet. believed says whether the source port of a
+ * managed node's pod is its proxy's.
  */
 static __always_inline bool wants_inbound(const struct fl_packet *p, const struct fl_pod *to, bool believed,
 					  struct verdict *v)
 {
-	__u32 zero = 0, flags, action;
-	struct fl_settings *s;
+	__u32 flags, action = FL_ALLOW;
 
-	if (!to->set)
+	if (!to->set && !is_for_inbound(p))
 		return false;
 	v->class = classify(&p->t.saddr, &flags);
 	v->set = to->set;
-	action = judge(v, p->t.dport, IPPROTO_TCP);
-	if (action != FL_CHECK && action != FL_REFUSE && action != FL_INBOUND)
-		return false;
-	if (action == FL_CHECK && believed && (flags & FL_ADDR_MANAGED) && is_checked(p))
-		return false;
-	s = bpf_map_lookup_elem(&fl_settings_v1, &zero);
-	v->port = s ? s->inbound_port : 0;
+	believed = believed && (flags & FL_ADDR_MANAGED);
+	if (to->set)
+		action = judge(v, p->t.dport, IPPROTO_TCP);
+	if (!(believed && is_for_inbound(p))) {
+		if (action != FL_CHECK && action != FL_REFUSE && action != FL_INBOUND)
+			return false;
+		if (action == FL_CHECK && believed && is_checked(p))
+			return false;
+	}
+	v->port = inbound_port();
 	return true;
 }
 
@@ -168,18 +180,12 @@ static __always_inline bool wants_inbound(const struct fl_packet *p, const struc
 static __always_inline __u16 outbound_port(const struct fl_packet *p, const struct fl_pod *from)
 {
 	struct fl_svc_key key = { .addr = p->t.daddr, .port = p->t.dport, .proto = IPPROTO_TCP };
-	struct fl_svc *svc;
+	__u32 flags, mode;
 
-	if (!from->ports[FL_MODE_HTTP])
+	if (!from->ports[FL_MODE_HTTP] || !is_served(&key, &flags))
 		return 0;
-	svc = bpf_map_lookup_elem(&fl_services_v1, &key);
-	if (!svc && from->ports[FL_MODE_ANY]) {
-		unspecified(p->v6, &key.addr);
-		svc = bpf_map_lookup_elem(&fl_services_v1, &key);
-		if (svc && is_somebodys(&p->t.daddr))
-			svc = NULL;
-	}
-	return svc ? from->ports[svc->flags & FL_SVC_MODE] : 0;
+	mode = flags & FL_SVC_MODE;
+	return mode < FL_MODE_ROOM ? from->ports[mode] : 0;
 }
 
 /*
@@ -245,6 +251,8 @@ static __always_inline bool is_for_proxy(struct __sk_buff *skb, const struct fl_
 
 	if (skb->ingress_ifindex || p->t.proto != IPPROTO_TCP)
 		return false;
+	if (is_open(p) && (skb->mark & FL_MARK_MASK) == FL_MARK_FROM_PROXY && is_for_inbound(p))
+		return true;
 	if (is_open(p))
 		return reason && !is_from_inbound(skb) && wants_inbound(p, pod, false, &v);
 	return (reason || (flags & FL_ADDR_NODE)) && has_socket(skb, p);

@@ -23,8 +23,8 @@ struct fl_svc_key {
 
 /*
  * Who balances a service: the kernel, or one of the proxy's listeners of the client.
- * FL_MODE_ANY is of services at the unspecified address, which stands for every address
- * that is no pod's, no node's and no service's at that port.
+ * FL_MODE_ANY and its like are of services at the unspecified address, which stands for
+ * every address that is no pod's, no node's and no service's at that port.
  */
 enum fl_mode {
 	FL_MODE_KERNEL,
@@ -35,10 +35,13 @@ enum fl_mode {
 	FL_MODE_DETECT,
 	FL_MODE_DETECT2,
 	FL_MODE_DETECT3,
+	FL_MODE_ANY_DETECT,
+	FL_MODE_ANY_OPAQUE,
 	FL_MODES,
 };
 
-#define FL_SVC_MODE   0x7      /* bits of enum fl_mode; the one above is kept for more */
+#define FL_MODE_ROOM  12       /* for modes, in fl_pod */
+#define FL_SVC_MODE   0xf      /* bits of enum fl_mode */
 #define FL_SVC_DIRECT (1 << 4) /* not balanced: who is not redirected gets to where it dials */
 
 struct fl_svc {
@@ -47,6 +50,18 @@ struct fl_svc {
 	__u32 affinity; /* seconds; 0: off */
 	__u32 flags;
 };
+
+/* --- services by ranges of addresses that are no pod's, no node's and no other service's: fl_ranges_v1 (LPM) --- */
+
+struct fl_range_key {
+	__u32 bits; /* 32, of port and protocol, and those of the 16-byte address */
+	__u16 port;
+	__u8 proto;
+	__u8 pad;
+	struct fl_addr addr;
+};
+
+/* value: __u32, flags of fl_svc */
 
 /* --- backends: fl_slots_v1 --- */
 
@@ -96,6 +111,8 @@ struct fl_aff {
  * value: __u32, bit n-1 for mode n: what it dials in that mode keeps its address
  */
 
+#define FL_KNOWN_ONLY (1u << 31) /* it may connect to services alone, and to itself */
+
 /* --- whose an address is: fl_addresses_v1 --- */
 
 #define FL_ADDR_MANAGED	   (1 << 0) /* pod of a node that runs Fairlead: its proxy's ports can be believed */
@@ -144,19 +161,20 @@ struct fl_policy {
 	__u32 pad;
 };
 
-/* --- local pods: fl_pods_v2 --- */
+/* --- local pods: fl_pods_v3 --- */
 
 #define FL_PROBE_PORTS 8
 
 struct fl_pod {
 	__u64 set;	/* 0: nobody governs it */
+	__u64 netns;	/* cookie of its network namespace, of FL_KNOWN_ONLY; 0: not said */
 	__u32 ifindex;	/* of the host's end of its veth */
 	__u32 pad;
 	/*
 	 * Outbound proxy ports by mode, in host order, of bank 0. 0: not redirected; of
 	 * FL_MODE_HTTP: not captured; of FL_MODE_KERNEL: always.
 	 */
-	__u16 ports[FL_MODES];
+	__u16 ports[FL_MODE_ROOM];
 	__u16 probes[FL_PROBE_PORTS]; /* network order; 0 ends */
 };
 

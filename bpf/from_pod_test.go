@@ -30,7 +30,7 @@ func one(path NetFlPath, port uint16, frame func(f family) packet.Packet) func(f
 // ports are proxyPort(mode), which nobody has.
 func captured(flags uint32) func(*world) {
 	return func(w *world) {
-		w.capture(http, tls, opaque, anyMode, detect, detect2, detect3)
+		w.capture(modes...)
 		w.service(w.f.service, 80, NetFlSvc{Id: 1, Slots: 1, Flags: flags})
 	}
 }

@@ -20,9 +20,12 @@ const (
 	detect  = NetFlModeFL_MODE_DETECT
 	detect2 = NetFlModeFL_MODE_DETECT2
 	detect3 = NetFlModeFL_MODE_DETECT3
+
+	anyDetect = NetFlModeFL_MODE_ANY_DETECT
+	anyOpaque = NetFlModeFL_MODE_ANY_OPAQUE
 )
 
-var modes = []NetFlMode{http, tls, opaque, anyMode, detect, detect2, detect3}
+var modes = []NetFlMode{http, tls, opaque, anyMode, detect, detect2, detect3, anyDetect, anyOpaque}
 
 const svcDirect = 1 << 4 // flag of a service
 
@@ -48,6 +51,16 @@ func (w *world) service(a netip.Addr, port uint16, s NetFlSvc) {
 func (w *world) anywhere(port uint16, flags uint32) {
 	w.t.Helper()
 	w.service(unspecified(w.f), port, NetFlSvc{Flags: flags | svcDirect})
+}
+
+// inRange writes what becomes of connections to the addresses of a prefix.
+func (w *world) inRange(p netip.Prefix, port uint16, flags uint32) {
+	w.t.Helper()
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += 96
+	}
+	put(w.t, w.FlRangesV1, NetFlRangeKey{Bits: uint32(32 + bits), Port: be(port), Proto: tcp, Addr: addrOf(p.Masked().Addr())}, flags)
 }
 
 func unspecified(f family) netip.Addr {
@@ -151,8 +164,45 @@ func TestFromPodAny(t *testing.T) {
 		straight("a client without that port", dialStranger, also(func(w *world) { w.capture(http, tls) })),
 		straight("a client that is not captured", dialStranger, also(func(w *world) { w.capture() })),
 		straight("the proxy is bypassed", dialStranger, func(w *world) { every(w); w.anywhere(80, 0) }),
+		redirectedTo("another mode", anyOpaque, dialStranger, func(w *world) { every(w); w.anywhere(80, uint32(anyOpaque)) }),
 		straight("a datagram", func(f family) packet.Packet {
 			return packet.UDP(at(f.client, 40000), at(f.stranger, 80)).Payload("query")
 		}, every),
+	})
+}
+
+// around is a range of so many bits that an address is in.
+func around(a netip.Addr, bits int) netip.Prefix {
+	if a.Is6() {
+		bits += 96
+	}
+	return netip.PrefixFrom(a, bits).Masked()
+}
+
+func TestFromPodRange(t *testing.T) {
+	every := func(w *world) {
+		w.capture(modes...)
+		w.inRange(around(w.f.stranger, 24), 80, uint32(anyOpaque)|svcDirect)
+	}
+	also := func(f func(w *world)) func(w *world) { return func(w *world) { every(w); f(w) } }
+	runVectors(t, []vector{
+		redirectedTo("an address in a range", anyOpaque, dialStranger, every),
+		redirectedTo("the longer range", anyDetect, dialStranger, also(func(w *world) {
+			w.inRange(around(w.f.stranger, 31), 80, uint32(anyDetect)|svcDirect)
+			w.inRange(around(w.f.stranger, 16), 80, uint32(anyMode)|svcDirect)
+		})),
+		redirectedTo("a range before any address", anyOpaque, dialStranger, also(func(w *world) { w.anywhere(80, uint32(anyMode)) })),
+		redirectedTo("a service of the range's addresses", opaque, dialStranger, also(func(w *world) {
+			w.service(w.f.stranger, 80, NetFlSvc{Flags: uint32(opaque) | svcDirect})
+		})),
+		straight("a pod's address in a range", dialStranger, also(func(w *world) { w.address(w.f.stranger, 0, 0) })),
+		straight("another port of the range", func(f family) packet.Packet {
+			return packet.TCP(at(f.client, 40000), at(f.stranger, 81), packet.SYN)
+		}, every),
+		straight("an address outside the range", func(f family) packet.Packet {
+			return packet.TCP(at(f.client, 40000), at(f.listed, 80), packet.SYN)
+		}, every),
+		straight("a client without that port", dialStranger, also(func(w *world) { w.capture(http, anyMode) })),
+		straight("a client that is not captured", dialStranger, also(func(w *world) { w.capture() })),
 	})
 }

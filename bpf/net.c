@@ -50,13 +50,6 @@ static __always_inline void self_addr(bool v6, struct fl_addr *a)
 	}
 }
 
-static __always_inline bool is_loopback(const struct fl_addr *a)
-{
-	if (is_v4(a))
-		return (a->w[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
-	return !a->w[0] && !a->w[1] && !a->w[2] && a->w[3] == bpf_htonl(1);
-}
-
 static __always_inline int opened_by_pod(struct __sk_buff *skb, struct fl_packet *p, const struct fl_pod *from)
 {
 	struct verdict v = {};
@@ -67,7 +60,7 @@ static __always_inline int opened_by_pod(struct __sk_buff *skb, struct fl_packet
 	v.port = outbound_port(p, from);
 	if (v.port)
 		return open_to_proxy(skb, p, FL_OK_OUTBOUND, FL_FROM_POD, &v);
-	to = bpf_map_lookup_elem(&fl_pods_v2, &p->t.daddr);
+	to = bpf_map_lookup_elem(&fl_pods_v3, &p->t.daddr);
 	if (to && wants_inbound(p, to, false, &v))
 		return open_to_proxy(skb, p, FL_OK_INBOUND, FL_FROM_POD, &v);
 	remember(&p->t, FL_DIRECT, 0);
@@ -155,7 +148,7 @@ int fl_from_pod(struct __sk_buff *skb)
 		return TCX_NEXT;
 	if (p.kind == FL_BROKEN)
 		return drop(skb, &p, p.reason, FL_FROM_POD, NULL);
-	pod = bpf_map_lookup_elem(&fl_pods_v2, &p.t.saddr);
+	pod = bpf_map_lookup_elem(&fl_pods_v3, &p.t.saddr);
 	if (!pod || pod->ifindex != skb->ifindex)
 		return drop(skb, &p, FL_DROP_SPOOFED, FL_FROM_POD, NULL);
 	if (is_loopback(&p.t.daddr))
@@ -195,11 +188,11 @@ int fl_from_net(struct __sk_buff *skb)
 		return TCX_NEXT;
 	}
 	self_addr(p.v6, &self);
-	if (same_addr(&p.t.saddr, &self) || bpf_map_lookup_elem(&fl_pods_v2, &p.t.saddr))
+	if (same_addr(&p.t.saddr, &self) || bpf_map_lookup_elem(&fl_pods_v3, &p.t.saddr))
 		return drop(skb, &p, FL_DROP_SPOOFED, FL_FROM_NET, NULL);
 	if (is_loopback(&p.t.daddr)) /* where the proxy listens; the kernel may be told to take it in */
 		return drop(skb, &p, FL_DROP_LOOPBACK, FL_FROM_NET, NULL);
-	pod = bpf_map_lookup_elem(&fl_pods_v2, &p.t.daddr);
+	pod = bpf_map_lookup_elem(&fl_pods_v3, &p.t.daddr);
 	if (!pod) /* the node's own, or somebody else's */
 		return TCX_NEXT;
 	if (p.kind == FL_BROKEN)
@@ -284,13 +277,15 @@ int fl_from_node(struct __sk_buff *skb)
 	parse(skb, &p);
 	if (p.kind != FL_IP || p.fragment || p.t.proto != IPPROTO_TCP)
 		return TCX_NEXT;
-	pod = bpf_map_lookup_elem(&fl_pods_v2, &p.t.daddr);
+	pod = bpf_map_lookup_elem(&fl_pods_v3, &p.t.daddr);
 	if (!pod)
 		return TCX_NEXT;
 	if (to_socket(skb, &p, FL_TO_POD, &ret))
 		return ret;
-	if (is_open(&p) && wants_inbound(&p, pod, false, &v))
+	if (is_open(&p) && (wants_inbound(&p, pod, false, &v) || is_for_inbound(&p))) {
+		v.port = inbound_port();
 		return open_to_proxy(skb, &p, FL_OK_INBOUND, FL_TO_POD, &v);
+	}
 	return drop(skb, &p, FL_DROP_UNCHECKED, FL_TO_POD, &v);
 }
 
@@ -311,7 +306,7 @@ int fl_to_pod(struct __sk_buff *skb)
 		return drop(skb, &p, FL_DROP_EXTENSION, FL_TO_POD, NULL);
 	if (p.kind == FL_BROKEN)
 		return drop(skb, &p, p.reason, FL_TO_POD, NULL);
-	pod = bpf_map_lookup_elem(&fl_pods_v2, &p.t.daddr);
+	pod = bpf_map_lookup_elem(&fl_pods_v3, &p.t.daddr);
 	if (!pod || pod->ifindex != skb->ifindex)
 		return drop(skb, &p, FL_DROP_UNKNOWN_POD, FL_TO_POD, NULL);
 	if (p.kind == FL_ICMP_ERROR)

@@ -62,15 +62,17 @@ const (
 type NetFlMode uint32
 
 const (
-	NetFlModeFL_MODE_KERNEL  NetFlMode = 0
-	NetFlModeFL_MODE_HTTP    NetFlMode = 1
-	NetFlModeFL_MODE_TLS     NetFlMode = 2
-	NetFlModeFL_MODE_OPAQUE  NetFlMode = 3
-	NetFlModeFL_MODE_ANY     NetFlMode = 4
-	NetFlModeFL_MODE_DETECT  NetFlMode = 5
-	NetFlModeFL_MODE_DETECT2 NetFlMode = 6
-	NetFlModeFL_MODE_DETECT3 NetFlMode = 7
-	NetFlModeFL_MODES        NetFlMode = 8
+	NetFlModeFL_MODE_KERNEL     NetFlMode = 0
+	NetFlModeFL_MODE_HTTP       NetFlMode = 1
+	NetFlModeFL_MODE_TLS        NetFlMode = 2
+	NetFlModeFL_MODE_OPAQUE     NetFlMode = 3
+	NetFlModeFL_MODE_ANY        NetFlMode = 4
+	NetFlModeFL_MODE_DETECT     NetFlMode = 5
+	NetFlModeFL_MODE_DETECT2    NetFlMode = 6
+	NetFlModeFL_MODE_DETECT3    NetFlMode = 7
+	NetFlModeFL_MODE_ANY_DETECT NetFlMode = 8
+	NetFlModeFL_MODE_ANY_OPAQUE NetFlMode = 9
+	NetFlModeFL_MODES           NetFlMode = 10
 )
 
 type NetFlPath uint32
@@ -84,9 +86,10 @@ const (
 type NetFlPod struct {
 	_       structs.HostLayout
 	Set     uint64
+	Netns   uint64
 	Ifindex uint32
 	Pad     uint32
-	Ports   [8]uint16
+	Ports   [12]uint16
 	Probes  [8]uint16
 }
 
@@ -110,6 +113,15 @@ type NetFlPrefixKey struct {
 	_    structs.HostLayout
 	Bits uint32
 	Addr NetFlAddr
+}
+
+type NetFlRangeKey struct {
+	_     structs.HostLayout
+	Bits  uint32
+	Port  uint16
+	Proto uint8
+	Pad   uint8
+	Addr  NetFlAddr
 }
 
 type NetFlReason uint32
@@ -191,9 +203,10 @@ const (
 	NetMapFlConntrackV1   = "fl_conntrack_v1"
 	NetMapFlCountersV1    = "fl_counters_v1"
 	NetMapFlEventsV1      = "fl_events_v1"
-	NetMapFlPodsV2        = "fl_pods_v2"
+	NetMapFlPodsV3        = "fl_pods_v3"
 	NetMapFlPolicyV1      = "fl_policy_v1"
 	NetMapFlPrefixesV2    = "fl_prefixes_v2"
+	NetMapFlRangesV1      = "fl_ranges_v1"
 	NetMapFlServicesV1    = "fl_services_v1"
 	NetMapFlSettingsV1    = "fl_settings_v1"
 	NetProgFlFromNet      = "fl_from_net"
@@ -267,9 +280,10 @@ type NetMapSpecs struct {
 	FlConntrackV1 *ebpf.MapSpec `ebpf:"fl_conntrack_v1"`
 	FlCountersV1  *ebpf.MapSpec `ebpf:"fl_counters_v1"`
 	FlEventsV1    *ebpf.MapSpec `ebpf:"fl_events_v1"`
-	FlPodsV2      *ebpf.MapSpec `ebpf:"fl_pods_v2"`
+	FlPodsV3      *ebpf.MapSpec `ebpf:"fl_pods_v3"`
 	FlPolicyV1    *ebpf.MapSpec `ebpf:"fl_policy_v1"`
 	FlPrefixesV2  *ebpf.MapSpec `ebpf:"fl_prefixes_v2"`
+	FlRangesV1    *ebpf.MapSpec `ebpf:"fl_ranges_v1"`
 	FlServicesV1  *ebpf.MapSpec `ebpf:"fl_services_v1"`
 	FlSettingsV1  *ebpf.MapSpec `ebpf:"fl_settings_v1"`
 }
@@ -313,9 +327,10 @@ type NetMaps struct {
 	FlConntrackV1 *ebpf.Map `ebpf:"fl_conntrack_v1"`
 	FlCountersV1  *ebpf.Map `ebpf:"fl_counters_v1"`
 	FlEventsV1    *ebpf.Map `ebpf:"fl_events_v1"`
-	FlPodsV2      *ebpf.Map `ebpf:"fl_pods_v2"`
+	FlPodsV3      *ebpf.Map `ebpf:"fl_pods_v3"`
 	FlPolicyV1    *ebpf.Map `ebpf:"fl_policy_v1"`
 	FlPrefixesV2  *ebpf.Map `ebpf:"fl_prefixes_v2"`
+	FlRangesV1    *ebpf.Map `ebpf:"fl_ranges_v1"`
 	FlServicesV1  *ebpf.Map `ebpf:"fl_services_v1"`
 	FlSettingsV1  *ebpf.Map `ebpf:"fl_settings_v1"`
 }
@@ -328,9 +343,10 @@ func (m *NetMaps) Close() error {
 		m.FlConntrackV1,
 		m.FlCountersV1,
 		m.FlEventsV1,
-		m.FlPodsV2,
+		m.FlPodsV3,
 		m.FlPolicyV1,
 		m.FlPrefixesV2,
+		m.FlRangesV1,
 		m.FlServicesV1,
 		m.FlSettingsV1,
 	)

@@ -49,6 +49,7 @@ var layouts = map[string]struct {
 }{
 	"fl_addr":       {16, map[string]uint32{"w": 0}},
 	"fl_svc_key":    {20, map[string]uint32{"addr": 0, "port": 16, "proto": 18, "pad": 19}},
+	"fl_range_key":  {24, map[string]uint32{"bits": 0, "port": 4, "proto": 6, "pad": 7, "addr": 8}},
 	"fl_svc":        {16, map[string]uint32{"id": 0, "slots": 4, "affinity": 8, "flags": 12}},
 	"fl_slot_key":   {8, map[string]uint32{"id": 0, "slot": 4}},
 	"fl_backend":    {20, map[string]uint32{"addr": 0, "port": 16, "pad": 18}},
@@ -60,7 +61,7 @@ var layouts = map[string]struct {
 	"fl_prefix_key": {20, map[string]uint32{"bits": 0, "addr": 4}},
 	"fl_policy_key": {24, map[string]uint32{"set": 0, "class": 8, "port": 16, "proto": 18, "pad": 19}},
 	"fl_policy":     {16, map[string]uint32{"rule": 0, "action": 8, "pad": 12}},
-	"fl_pod":        {48, map[string]uint32{"set": 0, "ifindex": 8, "pad": 12, "ports": 16, "probes": 32}},
+	"fl_pod":        {64, map[string]uint32{"set": 0, "netns": 8, "ifindex": 16, "pad": 20, "ports": 24, "probes": 48}},
 	"fl_settings":   {8, map[string]uint32{"inbound_port": 0, "pad": 2}},
 	"fl_tuple":      {40, map[string]uint32{"saddr": 0, "daddr": 16, "sport": 32, "dport": 34, "proto": 36, "side": 37, "pad": 38}},
 	"fl_conn":       {16, map[string]uint32{"seen": 0, "path": 8, "port": 10, "pad": 12}},
@@ -114,7 +115,7 @@ func TestLayouts(t *testing.T) {
 func TestGeneratedTypesHaveTheLayout(t *testing.T) {
 	for _, v := range []any{
 		NetFlAddr{}, SockFlSvcKey{}, SockFlSvc{}, SockFlSlotKey{}, SockFlBackend{}, SockFlRevKey{}, SockFlRev{},
-		SockFlAffKey{}, SockFlAff{}, NetFlAddress{}, NetFlPrefixKey{}, NetFlPolicyKey{}, NetFlPolicy{}, NetFlPod{},
+		SockFlAffKey{}, SockFlAff{}, NetFlRangeKey{}, NetFlAddress{}, NetFlPrefixKey{}, NetFlPolicyKey{}, NetFlPolicy{}, NetFlPod{},
 		NetFlSettings{}, NetFlTuple{}, NetFlConn{}, SockFlEvent{}, NetFlSvcKey{}, NetFlSvc{},
 	} {
 		typ := reflect.TypeOf(v)

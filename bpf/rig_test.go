@@ -265,7 +265,7 @@ func (w *world) clean(t testing.TB) {
 	w.t = t
 	drained(t, w.events)
 	for _, m := range []*ebpf.Map{
-		w.FlAddressesV1, w.FlCapturedV1, w.FlConntrackV1, w.FlPodsV2, w.FlPolicyV1, w.FlPrefixesV2, w.FlServicesV1,
+		w.FlAddressesV1, w.FlCapturedV1, w.FlConntrackV1, w.FlPodsV3, w.FlPolicyV1, w.FlPrefixesV2, w.FlRangesV1, w.FlServicesV1,
 	} {
 		key := make([]byte, m.KeySize())
 		for {
@@ -307,6 +307,7 @@ const (
 	governed      = 0x99
 	rule          = 0x77
 	checkedPort   = 61000
+	inboundPort   = 62400
 	uncheckedPort = 63264
 )
 
@@ -340,12 +341,12 @@ const (
 	addrUnassigned = 4 // of a prefix
 )
 
-func (w *world) pod(a netip.Addr, p NetFlPod) { put(w.t, w.FlPodsV2, addrOf(a), p) }
+func (w *world) pod(a netip.Addr, p NetFlPod) { put(w.t, w.FlPodsV3, addrOf(a), p) }
 
 // govern puts a pod under the set, changed by edit.
 func (w *world) govern(a netip.Addr, edit ...func(*NetFlPod)) {
 	var p NetFlPod
-	if err := w.FlPodsV2.Lookup(addrOf(a), &p); err != nil {
+	if err := w.FlPodsV3.Lookup(addrOf(a), &p); err != nil {
 		w.t.Fatal(err)
 	}
 	p.Set = governed

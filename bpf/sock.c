@@ -120,6 +120,26 @@ static __always_inline int nobody(struct fl_svc_key *key)
 }
 
 /*
+ * Whether a client that may connect to services alone dials something else: neither what
+ * captured clients are served at, nor itself.
+ */
+static __always_inline bool is_forbidden(__u64 client, const struct fl_svc_key *at)
+{
+	__u32 *captured = bpf_map_lookup_elem(&fl_captured_v1, &client);
+	struct fl_addr self;
+	struct fl_pod *pod;
+	__u32 flags;
+
+	unspecified(!is_v4(&at->addr), &self); /* who dials no address means himself */
+	if (!captured || !(*captured & FL_KNOWN_ONLY) || at->proto != IPPROTO_TCP)
+		return false;
+	if (is_loopback(&at->addr) || same_addr(&at->addr, &self) || is_served(at, &flags))
+		return false;
+	pod = bpf_map_lookup_elem(&fl_pods_v3, &at->addr);
+	return !pod || pod->netns != client;
+}
+
+/*
  * Returns 1 to go on, 0 to refuse. A datagram socket that is not
  * connected keeps its backend: the slot comes from the socket's cookie.
  */
@@ -139,9 +159,11 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 	key.port = (__u16)ctx->user_port;
 	key.proto = transport(ctx);
 	svc = bpf_map_lookup_elem(&fl_services_v1, &key);
+	client = bpf_get_netns_cookie(ctx);
+	if (!svc && is_forbidden(client, &key))
+		return nobody(&key);
 	if (!svc || (svc->flags & FL_SVC_DIRECT))
 		return 1;
-	client = bpf_get_netns_cookie(ctx);
 	if (is_captured(client, svc))
 		return 1;
 	if (!svc->slots)

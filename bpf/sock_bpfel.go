@@ -13,6 +13,18 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type SockFlAddr struct {
+	_ structs.HostLayout
+	W [4]uint32
+}
+
+type SockFlAddress struct {
+	_     structs.HostLayout
+	Class uint64
+	Flags uint32
+	Pad   uint32
+}
+
 type SockFlAff struct {
 	_       structs.HostLayout
 	Backend SockFlBackend
@@ -29,10 +41,7 @@ type SockFlAffKey struct {
 
 type SockFlBackend struct {
 	_    structs.HostLayout
-	Addr struct {
-		_ structs.HostLayout
-		W [4]uint32
-	}
+	Addr SockFlAddr
 	Port uint16
 	Pad  uint16
 }
@@ -45,14 +54,8 @@ type SockFlEvent struct {
 	Rule  uint64
 	Tuple struct {
 		_     structs.HostLayout
-		Saddr struct {
-			_ structs.HostLayout
-			W [4]uint32
-		}
-		Daddr struct {
-			_ structs.HostLayout
-			W [4]uint32
-		}
+		Saddr SockFlAddr
+		Daddr SockFlAddr
 		Sport uint16
 		Dport uint16
 		Proto uint8
@@ -68,12 +71,34 @@ type SockFlEvent struct {
 	Comm      [16]int8
 }
 
+type SockFlPod struct {
+	_       structs.HostLayout
+	Set     uint64
+	Netns   uint64
+	Ifindex uint32
+	Pad     uint32
+	Ports   [12]uint16
+	Probes  [8]uint16
+}
+
+type SockFlPrefixKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr SockFlAddr
+}
+
+type SockFlRangeKey struct {
+	_     structs.HostLayout
+	Bits  uint32
+	Port  uint16
+	Proto uint8
+	Pad   uint8
+	Addr  SockFlAddr
+}
+
 type SockFlRev struct {
 	_    structs.HostLayout
-	Addr struct {
-		_ structs.HostLayout
-		W [4]uint32
-	}
+	Addr SockFlAddr
 	Port uint16
 	Pad  uint16
 }
@@ -81,13 +106,10 @@ type SockFlRev struct {
 type SockFlRevKey struct {
 	_      structs.HostLayout
 	Cookie uint64
-	Addr   struct {
-		_ structs.HostLayout
-		W [4]uint32
-	}
-	Port  uint16
-	Proto uint8
-	Pad   [5]uint8
+	Addr   SockFlAddr
+	Port   uint16
+	Proto  uint8
+	Pad    [5]uint8
 }
 
 type SockFlSlotKey struct {
@@ -105,11 +127,8 @@ type SockFlSvc struct {
 }
 
 type SockFlSvcKey struct {
-	_    structs.HostLayout
-	Addr struct {
-		_ structs.HostLayout
-		W [4]uint32
-	}
+	_     structs.HostLayout
+	Addr  SockFlAddr
 	Port  uint16
 	Proto uint8
 	Pad   uint8
@@ -119,10 +138,14 @@ type SockFlSvcKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	SockMapFlAddressesV1   = "fl_addresses_v1"
 	SockMapFlAffinityV1    = "fl_affinity_v1"
 	SockMapFlCapturedV1    = "fl_captured_v1"
 	SockMapFlCountersV1    = "fl_counters_v1"
 	SockMapFlEventsV1      = "fl_events_v1"
+	SockMapFlPodsV3        = "fl_pods_v3"
+	SockMapFlPrefixesV2    = "fl_prefixes_v2"
+	SockMapFlRangesV1      = "fl_ranges_v1"
 	SockMapFlReverseV1     = "fl_reverse_v1"
 	SockMapFlServicesV1    = "fl_services_v1"
 	SockMapFlSlotsV1       = "fl_slots_v1"
@@ -193,13 +216,17 @@ type SockProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SockMapSpecs struct {
-	FlAffinityV1 *ebpf.MapSpec `ebpf:"fl_affinity_v1"`
-	FlCapturedV1 *ebpf.MapSpec `ebpf:"fl_captured_v1"`
-	FlCountersV1 *ebpf.MapSpec `ebpf:"fl_counters_v1"`
-	FlEventsV1   *ebpf.MapSpec `ebpf:"fl_events_v1"`
-	FlReverseV1  *ebpf.MapSpec `ebpf:"fl_reverse_v1"`
-	FlServicesV1 *ebpf.MapSpec `ebpf:"fl_services_v1"`
-	FlSlotsV1    *ebpf.MapSpec `ebpf:"fl_slots_v1"`
+	FlAddressesV1 *ebpf.MapSpec `ebpf:"fl_addresses_v1"`
+	FlAffinityV1  *ebpf.MapSpec `ebpf:"fl_affinity_v1"`
+	FlCapturedV1  *ebpf.MapSpec `ebpf:"fl_captured_v1"`
+	FlCountersV1  *ebpf.MapSpec `ebpf:"fl_counters_v1"`
+	FlEventsV1    *ebpf.MapSpec `ebpf:"fl_events_v1"`
+	FlPodsV3      *ebpf.MapSpec `ebpf:"fl_pods_v3"`
+	FlPrefixesV2  *ebpf.MapSpec `ebpf:"fl_prefixes_v2"`
+	FlRangesV1    *ebpf.MapSpec `ebpf:"fl_ranges_v1"`
+	FlReverseV1   *ebpf.MapSpec `ebpf:"fl_reverse_v1"`
+	FlServicesV1  *ebpf.MapSpec `ebpf:"fl_services_v1"`
+	FlSlotsV1     *ebpf.MapSpec `ebpf:"fl_slots_v1"`
 }
 
 // SockVariableSpecs contains global variables before they are loaded into the kernel.
@@ -229,21 +256,29 @@ func (o *SockObjects) Close() error {
 //
 // It can be passed to LoadSockObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SockMaps struct {
-	FlAffinityV1 *ebpf.Map `ebpf:"fl_affinity_v1"`
-	FlCapturedV1 *ebpf.Map `ebpf:"fl_captured_v1"`
-	FlCountersV1 *ebpf.Map `ebpf:"fl_counters_v1"`
-	FlEventsV1   *ebpf.Map `ebpf:"fl_events_v1"`
-	FlReverseV1  *ebpf.Map `ebpf:"fl_reverse_v1"`
-	FlServicesV1 *ebpf.Map `ebpf:"fl_services_v1"`
-	FlSlotsV1    *ebpf.Map `ebpf:"fl_slots_v1"`
+	FlAddressesV1 *ebpf.Map `ebpf:"fl_addresses_v1"`
+	FlAffinityV1  *ebpf.Map `ebpf:"fl_affinity_v1"`
+	FlCapturedV1  *ebpf.Map `ebpf:"fl_captured_v1"`
+	FlCountersV1  *ebpf.Map `ebpf:"fl_counters_v1"`
+	FlEventsV1    *ebpf.Map `ebpf:"fl_events_v1"`
+	FlPodsV3      *ebpf.Map `ebpf:"fl_pods_v3"`
+	FlPrefixesV2  *ebpf.Map `ebpf:"fl_prefixes_v2"`
+	FlRangesV1    *ebpf.Map `ebpf:"fl_ranges_v1"`
+	FlReverseV1   *ebpf.Map `ebpf:"fl_reverse_v1"`
+	FlServicesV1  *ebpf.Map `ebpf:"fl_services_v1"`
+	FlSlotsV1     *ebpf.Map `ebpf:"fl_slots_v1"`
 }
 
 func (m *SockMaps) Close() error {
 	return _SockClose(
+		m.FlAddressesV1,
 		m.FlAffinityV1,
 		m.FlCapturedV1,
 		m.FlCountersV1,
 		m.FlEventsV1,
+		m.FlPodsV3,
+		m.FlPrefixesV2,
+		m.FlRangesV1,
 		m.FlReverseV1,
 		m.FlServicesV1,
 		m.FlSlotsV1,

@@ -414,6 +414,42 @@ func TestSockets(t *testing.T) {
 			all(t, w.child.ask(t, "tcp", w.dialled(80), 1), 1, "service")
 			w.counted(noBackend, 0)
 		}},
+		{"a client that may reach services alone", func(t *testing.T, w *sockWorld) {
+			known := func(modes ...NetFlMode) {
+				bits := uint32(1) << 31
+				for _, m := range modes {
+					bits |= 1 << (m - 1)
+				}
+				put(t, w.FlCapturedV1, netnsCookie(t), bits)
+			}
+			reached := func(port uint16) {
+				t.Helper()
+				all(t, w.child.ask(t, "tcp", w.dialled(port), 1), 1, "service")
+			}
+			reached(80)
+			known(http)
+			w.refused("tcp", 80, 1)
+			w.said(noBackend, 80, tcp, netip.AddrPort{})
+			all(t, w.child.ask(t, "sendto", w.dialled(80), 1), 1, "service") // datagrams are nobody's matter
+			w.service(80, tcp, SockFlSvc{Flags: svcDirect})
+			reached(80)
+			w.service(80, tcp, SockFlSvc{Id: 1}, w.backend(0))
+			all(t, w.child.ask(t, "tcp", w.dialled(80), 1), 1, "a")
+			if err := w.FlServicesV1.Delete(w.key(80, tcp)); err != nil {
+				t.Fatal(err)
+			}
+			ranged := SockFlAddr{W: addrOf(w.f.service).W}
+			put(t, w.FlRangesV1, NetFlRangeKey{Bits: 160, Port: be(80), Proto: tcp, Addr: NetFlAddr(ranged)}, uint32(anyOpaque)|svcDirect)
+			reached(80)
+			pod := NetFlPod{Netns: netnsCookie(t) + 1}
+			put(t, w.FlPodsV3, addrOf(w.f.service), pod)
+			put(t, w.FlAddressesV1, addrOf(w.f.service), NetFlAddress{})
+			w.refused("tcp", 80, 2) // somebody's, whatever range it is in
+			pod.Netns--
+			put(t, w.FlPodsV3, addrOf(w.f.service), pod)
+			reached(80) // its own
+			all(t, w.child.ask(t, "tcp", w.backend(0), 1), 1, "a")
+		}},
 		{"a captured client is balanced where requests are not routed", func(t *testing.T, w *sockWorld) {
 			w.service(80, tcp, SockFlSvc{Id: 1}, w.backend(0))
 			w.capture(modes...)

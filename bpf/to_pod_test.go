@@ -225,7 +225,8 @@ func TestToPodChecked(t *testing.T) {
 	}
 	runVectors(t, []vector{
 		admitted("a managed node's proxy checked it", toServer, checks(classRemote), requestFrom(remote, checkedPort), okChecked, classRemote, rule),
-		admitted("the last checked port counts", toServer, checks(classRemote), requestFrom(remote, uncheckedPort-1), okChecked, classRemote, rule),
+		admitted("the last checked port counts", toServer, checks(classRemote), requestFrom(remote, inboundPort-1), okChecked, classRemote, rule),
+		rejected("a port for the inbound listener does not", toServer, checks(classRemote), requestFrom(remote, inboundPort), unchecked, classRemote, rule),
 		rejected("the first unchecked port does not", toServer, checks(classRemote), requestFrom(remote, uncheckedPort), unchecked, classRemote, rule),
 		rejected("the port below does not", toServer, checks(classRemote), requestFrom(remote, checkedPort-1), unchecked, classRemote, rule),
 		rejected("a stranger with a checked port is not believed", toServer, checks(0), requestFrom(stranger, checkedPort), unchecked, 0, rule),
@@ -287,6 +288,12 @@ func TestToPodOnlyInbound(t *testing.T) {
 		marked(back("what the node's proxy judged elsewhere is for the listener", needs(classClient), requestFrom(client, checkedPort)), fromProxy),
 		marked(back("what the node's proxy did not judge is, too", needs(classClient), requestFrom(client, uncheckedPort)), fromProxy),
 		back("what a process of the node opens is, too", needs(classNode), requestFrom(node, 40000)),
+		marked(back("what the node's proxy sends to the listener is, also where nobody governs", nil, requestFrom(client, inboundPort)), fromProxy),
+		marked(back("up to the last port", nil, requestFrom(client, uncheckedPort-1)), fromProxy),
+		marked(admitted("and not beyond", toServerHere, under(entry(classClient, 80, tcp, allow)),
+			requestFrom(client, uncheckedPort), okAllowed, classClient, rule), fromProxy),
+		admitted("a process of the node cannot send to it", toServerHere, under(entry(classNode, 80, tcp, allow)),
+			requestFrom(node, inboundPort), okAllowed, classNode, rule),
 		rejected("another node's proxy is not believed", toServer, needs(classRemote), requestFrom(remote, checkedPort), unchecked, classRemote, rule),
 		goesOn("what another node's proxy has open goes on", toServer, classRemote, segment(remote, checkedPort), 0),
 		goesOn("what the node's proxy has open goes on", toServerHere, classClient, segment(client, checkedPort), fromProxy),
@@ -552,6 +559,12 @@ func TestFromNode(t *testing.T) {
 		passes("a datagram passes", turned, nil, func(f family) packet.Packet { return packet.UDP(at(f.node, 1), at(f.server, 80)) }),
 		opens("what needs the request is opened to the proxy", check),
 		opens("what is refused is opened to the proxy", refuse),
+		opens("what has to pass here is opened to the proxy", onlyInbound),
+		{
+			name: "what the proxy sends to its listener is opened to it, also where nobody governs", at: onLoopback, mark: turned,
+			world: func(w *world) { w.inbound(15100) }, frame: requestFrom(client, inboundPort), want: drop,
+			counts: []NetFlReason{noProxy}, said: []said{{noProxy, classClient, 0, 0, 15100}}, flows: one(proxied, 15100, requestFrom(client, inboundPort)),
+		},
 		lost("a segment that no socket has is dropped", needs(classNode, check), func(f family) packet.Packet { return mine(f).Flags(packet.ACK) }),
 	})
 }

@@ -153,7 +153,7 @@ func (d *Datapath) release() {
 // adopt reads what the maps hold.
 func (d *Datapath) adopt() error {
 	tables := map[string]*table{}
-	for _, name := range []string{mapPolicy, mapAddresses, mapPrefixes, mapServices, mapSlots, mapPods, mapCaptured, mapSettings} {
+	for _, name := range []string{mapPolicy, mapAddresses, mapPrefixes, mapServices, mapRanges, mapSlots, mapPods, mapCaptured, mapSettings} {
 		m := d.objects.maps[name]
 		if m == nil {
 			return fmt.Errorf("load BPF programs: there is no map %s", name)
@@ -172,6 +172,7 @@ func (d *Datapath) adopt() error {
 	d.rows = &rows{
 		policy: tables[mapPolicy], addresses: tables[mapAddresses], prefixes: tables[mapPrefixes], pods: d.pods,
 		services: &services{table: tables[mapServices], slots: tables[mapSlots]},
+		ranges:   tables[mapRanges],
 	}
 	return d.rows.services.adopt()
 }
@@ -252,7 +253,7 @@ func (d *Datapath) Stats() map[string]uint64 {
 
 func (d *Datapath) tables() []*table {
 	return []*table{
-		d.rows.policy, d.rows.addresses, d.rows.prefixes, d.rows.services.table, d.rows.services.slots,
+		d.rows.policy, d.rows.addresses, d.rows.prefixes, d.rows.services.table, d.rows.services.slots, d.rows.ranges,
 		d.pods.table, d.pods.captured, d.settings,
 	}
 }

@@ -26,8 +26,8 @@ type Entry struct {
 // Interface numbers, which only a node knows, are 0.
 func Entries(all []incr.Row, ports func(listener string) uint16) ([]Entry, error) {
 	mem := func(name string) *table { return &table{name: name, kernel: noKernel{}, have: map[string]string{}} }
-	tables := []*table{mem(mapPolicy), mem(mapAddresses), mem(mapPrefixes), mem(mapPods), mem(mapServices), mem(mapSlots)}
-	r := &rows{policy: tables[0], addresses: tables[1], prefixes: tables[2], pods: (*unplaced)(tables[3]),
+	tables := []*table{mem(mapPolicy), mem(mapAddresses), mem(mapPrefixes), mem(mapPods), mem(mapServices), mem(mapSlots), mem(mapRanges)}
+	r := &rows{policy: tables[0], addresses: tables[1], prefixes: tables[2], pods: (*unplaced)(tables[3]), ranges: tables[6],
 		services: &services{table: tables[4], slots: tables[5], byID: map[uint32][]string{}}}
 	// Services are numbered as they come: let that be in the order of their keys.
 	all = slices.Clone(all)
@@ -60,10 +60,10 @@ func (noKernel) Delete(any) error                           { return nil }
 type unplaced table
 
 func (u *unplaced) put(row *plan.Pod, ports modePorts) {
-	e := podEntry(row, 0, ports)
+	e := podEntry(row, 0, 0, ports)
 	u.have[e.key] = e.value
 }
-func (u *unplaced) remove(row *plan.Pod) { delete(u.have, podEntry(row, 0, modePorts{}).key) }
+func (u *unplaced) remove(row *plan.Pod) { delete(u.have, podEntry(row, 0, 0, modePorts{}).key) }
 func (u *unplaced) keep([]*plan.Pod)     {}
 func (u *unplaced) settle()              {}
 func (u *unplaced) prune()               {}

@@ -15,6 +15,7 @@ import (
 // Names of the maps. A changed layout gets a new name.
 const (
 	mapServices  = "fl_services_v1"
+	mapRanges    = "fl_ranges_v1"
 	mapSlots     = "fl_slots_v1"
 	mapReverse   = "fl_reverse_v1"
 	mapAffinity  = "fl_affinity_v1"
@@ -22,7 +23,7 @@ const (
 	mapAddresses = "fl_addresses_v1"
 	mapPrefixes  = "fl_prefixes_v2"
 	mapPolicy    = "fl_policy_v1"
-	mapPods      = "fl_pods_v2"
+	mapPods      = "fl_pods_v3"
 	mapSettings  = "fl_settings_v1"
 	mapBank      = "fl_bank_v1"
 	mapConntrack = "fl_conntrack_v1"
@@ -35,7 +36,10 @@ const (
 
 // modePorts are a pod's proxy ports by the number of the mode, in host order. 0: not
 // redirected; that of the kernel's own mode is always 0.
-type modePorts [8]uint16
+type modePorts [12]uint16
+
+// knownOnly is set among the bits of a captured client that may connect to services alone.
+const knownOnly = 1 << 31
 
 // captured reports whether the pod is redirected at all: every captured pod has a
 // listener for requests.
@@ -114,7 +118,7 @@ type serviceKey struct {
 
 // Flags of a service: its mode, and whether the kernel leaves its address alone.
 const (
-	serviceMode   = 0x7
+	serviceMode   = 0xf
 	serviceDirect = 1 << 4
 )
 
@@ -123,6 +127,15 @@ type serviceValue struct {
 	Slots    uint32
 	Affinity uint32
 	Flags    uint32
+}
+
+// rangeKey is of a service that has a range of addresses; its value is the flags.
+type rangeKey struct {
+	Bits  uint32 // 32, and those of the address
+	Port  port
+	Proto uint8
+	_     uint8
+	Addr  addr
 }
 
 type slotKey struct {
@@ -183,6 +196,7 @@ const maxProbes = 8
 
 type podValue struct {
 	Set     uint64
+	Netns   uint64
 	Ifindex uint32
 	_       uint32
 	Ports   modePorts
@@ -334,6 +348,23 @@ func serviceFlags(s *plan.Service) (uint32, error) {
 	return flags, nil
 }
 
+// rangeEntry is that of a service with a range of addresses.
+func rangeEntry(s *plan.Service) (entry, error) {
+	proto, err := transport(s.Protocol)
+	if err != nil || proto == 0 {
+		return entry{}, fmt.Errorf("service %s: unknown protocol %q", s.Key(), s.Protocol)
+	}
+	flags, err := serviceFlags(s)
+	if err != nil {
+		return entry{}, err
+	}
+	bits := 32 + uint32(s.Bits)
+	if s.Addr.Is4() {
+		bits += 96
+	}
+	return entry{encode(rangeKey{Bits: bits, Port: toPort(s.Port), Proto: proto, Addr: toAddr(s.Addr)}), encode(flags)}, nil
+}
+
 // slotsOf gives each backend as many slots as its weight, in the order of the row.
 func slotsOf(s *plan.Service) []string {
 	var out []string
@@ -346,9 +377,10 @@ func slotsOf(s *plan.Service) []string {
 	return out
 }
 
-// podEntry leaves out probe ports beyond those that the kernel has room for.
-func podEntry(p *plan.Pod, ifindex int, ports modePorts) entry {
-	v := podValue{Set: p.Set, Ifindex: uint32(ifindex), Ports: ports}
+// podEntry leaves out probe ports beyond those that the kernel has room for. The cookie is
+// that of the pod's network namespace, 0 if nobody asks for it.
+func podEntry(p *plan.Pod, ifindex int, cookie uint64, ports modePorts) entry {
+	v := podValue{Set: p.Set, Netns: cookie, Ifindex: uint32(ifindex), Ports: ports}
 	for i, n := range p.ProbePorts[:min(len(p.ProbePorts), maxProbes)] {
 		v.Probes[i] = toPort(n)
 	}

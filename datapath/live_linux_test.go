@@ -170,6 +170,7 @@ func TestLive(t *testing.T) {
 		{"modes", testModes},
 		{"direct", testDirect},
 		{"any", testAny},
+		{"ranges", testRanges},
 		{"inbound", testInbound},
 		{"checked", testChecked},
 		{"unchecked", testUnchecked},

@@ -88,7 +88,7 @@ func testModes(t *testing.T, w *world) {
 		}
 	}
 	flows := w.flows("a", func(f Flow) bool { return f.Reason == "outbound" })
-	if want := 2 * (5*6 - 3); len(flows) != want { // of each family, but what lacked a listener
+	if want := 2 * (5*(len(plan.Modes())-1) - 3); len(flows) != want { // of each family, but what lacked a listener
 		t.Errorf("%d flows were redirected, want %d", len(flows), want)
 	}
 	for _, f := range flows {
@@ -187,4 +187,59 @@ func testAny(t *testing.T, w *world) {
 	lost("a pod that is not known yet", "10.244.2.99", "fd44:2::99")
 	edit(plan.Kernel)
 	lost("the proxy is bypassed", "198.51.100.7", "2001:db8::7")
+}
+
+// Services have ranges of addresses, the longest counts; and a client may be held to
+// services.
+func testRanges(t *testing.T, w *world) {
+	w.listeners()
+	ranges := map[string]plan.Mode{"198.51.100.0/24": plan.AnyOpaque, "198.51.0.0/16": plan.AnyDetect, "2001:db8::/64": plan.AnyOpaque, "10.244.0.0/16": plan.AnyOpaque}
+	edit := func(known bool) {
+		w.set("a", func(p *Planned) {
+			for r, mode := range ranges {
+				r := netip.MustParsePrefix(r)
+				p.Services = append(p.Services, &plan.Service{Addr: r.Addr(), Bits: uint8(r.Bits()), Port: 8080, Protocol: model.TCP, Mode: mode, Direct: true})
+			}
+			for _, vip := range []string{"10.96.1.9", "fd96::1:9"} {
+				p.Services = append(p.Services, w.service(vip, 8080, model.TCP, plan.Kernel, "b1"))
+			}
+			p.captureAll("a1")
+			for _, row := range p.Pods {
+				row.KnownOnly = known && row.Name == "ns/a1"
+			}
+		})
+		w.ready()
+	}
+	for _, known := range []bool{false, true} {
+		edit(known)
+		for a, want := range map[string]plan.Mode{"198.51.100.7": plan.AnyOpaque, "198.51.7.7": plan.AnyDetect, "2001:db8::7": plan.AnyOpaque} {
+			to := at(mustAddr(a), 8080)
+			if got := w.mustDial("a1", Client{Network: "tcp", Addr: to}); got.Server != string(want) || got.At != to {
+				t.Errorf("a1 dials %s: %+v", to, got)
+			}
+		}
+		for _, vip := range []string{"10.96.1.9:8080", "[fd96::1:9]:8080"} {
+			if got := w.mustDial("a1", Client{Network: "tcp", Addr: vip}); got.Server != "b1" {
+				t.Errorf("a1 dials a service: %+v", got)
+			}
+		}
+		for _, a := range []netip.Addr{w.hosts["a1"].v4, w.hosts["a1"].v6} {
+			if got := w.mustDial("a1", Client{Network: "tcp", Addr: at(a, 8080)}); got.Server != "a1" {
+				t.Errorf("a1 dials itself: %+v", got)
+			}
+		}
+		for _, a := range []netip.Addr{w.hosts["b1"].v4, w.hosts["b1"].v6} {
+			got, err := w.dial("a1", Client{Network: "tcp", Addr: at(a, 8080), Wait: 200 * time.Millisecond})
+			if (err == nil) == known || err == nil && got.Server != "b1" {
+				t.Errorf("held to services: %t; a1 dials a pod at %s: %+v, %v", known, a, got, err)
+			}
+			if got := w.mustDial("a2", Client{Network: "tcp", Addr: at(a, 8080)}); got.Server != "b1" {
+				t.Errorf("a2 dials a pod at %s: %+v", a, got)
+			}
+		}
+	}
+	edit(false)
+	if got := w.mustDial("a1", Client{Network: "tcp", Addr: at(w.hosts["b1"].v4, 8080)}); got.Server != "b1" {
+		t.Errorf("a1 is not held to services any more: %+v", got)
+	}
 }

@@ -158,7 +158,7 @@ type Proxy struct {
 }
 
 const (
-	checkedPorts   = 63263<<16 | 61000
+	checkedPorts   = 62399<<16 | 61000
 	uncheckedPorts = 65535<<16 | 63264
 )
 

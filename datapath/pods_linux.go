@@ -57,6 +57,16 @@ func (p *pod) ports() (out modePorts) {
 	return out
 }
 
+// limits are the bits of what it may dial; its rows say the same.
+func (p *pod) limits() uint32 {
+	for _, r := range p.rows {
+		if r.row.KnownOnly {
+			return knownOnly
+		}
+	}
+	return 0
+}
+
 // waits says that the pod's listener for requests has no port yet.
 func (p *pod) waits() bool {
 	for _, r := range p.rows {
@@ -198,8 +208,15 @@ func (s *pods) write(p *pod, f *finder) error {
 	if err := s.release(p); err != nil {
 		return err
 	}
+	own := uint64(0) // its namespace, which it may reach though it is held to services
+	if p.limits() != 0 {
+		if p.cookie == 0 {
+			p.cookie, _ = f.cookie(p.iface) // if it is not found, capture says so
+		}
+		own = p.cookie
+	}
 	for _, a := range p.addresses() {
-		if err := s.table.put(podEntry(p.rows[a].row, p.iface.index, p.rows[a].ports)); err != nil {
+		if err := s.table.put(podEntry(p.rows[a].row, p.iface.index, own, p.rows[a].ports)); err != nil {
 			return err
 		}
 	}
@@ -235,7 +252,7 @@ func (s *pods) capture(p *pod, f *finder) error {
 		}
 		p.cookie = c
 	}
-	return s.captured.put(entry{encode(p.cookie), encode(ports.bits())})
+	return s.captured.put(entry{encode(p.cookie), encode(ports.bits() | p.limits())})
 }
 
 // release ends the capture of a pod's namespace in the modes that have no port any
@@ -250,7 +267,7 @@ func (s *pods) release(p *pod) error {
 		if !ports.captured() || decode(s.captured.have[key], &have) != nil {
 			return nil // another pod has it, or nobody yet
 		}
-		return s.captured.put(entry{key, encode(have & ports.bits())})
+		return s.captured.put(entry{key, encode(have & (ports.bits() | p.limits()))})
 	}
 	if err := s.captured.remove(key); err != nil {
 		return err

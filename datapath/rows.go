@@ -29,6 +29,7 @@ type rows struct {
 	prefixes  *table
 	pods      podTable
 	services  *services
+	ranges    *table
 }
 
 // kernelTables are the plan's tables that the kernel holds, in the order of writing.
@@ -105,7 +106,7 @@ func (r *rows) sync(ctx context.Context, all []incr.Row, ports func(string) uint
 			return err
 		}
 	}
-	err := r.services.prune(want[plan.Services])
+	err := errors.Join(r.services.prune(want[plan.Services]), r.ranges.prune(want[plan.Services]))
 	r.pods.prune()
 	return errors.Join(err,
 		r.prefixes.prune(want[plan.Prefixes]),
@@ -136,6 +137,13 @@ func (r *rows) put(t incr.Table, value any, ports func(string) uint16) (string, 
 		r.pods.put(v, p)
 		return "", nil
 	case *plan.Service:
+		if v.Bits != 0 {
+			e, err := rangeEntry(v)
+			if err != nil {
+				return "", err
+			}
+			return e.key, r.ranges.put(e)
+		}
 		return r.services.put(v)
 	}
 	return "", fmt.Errorf("write row of %s: unexpected %T", t, value)
@@ -157,6 +165,13 @@ func (r *rows) remove(t incr.Table, value any) error {
 		r.pods.remove(v)
 		return nil
 	case *plan.Service:
+		if v.Bits != 0 {
+			e, err := rangeEntry(v)
+			if err != nil {
+				return err
+			}
+			return r.ranges.remove(e.key)
+		}
 		key, err := serviceEntryKey(v)
 		if err != nil {
 			return err

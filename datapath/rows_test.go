@@ -61,14 +61,14 @@ func (m *memory) table(name string) *table {
 // memoryPods has every pod's interface.
 type memoryPods struct{ table *table }
 
-func (p memoryPods) put(row *plan.Pod, ports modePorts) { _ = p.table.put(podEntry(row, 1, ports)) }
-func (p memoryPods) remove(row *plan.Pod)               { _ = p.table.remove(podEntry(row, 1, modePorts{}).key) }
+func (p memoryPods) put(row *plan.Pod, ports modePorts) { _ = p.table.put(podEntry(row, 1, 0, ports)) }
+func (p memoryPods) remove(row *plan.Pod)               { _ = p.table.remove(podEntry(row, 1, 0, modePorts{}).key) }
 func (p memoryPods) settle()                            {}
 func (p memoryPods) prune()                             {}
 func (p memoryPods) keep(rows []*plan.Pod) {
 	want := map[string]bool{}
 	for _, r := range rows {
-		want[podEntry(r, 1, modePorts{}).key] = true
+		want[podEntry(r, 1, 0, modePorts{}).key] = true
 	}
 	_ = p.table.prune(want)
 }
@@ -83,7 +83,7 @@ func (m *memory) open(t *testing.T) *rows {
 	if err := s.adopt(); err != nil {
 		t.Fatal(err)
 	}
-	return &rows{policy: m.table("policy"), addresses: m.table("addresses"), prefixes: m.table("prefixes"),
+	return &rows{policy: m.table("policy"), addresses: m.table("addresses"), prefixes: m.table("prefixes"), ranges: m.table("ranges"),
 		pods: memoryPods{m.table("pods")}, services: s}
 }
 
@@ -346,5 +346,35 @@ func TestServiceIDsWrap(t *testing.T) {
 	other.Port = 81
 	if v := putService(t, r, other); v.ID == 0 || v.ID == first.ID {
 		t.Errorf("id %d: 0 is none and %d is in use", v.ID, first.ID)
+	}
+}
+
+// A service with a range of addresses has a map of its own.
+func TestRanges(t *testing.T) {
+	m := newMemory()
+	rows := []incr.Row{
+		{Table: plan.Services, Key: "4", Value: &plan.Service{Addr: netip.MustParseAddr("10.9.0.0"), Bits: 16, Port: 9000, Protocol: model.TCP, Mode: plan.AnyOpaque, Direct: true}},
+		{Table: plan.Services, Key: "6", Value: &plan.Service{Addr: netip.MustParseAddr("fd09::"), Bits: 32, Port: 443, Protocol: model.TCP, Mode: plan.AnyDetect, Direct: true}},
+	}
+	r := m.open(t)
+	if err := r.sync(t.Context(), rows, noPorts); err != nil {
+		t.Fatal(err)
+	}
+	for key, flags := range map[rangeKey]uint32{
+		{Bits: 32 + 96 + 16, Port: toPort(9000), Proto: 6, Addr: toAddr(netip.MustParseAddr("10.9.0.0"))}: 9 | 1<<4,
+		{Bits: 32 + 32, Port: toPort(443), Proto: 6, Addr: toAddr(netip.MustParseAddr("fd09::"))}:         8 | 1<<4,
+	} {
+		if got := m.maps["ranges"][encode(key)]; got != encode(flags) {
+			t.Errorf("%+v has %x, want %x", key, got, encode(flags))
+		}
+	}
+	if len(m.maps["services"]) != 0 {
+		t.Errorf("services %v", m.maps["services"])
+	}
+	if err := r.apply(t.Context(), changes(rows[:1], nil), noPorts); err != nil || len(m.maps["ranges"]) != 1 {
+		t.Errorf("%d ranges, %v", len(m.maps["ranges"]), err)
+	}
+	if err := r.sync(t.Context(), nil, noPorts); err != nil || len(m.maps["ranges"]) != 0 {
+		t.Errorf("%d ranges, %v", len(m.maps["ranges"]), err)
 	}
 }

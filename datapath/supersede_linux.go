@@ -23,6 +23,7 @@ type superseded struct {
 func supersededMaps() []superseded {
 	return []superseded{
 		{"fl_pods_v1", mapPods, podFromV1},
+		{"fl_pods_v2", mapPods, podFromV2},
 		{"fl_prefixes_v1", mapPrefixes, prefixFromV1},
 	}
 }
@@ -43,6 +44,25 @@ func podFromV1(value string) (string, error) {
 	}
 	v := podValue{Set: old.Set, Ifindex: old.Ifindex, Probes: old.Probes}
 	v.Ports[modeHTTP] = old.HTTPPort
+	return encode(v), nil
+}
+
+// podV2 had eight proxy ports, and nothing about its namespace.
+type podV2 struct {
+	Set     uint64
+	Ifindex uint32
+	_       uint32
+	Ports   [8]uint16
+	Probes  [maxProbes]port
+}
+
+func podFromV2(value string) (string, error) {
+	var old podV2
+	if err := decode(value, &old); err != nil {
+		return "", err
+	}
+	v := podValue{Set: old.Set, Ifindex: old.Ifindex, Probes: old.Probes}
+	copy(v.Ports[:], old.Ports[:])
 	return encode(v), nil
 }
 

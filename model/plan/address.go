@@ -41,7 +41,7 @@ func workloadAddresses(r *incr.Reader, key string) []incr.Row {
 	}
 	n, _ := r.Get(nodes, w.Node).(*model.Node)
 	var out []incr.Row
-	for _, a := range w.Addresses {
+	for _, a := range ownAddresses(r, w) {
 		c, rows := classOf(r, w.Identity, netip.PrefixFrom(a, a.BitLen()))
 		out = append(out, rows...)
 		out = append(out, incr.Row{Table: Addresses, Key: a.String(), Value: &Address{Addr: a, Class: c, Managed: n != nil && n.Managed}})

@@ -38,6 +38,9 @@ func (c *compiler) endpoints(b model.Backend, proto model.Protocol) []model.Endp
 }
 
 func (c *compiler) workloadAt(a netip.Addr) *model.Workload {
+	if w := podAt(c.r, a); w != nil {
+		return w
+	}
 	for _, row := range c.r.Select(workloads, "addr", a.String()) {
 		return row.Value.(*model.Workload)
 	}
@@ -53,9 +56,12 @@ func (c *compiler) workloadOf(e model.Endpoint) *model.Workload {
 	return c.workloadAt(e.Addr)
 }
 
-// backend is an endpoint by its address.
+// backend is an endpoint by its address, or its name.
 func backend(e model.Endpoint) Backend {
-	b := Backend{Addrs: []netip.AddrPort{netip.AddrPortFrom(e.Addr, e.Port)}}
+	b := Backend{Host: e.Host, Port: e.Port}
+	if e.Host == "" {
+		b = Backend{Addrs: []netip.AddrPort{netip.AddrPortFrom(e.Addr, e.Port)}}
+	}
 	if e.Weight > 1 {
 		b.Weight = e.Weight
 	}
@@ -77,8 +83,8 @@ func (c *compiler) weighted(backends []model.Backend, app model.App) []WeightedC
 			shares = append(shares, Share{Weight: max(b.Weight, 1), Of: 1, Members: 1, Parts: 1})
 			continue
 		}
-		if b.Policy != nil && b.Policy.Balance == model.AsDialled && !b.Missing {
-			out = append(out, WeightedCluster{Name: c.dialledAs(b, app).Name, RequestHeaders: b.RequestHeaders, ResponseHeaders: b.ResponseHeaders})
+		if cl := c.unlisted(b, app); cl != nil {
+			out = append(out, WeightedCluster{Name: cl.Name, RequestHeaders: b.RequestHeaders, ResponseHeaders: b.ResponseHeaders})
 			shares = append(shares, Share{Weight: max(b.Weight, 1), Of: 1, Members: 1, Parts: 1})
 			continue
 		}
@@ -125,21 +131,29 @@ func (c *compiler) clusters(b model.Backend, app model.App) []group {
 
 // together is all endpoints in one group: their own nodes judge.
 func (c *compiler) together(groups []policyGroup) policyGroup {
-	all := policyGroup{stranger: true}
+	all := policyGroup{judged: unknown}
 	for _, g := range groups {
+		if g.judged == there {
+			all.judged = there
+		}
 		all.members = append(all.members, g.members...)
 	}
 	return all
 }
 
-func compareBackends(a, b Backend) int { return a.Addrs[0].Compare(b.Addrs[0]) }
+func compareBackends(a, b Backend) int {
+	if len(a.Addrs) > 0 && len(b.Addrs) > 0 {
+		return a.Addrs[0].Compare(b.Addrs[0])
+	}
+	return cmp.Or(cmp.Compare(len(a.Addrs), len(b.Addrs)), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port))
+}
 
 // policyGroup is one policy and the backends that obey it.
 type policyGroup struct {
-	key      string
-	policy   *Policy
-	stranger bool // no known pod, or one with an only way in: they are not judged here
-	members  []member
+	key     string
+	policy  *Policy
+	judged  judged
+	members []member
 }
 
 func (c *compiler) emit(b model.Backend, app model.App, groups []policyGroup) []group {
@@ -158,7 +172,7 @@ func (c *compiler) emit(b model.Backend, app model.App, groups []policyGroup) []
 			n += "~" + g.key
 		}
 		n = c.named(n)
-		cl := &Cluster{Name: n, App: app, Policy: g.policy, Checked: !g.stranger}
+		cl := &Cluster{Name: n, App: app, Policy: g.policy, Checked: g.judged == here, Inbound: g.judged == there}
 		near := (*model.NearFar)(nil)
 		if b.Policy != nil && !b.Missing {
 			c.deal(cl, b.Policy)
@@ -191,9 +205,9 @@ func (c *compiler) qualify(name string, b model.Backend, app model.App) (string,
 }
 
 // byPolicy groups a backend's endpoints of the family by the policy at their port.
-// Groups are in the order of their keys, backends of their address. Connections to some
-// do not say that anything was judged: an endpoint that is no known pod may be one that
-// another node guards already, and what has to pass the inbound listener is judged there.
+// Groups are in the order of their keys, backends of their address. Of some nothing is
+// judged: an endpoint that is no known pod may be one that another node guards already,
+// and what has to pass the inbound listener is judged there.
 func (c *compiler) byPolicy(b model.Backend) []policyGroup {
 	groups := map[string]*policyGroup{}
 	for _, e := range c.endpoints(b, model.TCP) {
@@ -201,16 +215,16 @@ func (c *compiler) byPolicy(b model.Backend) []policyGroup {
 			continue
 		}
 		w := c.workloadOf(e)
-		pol, here := c.policyAt(w, e.Port)
+		pol, where := c.policyAt(podAt(c.r, e.Addr), e.Port)
 		k := "open"
 		switch {
-		case !here:
-			k = "stranger"
+		case where != here:
+			k = string(where)
 		case pol != nil:
 			k = model.Hash(pol)[:16]
 		}
 		if groups[k] == nil {
-			groups[k] = &policyGroup{key: k, policy: pol, stranger: !here}
+			groups[k] = &policyGroup{key: k, policy: pol, judged: where}
 		}
 		groups[k].members = append(groups[k].members, member{backend(e), w})
 	}
@@ -223,20 +237,29 @@ func (c *compiler) byPolicy(b model.Backend) []policyGroup {
 	return out
 }
 
-// policyAt is what is judged at a workload's port, nil if nothing is; not here if the
-// workload is not known, or its port has an only way in, where it is judged.
-func (c *compiler) policyAt(w *model.Workload, port uint16) (p *Policy, here bool) {
+// judged says where requests to an endpoint are judged.
+type judged string
+
+const (
+	here    judged = ""         // in this cluster
+	there   judged = "inbound"  // by the inbound listener of its node
+	unknown judged = "stranger" // if at all, where nobody here knows
+)
+
+// policyAt is what is judged at a workload's port, nil if nothing is, and where. A node
+// without Fairlead has no inbound listener: what can be judged for it is judged here.
+func (c *compiler) policyAt(w *model.Workload, port uint16) (*Policy, judged) {
 	if w == nil {
-		return nil, false
+		return nil, unknown
 	}
 	g, _ := c.r.Get(Governance, w.Key()).(*Governed)
 	if g == nil {
-		return nil, true
+		return nil, here
 	}
-	if g.OnlyInbound(port) {
-		return nil, false
+	if n, _ := c.r.Get(nodes, w.Node).(*model.Node); n != nil && n.Managed && g.OnlyInbound(port) {
+		return nil, there
 	}
-	return g.Policy(port), true
+	return g.Policy(port), here
 }
 
 // mirror copies to clusters of their own: upstream filters do not stop a copy, so
@@ -246,11 +269,14 @@ func (c *compiler) mirror(m model.Mirror, app model.App) []Mirror {
 	if m.PerMillion == 0 {
 		return nil
 	}
+	if cl := c.unlisted(m.Backend, app); cl != nil {
+		return []Mirror{{Cluster: cl.Name, PerMillion: m.PerMillion, Shadow: m.Shadow}}
+	}
 	groups := c.byPolicy(m.Backend)
 	if !slices.ContainsFunc(groups, func(g policyGroup) bool { return g.policy != nil }) {
 		var out []Mirror
 		for _, g := range c.emit(m.Backend, app, groups) {
-			out = append(out, Mirror{Cluster: g.cluster.Name, PerMillion: m.PerMillion})
+			out = append(out, Mirror{Cluster: g.cluster.Name, PerMillion: m.PerMillion, Shadow: m.Shadow})
 		}
 		return out
 	}
@@ -263,5 +289,5 @@ func (c *compiler) mirror(m model.Mirror, app model.App) []Mirror {
 	}
 	c.put(Clusters, name, cl)
 	c.put(Endpoints, name, c.placed(name, c.together(groups).members, near))
-	return []Mirror{{Cluster: name, PerMillion: m.PerMillion}}
+	return []Mirror{{Cluster: name, PerMillion: m.PerMillion, Shadow: m.Shadow}}
 }

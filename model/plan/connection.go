@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
 )
 
 // connections puts the clusters of connections to an address, by what tells them
@@ -15,13 +16,18 @@ import (
 // whatever guards the endpoints: their kernel knows the client by its address and
 // judges each connection, as it does those that it balances itself.
 func (c *compiler) connections(p *servicePort, mode Mode, dst netip.AddrPort) {
-	routes := c.readable(p, p.connectionRoutes(), mode)
+	c.streams(c.readable(p, p.connectionRoutes(), mode), mode == TLS, serverNames, dst.String(), dst)
+}
+
+// streams puts the clusters of connections to what is called at in their names. Server
+// names that tell them apart, if they are read, go to a table.
+func (c *compiler) streams(routes []model.ConnectionRoute, named bool, names incr.Table, at string, dst netip.AddrPort) {
 	for _, pattern := range patterns(routes) {
-		name := func(class string) string { return ConnectionCluster(class, dst) }
-		if mode == TLS {
-			name = func(class string) string { return ServerNameCluster(pattern, class, dst) }
+		name := func(class string) string { return connectionCluster(class, at) }
+		if named {
+			name = func(class string) string { return serverNameCluster(pattern, class, at) }
 			if pattern != "" {
-				c.put(serverNames, pattern, pattern)
+				c.put(names, pattern, pattern)
 			}
 		}
 		if !bySource(routes, pattern) {
@@ -37,12 +43,14 @@ func (c *compiler) connections(p *servicePort, mode Mode, dst netip.AddrPort) {
 
 // connectionRoutes are the routes of what is not read as requests.
 func (p *servicePort) connectionRoutes() []model.ConnectionRoute {
-	if rs := p.frontend.Connections; len(rs) > 0 {
-		return rs
-	}
-	backends := p.frontend.Backends
-	if len(backends) == 0 {
-		backends = []model.Backend{p.own()}
+	backends := []model.Backend{p.own()}
+	if f := p.frontend; f != nil {
+		switch {
+		case len(f.Connections) > 0:
+			return f.Connections
+		case len(f.Backends) > 0:
+			backends = f.Backends
+		}
 	}
 	return []model.ConnectionRoute{{Backends: backends, Src: p.src()}}
 }
@@ -113,22 +121,32 @@ func (c *compiler) stream(name string, r *model.ConnectionRoute, dst netip.AddrP
 	if len(r.Backends) > 0 { // of several the first one's policy is that of all
 		c.deal(cl, r.Backends[0].Policy)
 	}
-	cl.Original = len(r.Backends) == 1 && cl.Traffic != nil && cl.Traffic.Balance == model.AsDialled
 	c.put(Clusters, name, cl)
-	if !cl.Original {
-		c.put(Endpoints, name, c.streamEndpoints(name, r.Backends, dst))
+	switch single := len(r.Backends) == 1; {
+	case r.Original:
+		cl.Original = true
+	case single && c.byDial(r.Backends[0]):
+		cl.Original, cl.Port = true, c.target(r.Backends[0])
+	case slices.ContainsFunc(r.Backends, c.byName):
+		cl.Names = &Names{V6: c.v6, Endpoints: *c.streamEndpoints(name, r, dst)}
+		cl.Names.One = single && c.serviceOf(r.Backends[0]).Resolution == model.ResolveDNSFirst
+	default:
+		c.put(Endpoints, name, c.streamEndpoints(name, r, dst))
 	}
 	c.put(Origins, name, &Origin{ID: name, Sources: r.Src})
 }
 
 // streamEndpoints are those of a cluster of connections. Where these are split, near ones
 // are not preferred: each backend is to have its share.
-func (c *compiler) streamEndpoints(name string, backends []model.Backend, dst netip.AddrPort) *ClusterEndpoints {
+func (c *compiler) streamEndpoints(name string, r *model.ConnectionRoute, dst netip.AddrPort) *ClusterEndpoints {
 	var weights []Share
 	var shares []EndpointShare
+	backends := r.Backends
 	for _, b := range backends {
 		at := c.streamMembers(b, dst)
 		switch {
+		case c.byDial(b) && b.Policy == nil:
+			c.say(mixed(b, r.Src))
 		case len(backends) == 1 && b.Policy != nil:
 			return c.placed(name, at, b.Policy.Locality)
 		case len(at) > 0 && (b.Weight > 0 || len(backends) == 1):
@@ -151,12 +169,7 @@ func (c *compiler) streamMembers(b model.Backend, dst netip.AddrPort) []member {
 	if c.dialled([]model.Backend{b}) {
 		return []member{{backend: Backend{Addrs: []netip.AddrPort{dst}}}}
 	}
-	var out []member
-	for _, at := range c.endpoints(b, model.TCP) {
-		if at.Addr.Is6() == c.v6 {
-			out = append(out, member{backend(at), c.workloadOf(at)})
-		}
-	}
+	out := c.namedMembers(b)
 	slices.SortFunc(out, compareMembers)
 	return out
 }

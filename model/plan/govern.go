@@ -51,7 +51,10 @@ func (b *builder) governStage() incr.Stage {
 				return nil
 			}
 			g, rows := b.govern(r, w)
-			if w.HostNetwork {
+			switch {
+			case w.External:
+				return governedElsewhere(w, g)
+			case w.HostNetwork:
 				return unguarded(w, g)
 			}
 			return append(rows, incr.Row{Table: Governance, Key: key, Value: g})
@@ -323,7 +326,8 @@ func servedPorts(r *incr.Reader, w *model.Workload) map[uint16]model.App {
 					continue
 				}
 				for _, e := range slices.Concat(p.Backends, p.Unready) {
-					if e.Addr != a {
+					// What is declared of an address says nothing about the pod that has it.
+					if e.Addr != a || e.Workload != "" {
 						continue
 					}
 					app := effectiveApp(r, eps.Namespace, eps.Service, p.Port)

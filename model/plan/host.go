@@ -4,7 +4,6 @@ package plan
 
 import (
 	"fmt"
-	"net/netip"
 	"strconv"
 
 	"fairlead.io/fairlead/model"
@@ -77,43 +76,4 @@ func shadowedHost(f *model.Frontend, first string) model.Diagnostic {
 		d.Source = f.Src[0]
 	}
 	return d
-}
-
-// anyStage takes what captured pods send to addresses that nobody is known to have, at
-// the ports of hosts without service, to where it is looked up by its authority.
-func (b *builder) anyStage() incr.Stage {
-	return incr.Stage{Name: "plan/any",
-		Keys: map[incr.Table]func(string, any) []string{
-			merge.Frontends: func(_ string, v any) []string {
-				f := v.(*model.Frontend)
-				if f.Host == "" {
-					return nil
-				}
-				return []string{strconv.Itoa(int(f.Port))}
-			},
-		},
-		Compute: func(r *incr.Reader, key string) []incr.Row {
-			all := r.Select(merge.Frontends, byPort, key)
-			if len(all) == 0 {
-				return nil
-			}
-			// The addresses are everybody's: hosts that are in nobody's configuration are
-			// refused there only if all who have a say refuse them.
-			unknown := model.UnknownRefuse
-			for _, row := range all {
-				f := row.Value.(*model.Frontend)
-				if choiceOf(r, row.Key, f.Namespace, f).Unknown != model.UnknownRefuse {
-					unknown = model.UnknownPass
-				}
-			}
-			port := all[0].Value.(*model.Frontend).Port
-			c := &compiler{r: r, node: b.node}
-			c.need(Any, 0)
-			for _, a := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-				s := &Service{Addr: a, Port: port, Protocol: model.TCP, Name: "any", Mode: Any}
-				c.put(Services, s.Key(), s)
-			}
-			c.lead(AnyKey(port), &RouteTable{Name: "any:" + key, Elsewhere: &Elsewhere{Port: port, Unknown: unknown}})
-			return c.rows
-		}}
 }

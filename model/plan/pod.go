@@ -74,6 +74,14 @@ func outboundListeners(r *incr.Reader, w *model.Workload) []*Listener {
 				l.ServerNames = append(l.ServerNames, row.Key)
 			}
 		}
+		if l.Mode == AnyDetect || l.Mode == AnyOpaque {
+			l.Ranges = rangesOf(r)
+		}
+		if l.Mode == AnyDetect {
+			for _, row := range r.All(anyNames) {
+				l.ServerNames = append(l.ServerNames, row.Key)
+			}
+		}
 		out[i] = l
 	}
 	return out
@@ -84,15 +92,16 @@ func outboundListeners(r *incr.Reader, w *model.Workload) []*Listener {
 // changes a table in place, not the scope. Of a scope that changes while its table is
 // being loaded, Envoy forgets the requests that wait, and a new table would have to be
 // loaded first. Ports that nothing guards have one, too: connections outlive the policy
-// that brought them to the proxy.
+// that brought them to the proxy. So have ports that are opaque: another node's proxy may
+// know earlier that they are read, and send requests to the listener.
 func inboundScopes(w *model.Workload, g *Governed, ports []GovernedPort) []incr.Row {
-	if g.ID == 0 && !slices.ContainsFunc(ports, func(p GovernedPort) bool { return p.App.HasRequests() }) {
+	if g.ID == 0 && len(ports) == 0 {
 		return nil
 	}
 	out := []incr.Row{{Table: Listeners, Key: InboundListener, Value: &Listener{Name: InboundListener, Mode: HTTP, Inbound: true}}}
 	for _, p := range ports {
 		if !p.App.HasRequests() {
-			continue
+			p.App = model.AppDetect // as the client speaks
 		}
 		in := &inbound{Routes: g.inboundRoutes(w, p)}
 		if said := g.inbound(p.Port); said != nil {

@@ -101,7 +101,7 @@ func identitiesAt(r *incr.Reader, want func(string) bool) []KnownIdentity {
 	for _, row := range r.All(workloads) {
 		w := row.Value.(*model.Workload)
 		if !w.HostNetwork && w.Identity != "" && want(w.Identity) {
-			byID[w.Identity] = append(byID[w.Identity], w.Addresses...)
+			byID[w.Identity] = append(byID[w.Identity], ownAddresses(r, w)...)
 		}
 	}
 	out := make([]KnownIdentity, 0, len(byID))

@@ -60,6 +60,9 @@ type Listener struct {
 	// Mode TLS only. The name of the listener does not depend on them: it can take
 	// another one in place.
 	ServerNames []string `json:"serverNames,omitempty"`
+	// Ranges are those that some service has, sorted; in AnyDetect and AnyOpaque. They are
+	// no part of the name either.
+	Ranges []netip.Prefix `json:"ranges,omitempty"`
 }
 
 // Scope leads requests for a destination to a route table.
@@ -97,14 +100,25 @@ func AnyKey(port uint16) string { return fmt.Sprintf("any|%d", port) }
 // ConnectionCluster is where connections to an address go of which no byte was looked
 // at, or that were found not to be HTTP.
 func ConnectionCluster(class string, dst netip.AddrPort) string {
-	return "tcp|" + class + "|" + dst.String()
+	return connectionCluster(class, dst.String())
 }
+
+func connectionCluster(class, at string) string { return "tcp|" + class + "|" + at }
 
 // ServerNameCluster is where TLS connections to an address go by the server name that
 // the client says; the pattern is one of the listener's ServerNames, "" if none fits.
 func ServerNameCluster(pattern, class string, dst netip.AddrPort) string {
-	return "tls|" + pattern + "|" + class + "|" + dst.String()
+	return serverNameCluster(pattern, class, dst.String())
 }
+
+func serverNameCluster(pattern, class, at string) string {
+	return "tls|" + pattern + "|" + class + "|" + at
+}
+
+// RangePort stands in the names of clusters for addresses of a range that nobody is known
+// to have, in place of the address: the range of the listener's in which it is, or the
+// whole family's. plan has the cluster under that range or under a wider one.
+func RangePort(r netip.Prefix, port uint16) string { return fmt.Sprintf("%s:%d", r, port) }
 
 // PassKey is the key of requests that go on to where they were going. Its route table
 // is part of every proxy, not a row.
@@ -182,6 +196,7 @@ type WeightedCluster struct {
 type Mirror struct {
 	Cluster    string `json:"cluster"`
 	PerMillion uint32 `json:"perMillion"`
+	Shadow     bool   `json:"shadow,omitempty"`
 }
 
 // Cluster is a set of endpoints of one family that obey one policy. Name:
@@ -201,12 +216,30 @@ type Cluster struct {
 	// Checked says that connections leave from the source ports that tell the
 	// destination's kernel that policy was judged here.
 	Checked bool `json:"checked,omitempty"`
+	// Inbound says that connections are for the inbound listener of the endpoints' nodes,
+	// whether their kernels know yet or not. Nothing is judged here.
+	Inbound bool `json:"inbound,omitempty"`
 	// Traffic is how the endpoints are dealt with; nil: evenly, without limits. What it
 	// says about near ones is in ClusterEndpoints, what is hashed in the routes.
 	Traffic *model.TrafficPolicy `json:"traffic,omitempty"`
 	// Original clusters lead to the address that the client has dialled, and have no
 	// ClusterEndpoints.
 	Original bool `json:"original,omitempty"`
+	// Port is dialled in place of the client's; 0: that. Original only.
+	Port uint16 `json:"port,omitempty"`
+	// Names clusters look the names of their endpoints up, which are part of them: there
+	// are no ClusterEndpoints.
+	Names *Names `json:"names,omitempty"`
+}
+
+// Names are endpoints of which some are known by name.
+type Names struct {
+	// One: an address is used for each new connection, the first that a name has at that
+	// time; else all addresses of all names are endpoints.
+	One bool `json:"one,omitempty"`
+	// V6 says which addresses of a name are meant.
+	V6        bool             `json:"v6,omitempty"`
+	Endpoints ClusterEndpoints `json:"endpoints"`
 }
 
 // ClusterEndpoints are a cluster's backends, sorted by first address.
@@ -233,8 +266,11 @@ type EndpointShare struct {
 // and give one: where a backend has two, Envoy tries the first, in vain, for clients
 // of the other family.
 type Backend struct {
-	Addrs  []netip.AddrPort `json:"addrs"`
-	Weight uint32           `json:"weight,omitempty"` // 0 = 1
+	Addrs []netip.AddrPort `json:"addrs,omitempty"`
+	// Host and Port stand in place of Addrs in Names.
+	Host   string `json:"host,omitempty"`
+	Port   uint16 `json:"port,omitempty"`
+	Weight uint32 `json:"weight,omitempty"` // 0 = 1
 }
 
 // Policy is what a request must pass: no rule of Deny matches, and of each group
@@ -324,8 +360,10 @@ type Pod struct {
 	Set uint64 `json:"set,omitempty"`
 	// Listeners take what it sends, by mode; nil = not captured. A mode other than HTTP
 	// that no service has is not there.
-	Listeners  map[Mode]string `json:"listeners,omitempty"`
-	ProbePorts []uint16        `json:"probePorts,omitempty"`
+	Listeners map[Mode]string `json:"listeners,omitempty"`
+	// KnownOnly: it may connect to services alone, and to itself. Only if it is captured.
+	KnownOnly  bool     `json:"knownOnly,omitempty"`
+	ProbePorts []uint16 `json:"probePorts,omitempty"`
 }
 
 // Mode says who balances a service: the kernel, per connection at connect, or the
@@ -338,6 +376,10 @@ const (
 	TLS    Mode = "tls"    // connections, routed by SNI
 	Opaque Mode = "opaque" // connections, no byte of which is looked at
 	Any    Mode = "any"    // requests to addresses that nobody is known to have
+	// AnyDetect is for all else that is sent to such addresses, or to a range: the first
+	// bytes are read, for server names too. AnyOpaque reads nothing.
+	AnyDetect Mode = "any-detect"
+	AnyOpaque Mode = "any-opaque"
 	// Detect and its like read the first bytes. They differ in how long they wait for
 	// them: a node has at most three such times; the shortest is Detect.
 	Detect  Mode = "detect"
@@ -347,26 +389,34 @@ const (
 
 // Modes are all modes of listeners, in the order in which the kernel numbers them
 // from 1; Kernel is 0.
-func Modes() []Mode { return []Mode{HTTP, TLS, Opaque, Any, Detect, Detect2, Detect3} }
+func Modes() []Mode {
+	return []Mode{HTTP, TLS, Opaque, Any, Detect, Detect2, Detect3, AnyDetect, AnyOpaque}
+}
 
 // Service is one address and port that the kernel knows.
 type Service struct {
-	// Addr is unspecified (0.0.0.0 or ::) in mode Any: whatever address is no pod's,
-	// no node's and no service's.
-	Addr     netip.Addr      `json:"addr"`
+	// Addr is unspecified (0.0.0.0 or ::) in mode Any and its like: whatever address is no
+	// pod's, no node's and no service's.
+	Addr netip.Addr `json:"addr"`
+	// Bits make it a range of addresses, of which Addr is the first; the longest that
+	// contains an address counts, and none if the address itself is a service's. 0: Addr alone.
+	Bits     uint8           `json:"bits,omitempty"`
 	Port     uint16          `json:"port"`
 	Protocol model.Protocol  `json:"protocol"`
 	Name     string          `json:"name"` // ns/name, for people
 	Mode     Mode            `json:"mode"`
 	Affinity time.Duration   `json:"affinity,omitempty"`
 	Backends []KernelBackend `json:"backends,omitempty"` // sorted by Addr; for clients that are not proxied
-	// Direct: the address is a pod's own (of a headless service): clients that are not
-	// proxied go to it, and it has no Backends.
+	// Direct: the address is a pod's own (of a headless service), or that of somebody
+	// outside: clients that are not proxied go to it, and it has no Backends.
 	Direct bool `json:"direct,omitempty"`
 }
 
 // Key of the service in its table.
 func (s *Service) Key() string {
+	if s.Bits != 0 {
+		return fmt.Sprintf("%s/%s", s.Protocol, RangePort(netip.PrefixFrom(s.Addr, int(s.Bits)), s.Port))
+	}
 	return fmt.Sprintf("%s/%s", s.Protocol, netip.AddrPortFrom(s.Addr, s.Port))
 }
 

@@ -100,6 +100,10 @@ func (c *compiler) lead(key string, t *RouteTable) {
 
 func (c *compiler) port(p *servicePort) {
 	defer func() { c.sayCounted(p.key, p.src()) }()
+	if p.service.MeshOnly {
+		c.declared(p)
+		return
+	}
 	if len(p.service.VIPs) == 0 {
 		c.headless(p)
 		return

@@ -37,6 +37,8 @@ const (
 	inbounds    incr.Table = "plan/inbound"    // *inbound, key of its route table
 	clients     incr.Table = "plan/client"     // *client, key: its class
 	modes       incr.Table = "plan/mode"       // proxied, key: the mode
+	anyNames    incr.Table = "plan/anyname"    // likewise, at addresses that nobody is known to have
+	anyRanges   incr.Table = "plan/range"      // netip.Prefix that some service has; key: itself
 	serverNames incr.Table = "plan/servername" // string that some service of mode TLS tells apart; key: itself
 	detections  incr.Table = "plan/detection"  // time.Duration for which some port's first bytes are waited for; in their order, for ever last
 )
@@ -75,7 +77,9 @@ func Register(s *incr.Store, node string, planes []string) {
 		var out []string
 		for _, p := range v.(*model.Endpoints).Ports {
 			for _, e := range slices.Concat(p.Backends, p.Unready) {
-				out = append(out, e.Addr.String())
+				if e.Addr.IsValid() {
+					out = append(out, e.Addr.String())
+				}
 			}
 		}
 		return out
@@ -96,6 +100,7 @@ func Register(s *incr.Store, node string, planes []string) {
 		indexInbounds(s, p)
 	}
 	indexHosts(s)
+	indexReach(s)
 	s.Add(b.cidrStage())
 	s.Add(b.predicateStage())
 	s.Add(b.detectionStage())
