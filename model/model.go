@@ -464,6 +464,8 @@ type Mirror struct {
 	Backend Backend `json:"backend"`
 	// PerMillion is the share that is copied, 0 to 1,000,000.
 	PerMillion uint32 `json:"perMillion"`
+	// Shadow: the host that the copy names ends in "-shadow".
+	Shadow bool `json:"shadow,omitempty"`
 }
 
 // Retry repeats failed requests. On and StatusCodes use Envoy's retry_on words.

@@ -229,6 +229,8 @@ func routeAction(r *plan.Route, clusters []plan.WeightedCluster, authority strin
 		a.RequestMirrorPolicies = append(a.RequestMirrorPolicies, &route.RouteAction_RequestMirrorPolicy{
 			Cluster:         m.Cluster,
 			RuntimeFraction: &core.RuntimeFractionalPercent{DefaultValue: perMillion(m.PerMillion)},
+			// Otherwise the host that the copy names ends in "-shadow".
+			DisableShadowHostSuffixAppend: !m.Shadow,
 		})
 	}
 	if min(r.Timeout, r.IdleTimeout) < 0 {
