@@ -6,18 +6,21 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/tools/txtar"
 )
 
-// Case is one file of conformance/cases.
+// Case is one file of conformance/cases, or of a decision table beside it.
 type Case struct {
 	Name string // of the file, and of the case's namespace
 	// Common manifests are there throughout; Variants are applied one after the
 	// other on top of them, each with the requests that belong to it.
 	Common   []txtar.File
 	Variants []Variant
+	// Errors are the codes of what is wrong with the manifests, on purpose; sorted.
+	Errors []string
 }
 
 // Variant is what one control plane adds.
@@ -30,7 +33,7 @@ type Variant struct {
 // planes are the names that make a manifest part of a variant.
 var planes = []string{"istio", "smi", "linkerd", "gateway"}
 
-// ReadCase reads a case and what it uses from the folder base beside it.
+// ReadCase reads a case and what it uses from cases/base, which lies beside its folder.
 func ReadCase(path string) (*Case, error) {
 	a, err := txtar.ParseFile(path)
 	if err != nil {
@@ -38,8 +41,13 @@ func ReadCase(path string) (*Case, error) {
 	}
 	c := &Case{Name: strings.ReplaceAll(strings.TrimSuffix(filepath.Base(path), ".txtar"), "_", "-")}
 	for line := range strings.Lines(string(a.Comment)) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "use: "); ok {
-			b, err := os.ReadFile(filepath.Join(filepath.Dir(path), "base", name+".yaml"))
+		line = strings.TrimSpace(line)
+		if codes, ok := strings.CutPrefix(line, "errors: "); ok {
+			c.Errors = strings.Fields(codes)
+			slices.Sort(c.Errors)
+		}
+		if name, ok := strings.CutPrefix(line, "use: "); ok {
+			b, err := os.ReadFile(filepath.Join(filepath.Dir(path), "../cases/base", name+".yaml"))
 			if err != nil {
 				return nil, fmt.Errorf("read case: %w", err)
 			}

@@ -28,10 +28,15 @@ import (
 // flows that are read out of the kernel.
 const patience = 3 * time.Second
 
-func TestCases(t *testing.T) {
-	files, err := filepath.Glob("../cases/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("cases: %v, %v", files, err)
+func TestCases(t *testing.T) { runTable(t, "cases") }
+
+// TestSMI runs SMI's decision table.
+func TestSMI(t *testing.T) { runTable(t, "smi") }
+
+func runTable(t *testing.T, table string) {
+	files := caseFiles(t, table)
+	if len(files) == 0 {
+		t.Fatalf("no cases in %s", table)
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {

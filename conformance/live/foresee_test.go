@@ -5,7 +5,6 @@ package live
 import (
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -29,9 +28,9 @@ var outside = []netip.Addr{netip.MustParseAddr("10.240.0.250"), netip.MustParseA
 // answers the live cases prove, and expects them to be foreseen: who answers and in
 // which shares, with what path, authority and headers, and who is refused.
 func TestExplainForeseesEveryCase(t *testing.T) {
-	files, err := filepath.Glob("../cases/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("cases: %v, %v", files, err)
+	var files []string
+	for _, table := range tables {
+		files = append(files, caseFiles(t, table)...)
 	}
 	asked := 0
 	for _, file := range files {

@@ -104,19 +104,44 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// Cases are about what works: their manifests are without errors.
-func TestCasesAreClean(t *testing.T) {
-	files, err := filepath.Glob("../cases/*.txtar")
-	if err != nil || len(files) < 45 {
-		t.Fatalf("%d cases, %v", len(files), err)
+// tables are the folders of cases: those that are run for what they show, and the
+// decision tables of single planes, whose cases have one reason each.
+var tables = []string{"cases", "smi"}
+
+// caseFiles are the files of a folder of cases.
+func caseFiles(t *testing.T, table string) []string {
+	t.Helper()
+	files, err := filepath.Glob("../" + table + "/*.txtar")
+	if err != nil {
+		t.Fatal(err)
 	}
+	return files
+}
+
+// Nothing is wrong with the manifests of cases but what the case says.
+func TestCasesAreClean(t *testing.T) {
+	var files []string
+	for _, table := range tables {
+		files = append(files, caseFiles(t, table)...)
+	}
+	if len(files) < 100 {
+		t.Fatalf("%d cases", len(files))
+	}
+	names := map[string]string{}
 	for _, file := range files {
 		c, err := ReadCase(file)
 		if err != nil {
 			t.Error(err)
 			continue
 		}
+		if names[c.Name] != "" {
+			t.Errorf("%s and %s have one name", names[c.Name], file)
+		}
+		if names[c.Name] = file; len(c.Name) > 55 {
+			t.Errorf("%s: the name is too long for one of a namespace", file)
+		}
 		for _, v := range c.Variants {
+			var codes []string
 			var inputs []objects.Input
 			for _, f := range slices.Concat([]txtar.File{c.Namespace()}, c.Common, v.Files) {
 				inputs = append(inputs, objects.Input{Name: f.Name, Data: f.Data})
@@ -127,9 +152,16 @@ func TestCasesAreClean(t *testing.T) {
 			}
 			p.Load(cluster.Offline(inputs, []string{"node-1", "node-2"})...)
 			for _, d := range p.Diagnostics() {
-				if d.IsError() {
-					t.Errorf("%s: %s: %s", c.Name, d.Source, d.Message)
+				switch {
+				case !d.IsError() || slices.Contains(codes, d.Code):
+				case slices.Contains(c.Errors, d.Code):
+					codes = append(codes, d.Code)
+				default:
+					t.Errorf("%s: %s: %s: %s", c.Name, d.Source, d.Code, d.Message)
 				}
+			}
+			if slices.Sort(codes); !slices.Equal(codes, c.Errors) {
+				t.Errorf("%s: errors %q, want %q", file, codes, c.Errors)
 			}
 		}
 	}
