@@ -42,16 +42,14 @@ func unconditional(r model.ConnectionRoute, client string) bool {
 
 // ownConnections are what clients of a service without routes get: a route for each that
 // DestinationRules tell apart.
-func (c *chain) ownConnections(namespace string) []model.ConnectionRoute {
+func (c *chain) ownConnections(of client) []model.ConnectionRoute {
+	if c.hides(of) {
+		return []model.ConnectionRoute{{SourceNamespace: of.namespace, Src: c.src, Original: c.unknownTo(of) == model.UnknownPass}}
+	}
 	var out []model.ConnectionRoute
-	for _, cl := range c.clients(namespace) {
+	for _, cl := range c.clients(of.namespace) {
 		r := cl.narrowed(model.ConnectionRoute{Src: c.src})
-		switch {
-		case c.meant(cl.namespace) != nil:
-			r.Backends = []model.Backend{c.backend(cl, true)}
-		default:
-			r.Original = c.t.unknownHosts(c.r, c.namespace()) == model.UnknownPass
-		}
+		r.Backends = []model.Backend{c.backend(cl, true)}
 		out = append(out, r)
 	}
 	return out
@@ -84,42 +82,46 @@ func (c *chain) byServerName(routes []model.ConnectionRoute) []model.ConnectionR
 // service, one after the other, as Istio does: clients of a namespace that sees more
 // than the public ones come first.
 func (c *chain) connections(all []candidate, tls bool) []model.ConnectionRoute {
-	public, nearer := c.audience(all)
 	var out []model.ConnectionRoute
-	for _, ns := range slices.Sorted(maps.Keys(nearer)) {
-		rules, by := c.rules(visibleFrom(all, ns), ns, tls)
-		if !slices.Contains(c.apart, ns) && !slices.ContainsFunc(by, func(v candidate) bool { return !exported(v.spec.GetExportTo(), v.o.Namespace).public }) {
+	ruled := c.declared() || c.ruled(true)
+	for _, cl := range c.audience(all) {
+		var rules []model.ConnectionRoute
+		var by []candidate
+		if !c.hides(cl) {
+			rules, by = c.rules(c.seen(all, cl), cl, tls)
+		}
+		if cl.namespace != "" && !slices.Contains(c.apart, cl.namespace) && !slices.ContainsFunc(by, func(v candidate) bool { return !v.see.public }) {
 			continue // they see what all see
 		}
-		out = append(out, c.endConnections(rules, by, ns)...)
+		ruled = ruled || len(rules) > 0 || c.hides(cl) && c.unknownTo(cl) == model.UnknownRefuse
+		out = append(out, carriedBy(cl.labels, c.endConnections(rules, by, cl))...)
 	}
-	rules, by := c.rules(public, "", tls)
-	if len(out)+len(rules) == 0 && !c.declared() && !c.ruled(true) {
-		return nil
+	if !ruled {
+		return nil // also who does not see the service gets it: what passes goes to it
 	}
-	return append(out, c.endConnections(rules, by, "")...)
+	return out
 }
 
 // endConnections says what becomes of the clients that the rules leave over.
-func (c *chain) endConnections(rules []model.ConnectionRoute, by []candidate, client string) []model.ConnectionRoute {
+func (c *chain) endConnections(rules []model.ConnectionRoute, by []candidate, cl client) []model.ConnectionRoute {
 	for _, v := range by {
 		c.used(v)
 	}
-	if slices.ContainsFunc(rules, func(r model.ConnectionRoute) bool { return len(r.ServerNames) == 0 && unconditional(r, client) }) {
+	if slices.ContainsFunc(rules, func(r model.ConnectionRoute) bool { return len(r.ServerNames) == 0 && unconditional(r, cl.namespace) }) {
 		return rules
 	}
-	return append(rules, c.ownConnections(client)...)
+	return append(rules, c.ownConnections(cl)...)
 }
 
 // rules gives what VirtualServices say for clients of a namespace, and those that say
 // something. A rule for all of these clients ends the list.
-func (c *chain) rules(cs []candidate, client string, tls bool) (out []model.ConnectionRoute, by []candidate) {
+func (c *chain) rules(cs []candidate, cl client, tls bool) (out []model.ConnectionRoute, by []candidate) {
 	done := false
 	for _, v := range cs {
 		if v.o.Invalid {
 			continue
 		}
-		h := &httpTranslation{t: c.t, r: c.r, n: &notes{o: v.o}, port: c.port, client: client}
+		h := &httpTranslation{t: c.t, r: c.r, n: &notes{o: v.o}, port: c.port, client: cl.namespace, general: cl.namespace == ""}
 		var own []model.ConnectionRoute
 		if tls {
 			own = h.tlsRoutes(v.spec)
@@ -132,10 +134,10 @@ func (c *chain) rules(cs []candidate, client string, tls bool) (out []model.Conn
 			c.unused.add(v, by[len(by)-1])
 		default:
 			out, by = append(out, own...), append(by, v)
-			done = !tls && unconditional(own[len(own)-1], client)
+			done = !tls && unconditional(own[len(own)-1], cl.namespace)
 		}
 	}
-	if tls && c.t.unknownHosts(c.r, c.svc.Namespace) == model.UnknownRefuse {
+	if tls && c.unknownTo(cl) == model.UnknownRefuse {
 		out = append(out, closed(out)...)
 	}
 	return out, by

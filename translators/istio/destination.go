@@ -46,6 +46,13 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, clien
 		name = fqdn
 	}
 	svc := h.t.hostService(h.r, fqdn, clients)
+	if svc != nil && clients == "" && !h.t.isPublic(h.r, fqdn) {
+		if h.general {
+			svc = nil // those who see it have routes of their own
+		} else {
+			h.n.surprising(field+".host", "hidden-destination", fmt.Sprintf("%s is not exported to all who have this route: for the others, %s", fqdn, otherwise), "")
+		}
+	}
 	if svc != nil {
 		namespace, name = svc.Namespace, svc.Name
 	}

@@ -54,10 +54,11 @@ func (t *Translator) external(r translators.Reader, host string) translators.Res
 			byPort[p] = append(byPort[p], v)
 		}
 	}
-	u := &unused{}
+	u, sidecars := &unused{}, t.sidecars(r)
 	for _, port := range slices.Sorted(maps.Keys(byPort)) {
 		cs := byPort[port]
-		c := &chain{t: t, r: r, host: asRequested(host), at: cs[0].o.Namespace, port: port, unused: u}
+		c := &chain{t: t, r: r, host: asRequested(host), at: cs[0].o.Namespace, port: port, unused: u, sidecars: sidecars}
+		c.apart = c.toldApart(cs)
 		if f := c.http(cs); f != nil {
 			res.Frontends = append(res.Frontends, f)
 		}
@@ -83,7 +84,8 @@ func (t *Translator) naming(r translators.Reader, host string) []candidate {
 	}
 	var out []candidate
 	for _, o := range r.Select(virtualServiceKind, byHost, index) {
-		c := candidate{o: o, spec: virtualServiceSpec(o), host: host}
+		c := t.candidate(r, o)
+		c.host = host
 		i := slices.IndexFunc(c.spec.GetHosts(), func(h string) bool { return t.fullName(h, o.Namespace) == host })
 		if i < 0 || !onMesh(c.spec) {
 			continue

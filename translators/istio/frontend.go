@@ -18,15 +18,9 @@ import (
 // without routes gets.
 func (t *Translator) routes(r translators.Reader, namespace, name string) translators.Result {
 	var res translators.Result
-	if o := r.Get(objects.ServiceKind, namespace, name); o != nil {
-		res.Diagnostics = judgeService(o)
+	if svc := r.Service(namespace, name); svc != nil {
+		res.Frontends, res.Diagnostics = t.frontends(r, svc)
 	}
-	svc := r.Service(namespace, name)
-	if svc == nil {
-		return res
-	}
-	frontends, diags := t.frontends(r, svc)
-	res.Frontends, res.Diagnostics = frontends, append(res.Diagnostics, diags...)
 	return res
 }
 
@@ -34,18 +28,15 @@ func (t *Translator) routes(r translators.Reader, namespace, name string) transl
 // that name it.
 func (t *Translator) frontends(r translators.Reader, svc *model.Service) ([]*model.Frontend, []model.Diagnostic) {
 	fqdn := t.fullNameOf(svc)
-	all := t.candidates(r.Select(virtualServiceKind, byHost, fqdn), r.Select(virtualServiceKind, byHost, anyWildcard), fqdn)
-	var apart []string
-	if isDeclared(svc) {
-		apart = t.clientsApart(r, svc)
-	}
-	u := &unused{}
+	all := t.candidates(r, fqdn)
+	u, sidecars := &unused{}, t.sidecars(r)
 	var out []*model.Frontend
 	for _, p := range svc.Ports {
 		if p.Protocol != model.TCP {
 			continue
 		}
-		c := &chain{t: t, r: r, svc: svc, port: p.Port, apart: apart, unused: u}
+		c := &chain{t: t, r: r, svc: svc, port: p.Port, unused: u, sidecars: sidecars}
+		c.apart = c.toldApart(all)
 		var f *model.Frontend
 		switch {
 		case p.App.IsHTTP():
@@ -60,19 +51,6 @@ func (t *Translator) frontends(r translators.Reader, svc *model.Service) ([]*mod
 		}
 	}
 	return out, u.diagnostics(fqdn)
-}
-
-// exportToAnnotation is Istio's annotation for the visibility of a service.
-const exportToAnnotation = "networking.istio.io/exportTo"
-
-func judgeService(o *objects.Object) []model.Diagnostic {
-	if v := o.Annotations[exportToAnnotation]; v == "" || v == "*" {
-		return nil
-	}
-	n := &notes{o: o}
-	n.refused(entry("metadata.annotations", exportToAnnotation), "service-visibility", model.Degrades,
-		"a service is seen from all namespaces: the annotation hides nothing", "restrict callers with an AuthorizationPolicy")
-	return n.list
 }
 
 // serverFirst are ports that Istio takes for opaque if nobody says what they speak:
@@ -94,29 +72,30 @@ type chain struct {
 	host string         // without service
 	at   string         // namespace of the host's frontend
 	port uint16
-	// apart are the namespaces whose clients may see another service under the name.
-	apart  []string
-	unused *unused
-	routes []model.Route
-	src    []model.Source
+	// apart are the namespaces whose clients may not see what others see.
+	apart    []string
+	sidecars *sidecars
+	unused   *unused
+	routes   []model.Route
+	src      []model.Source
+	// hiding says that some clients do not see the service.
+	hiding bool
 	// invalid says that all routes are those of an object without a valid version.
 	invalid bool
 }
 
 func (c *chain) http(all []candidate) *model.Frontend {
-	public, nearer := c.audience(all)
-	for _, ns := range slices.Sorted(maps.Keys(nearer)) {
-		if !c.serve(competing(visibleFrom(all, ns)), ns) {
-			// Its clients get the service itself, not what others see.
-			c.routes = append(c.routes, c.own(ns)...)
-		}
+	for _, cl := range c.audience(all) {
+		c.within(cl, func() {
+			if c.serve(competing(c.seen(all, cl)), cl.namespace) {
+				return
+			}
+			// They get the service itself, if they see it, and not what others see.
+			c.routes = append(c.routes, c.own(cl)...)
+		})
 	}
-	done := c.serve(competing(public), "")
-	if len(c.src) == 0 && !c.declared() && !c.ruled(false) {
+	if len(c.src) == 0 && !c.declared() && !c.hiding && !c.ruled(false) {
 		return nil
-	}
-	if !done {
-		c.routes = append(c.routes, c.own("")...)
 	}
 	if c.invalid {
 		c.routes = nil
@@ -142,25 +121,6 @@ func (c *chain) frontend() *model.Frontend {
 // by its frontends.
 func (c *chain) declared() bool { return c.svc != nil && isDeclared(c.svc) }
 
-// audience gives the candidates that everybody sees, and the namespaces whose clients
-// see more, or another service.
-func (c *chain) audience(all []candidate) (public []candidate, nearer map[string]bool) {
-	nearer = map[string]bool{}
-	for _, v := range all {
-		see := exported(v.spec.GetExportTo(), v.o.Namespace)
-		if see.public {
-			public = append(public, v)
-		}
-		for _, ns := range see.namespaces {
-			nearer[ns] = true
-		}
-	}
-	for _, ns := range c.apart {
-		nearer[ns] = true
-	}
-	return public, nearer
-}
-
 // detect serves a port whose protocol is found out: HTTP gets the routes, anything
 // else what an opaque port has. Where no routes are for it there is nothing to find
 // out.
@@ -173,7 +133,7 @@ func (c *chain) detect(all []candidate) *model.Frontend {
 	// Istio gives such a port one virtual host, for whatever host is asked.
 	f.Choice.Basis = model.ByDestination
 	if f.Connections = c.connections(all, false); f.Connections == nil {
-		f.Connections = c.ownConnections("")
+		f.Connections = c.ownConnections(client{})
 	}
 	f.Src = c.src
 	return f
@@ -184,12 +144,12 @@ func (c *chain) detect(all []candidate) *model.Frontend {
 func visibleFrom(all []candidate, ns string) []candidate {
 	var private, named, public []candidate
 	for _, v := range all {
-		switch see := exported(v.spec.GetExportTo(), v.o.Namespace); {
-		case see.public:
+		switch {
+		case v.see.public:
 			public = append(public, v)
-		case see.private(ns):
+		case v.see.private(ns):
 			private = append(private, v)
-		case see.to(ns):
+		case v.see.to(ns):
 			named = append(named, v)
 		}
 	}
@@ -198,33 +158,22 @@ func visibleFrom(all []candidate, ns string) []candidate {
 
 // own is what a service without routes gets from Istio, and a host without routes: a
 // route for each of its clients that DestinationRules tell apart.
-func (c *chain) own(namespace string) []model.Route {
-	var out []model.Route
-	for _, cl := range c.clients(namespace) {
-		r := model.Route{Match: cl.narrow(model.RouteMatch{}), Src: c.src}
-		switch {
-		case c.meant(cl.namespace) != nil:
-			r.Backends = []model.Backend{c.backend(cl, false)}
-			r.Retry = c.t.retry(c.t.mesh(c.r), nil)
-		case c.t.unknownHosts(c.r, c.namespace()) == model.UnknownRefuse:
+func (c *chain) own(of client) []model.Route {
+	if c.hides(of) {
+		r := model.Route{Match: model.RouteMatch{SourceNamespace: of.namespace}, Src: c.src}
+		if c.unknownTo(of) == model.UnknownRefuse {
 			r.Direct = &model.Direct{Status: http.StatusBadGateway}
-		default:
+		} else {
 			r.Original = true
 		}
-		out = append(out, r)
+		return []model.Route{r}
+	}
+	var out []model.Route
+	for _, cl := range c.clients(of.namespace) {
+		out = append(out, model.Route{Match: cl.narrow(model.RouteMatch{}), Src: c.src,
+			Backends: []model.Backend{c.backend(cl, false)}, Retry: c.t.retry(c.t.mesh(c.r), nil)})
 	}
 	return out
-}
-
-// meant is the service that clients of a namespace mean; nil: they see none.
-func (c *chain) meant(client string) *model.Service {
-	if !c.declared() {
-		return c.svc
-	}
-	if client == "" && !slices.ContainsFunc(c.t.declarations(c.r, declaredHost(c.svc)), func(d *declaration) bool { return d.see.public }) {
-		return nil
-	}
-	return c.t.hostService(c.r, declaredHost(c.svc), client)
 }
 
 // namespace is that of the frontend.
@@ -263,7 +212,7 @@ func (c *chain) serve(cs []candidate, client string) bool {
 			done = true
 			continue
 		}
-		h := &httpTranslation{t: c.t, r: c.r, n: &notes{o: v.o}, port: c.port, client: client}
+		h := &httpTranslation{t: c.t, r: c.r, n: &notes{o: v.o}, port: c.port, client: client, general: client == ""}
 		routes := h.routes(v.spec)
 		if len(routes) == 0 {
 			continue

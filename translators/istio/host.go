@@ -8,6 +8,7 @@ import (
 
 	networking "istio.io/api/networking/v1alpha3"
 
+	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/translators/objects"
 )
 
@@ -68,16 +69,17 @@ type candidate struct {
 	spec  *networking.VirtualService
 	host  string // as resolved; exact or a wildcard
 	field string // where it stands
+	see   visibility
 }
 
 // candidates lists the VirtualServices for a name, oldest first, each with its most
 // specific host.
-func (t *Translator) candidates(exact, wild []*objects.Object, fqdn string) []candidate {
+func (t *Translator) candidates(r translators.Reader, fqdn string) []candidate {
 	var out []candidate
-	all := append(slices.Clone(exact), wild...)
+	all := slices.Concat(r.Select(virtualServiceKind, byHost, fqdn), r.Select(virtualServiceKind, byHost, anyWildcard))
 	slices.SortStableFunc(all, objects.CompareCreated)
 	for _, o := range slices.Compact(all) {
-		c := candidate{o: o, spec: virtualServiceSpec(o)}
+		c := t.candidate(r, o)
 		if !onMesh(c.spec) {
 			continue
 		}
@@ -91,6 +93,11 @@ func (t *Translator) candidates(exact, wild []*objects.Object, fqdn string) []ca
 		}
 	}
 	return out
+}
+
+func (t *Translator) candidate(r translators.Reader, o *objects.Object) candidate {
+	spec := virtualServiceSpec(o)
+	return candidate{o: o, spec: spec, see: exported(orDefault(spec.GetExportTo(), t.mesh(r).virtualServices), o.Namespace)}
 }
 
 // moreSpecific orders hosts that cover one name: exact first, then the longer.

@@ -8,6 +8,7 @@ import (
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/objects"
 )
 
 // hostService is what a full name stands for to clients of a namespace ("": of whatever
@@ -59,7 +60,19 @@ func (t *Translator) serviceVisibility(r translators.Reader, svc *model.Service)
 		}
 		return visibility{}
 	}
-	return visibility{public: true}
+	o := r.Get(objects.ServiceKind, svc.Namespace, svc.Name)
+	if o == nil {
+		return visibility{}
+	}
+	return exported(orDefault(annotated(o), t.mesh(r).services), svc.Namespace)
+}
+
+// isPublic reports whether everybody sees something under a full name.
+func (t *Translator) isPublic(r translators.Reader, fqdn string) bool {
+	if svc := t.kubernetesService(r, fqdn); svc != nil && t.serviceVisibility(r, svc).public {
+		return true
+	}
+	return slices.ContainsFunc(t.declarations(r, fqdn), func(d *declaration) bool { return d.see.public })
 }
 
 // isDeclared reports whether a service is one of ServiceEntries.
@@ -79,10 +92,19 @@ func (t *Translator) fullNameOf(svc *model.Service) string {
 // clientsApart are the namespaces whose clients may not see what others see under the
 // name of a service; sorted.
 func (t *Translator) clientsApart(r translators.Reader, svc *model.Service) []string {
-	out := slices.Clone(t.serviceVisibility(r, svc).namespaces)
-	for _, d := range t.declarations(r, t.fullNameOf(svc)) {
-		out = append(out, d.see.namespaces...)
-	}
+	out := slices.Concat(t.serviceVisibility(r, svc).namespaces, t.hostApart(r, t.fullNameOf(svc)))
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// hostApart are those namespaces for a full name.
+func (t *Translator) hostApart(r translators.Reader, fqdn string) []string {
+	var out []string
+	if svc := t.kubernetesService(r, fqdn); svc != nil {
+		out = append(out, t.serviceVisibility(r, svc).namespaces...)
+	}
+	for _, d := range t.declarations(r, fqdn) {
+		out = append(out, d.see.namespaces...)
+	}
+	return out
 }

@@ -29,6 +29,9 @@ type httpTranslation struct {
 	// translated are connections, not requests.
 	labels     map[string]string
 	connection bool
+	// general: clients without a namespace are those that no other routes are for; else,
+	// any that there may be.
+	general bool
 	// anyPort says that port only stands in for one that is not known.
 	anyPort bool
 	// delegates are notes about VirtualServices that n's object delegates to; nil: nobody
@@ -184,7 +187,7 @@ func (h *httpTranslation) mirrors(p *placedRoute, client string) []model.Mirror 
 		// Envoy opens connections for copies by itself: it knows no client for them.
 		h.n.approximated(field, "copies-without-identity", model.Narrows,
 			"copies come from the node's address, not from the client's: where policy wants an identity they are denied", "")
-		out = append(out, model.Mirror{Backend: b, PerMillion: share})
+		out = append(out, model.Mirror{Backend: b, PerMillion: share, Shadow: h.t.profile.shadowHosts})
 	}
 	if d := in.GetMirror(); d != nil {
 		share := uint32(everything)

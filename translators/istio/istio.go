@@ -94,6 +94,7 @@ const (
 	entryKey           = "entry"           // what ServiceEntries of a namespace declare under a host, which is the name
 	serviceEntryKey    = "serviceentry"    // what became of its fields
 	workloadEntryKey   = "workloadentry"   // a WorkloadEntry
+	sidecarKey         = "sidecar"         // what became of its fields
 )
 
 // byHost finds VirtualServices and DestinationRules by the full name of a host, or
@@ -130,6 +131,8 @@ func (t *Translator) Keys(o *objects.Object) []translators.Key {
 		return []translators.Key{{Kind: policyKey, Namespace: o.Namespace, Name: o.Name}}
 	case serviceEntryKind:
 		return entryKeys(o)
+	case sidecarKind:
+		return []translators.Key{{Kind: sidecarKey, Namespace: o.Namespace, Name: o.Name}}
 	case workloadEntryKind:
 		return []translators.Key{{Kind: workloadEntryKey, Namespace: o.Namespace, Name: o.Name}}
 	case configMapKind:
@@ -182,6 +185,10 @@ func (t *Translator) Translate(r translators.Reader, k translators.Key) translat
 		if o := r.Get(workloadEntryKind, k.Namespace, k.Name); o != nil {
 			res = t.workloadEntry(r, o)
 		}
+	case sidecarKey:
+		if o := r.Get(sidecarKind, k.Namespace, k.Name); o != nil {
+			res.Diagnostics = t.judgeSidecar(r, o)
+		}
 	case meshConfigsKey:
 		if o := r.Get(configMapKind, k.Namespace, k.Name); o != nil {
 			res.Diagnostics = t.judgeMeshConfig(o)
@@ -215,6 +222,8 @@ func (t *Translator) Validate(o *objects.Object) []model.Diagnostic {
 		validateServiceEntry(n, serviceEntrySpec(o))
 	case workloadEntryKind:
 		validateWorkloadEntry(n, "spec", workloadEntrySpec(o))
+	case sidecarKind:
+		validateSidecar(n, sidecarSpec(o))
 	case configMapKind:
 		if t.isMeshConfig(o) {
 			validateMeshConfig(n)

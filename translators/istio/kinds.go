@@ -114,3 +114,10 @@ func workloadEntrySpec(o *objects.Object) *networking.WorkloadEntry {
 	}
 	return nil
 }
+
+func sidecarSpec(o *objects.Object) *networking.Sidecar {
+	if v, ok := o.Value.(*clientnetworking.Sidecar); ok && v != nil {
+		return &v.Spec
+	}
+	return nil
+}

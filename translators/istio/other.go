@@ -25,7 +25,6 @@ type refusal struct {
 // otherKinds are read to be refused, and to close what their loss would open.
 var otherKinds = map[objects.Kind]refusal{
 	gatewayKind:       {model.Narrows, "gateways are not served: no traffic enters here", "keep Istio's gateway, or use another one, for traffic from outside"},
-	sidecarKind:       {model.Widens, "clients see all services, and addresses outside the mesh can be reached: nothing is hidden by it", "restrict callers with AuthorizationPolicies at the destinations"},
 	workloadGroupKind: {model.Cosmetic, "it is a pattern for virtual machines that join by themselves, which none can here; by itself it changes no traffic in Istio either", "write a WorkloadEntry for each machine"},
 	envoyFilterKind:   {model.Degrades, "patches address the resources of Istio's own proxies, which do not exist here: none is applied", ""},
 	proxyConfigKind:   {model.Cosmetic, "there are no sidecars whose settings it could change", ""},

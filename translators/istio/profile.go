@@ -21,6 +21,10 @@ type profile struct {
 	// 1.24 took it to be unsafe (EXCLUDE_UNSAFE_503_FROM_DEFAULT_RETRY, by default true).
 	// pilot/pkg/networking/core/route/retry/retry.go, DefaultPolicy.
 	retries503 bool
+	// shadowHosts: the host that a copy of a request names ends in "-shadow". Up to 1.27;
+	// 1.28 leaves it as it is (DISABLE_SHADOW_HOST_SUFFIX, by default true).
+	// pilot/pkg/networking/core/route/route.go, TranslateRequestMirrorPolicy.
+	shadowHosts bool
 }
 
 // profileOf reads "1.31", "v1.31" or "1.31.2"; "" is the newest.
@@ -33,7 +37,8 @@ func profileOf(version string) (profile, error) {
 		}
 	}
 	return profile{
-		retries503: minor < 24,
+		retries503:  minor < 24,
+		shadowHosts: minor < 28,
 	}, nil
 }
 

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package istio
+
+import (
+	"slices"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/objects"
+)
+
+// sidecars lists the Sidecars by the namespace of their clients: those for some clients
+// first, then the oldest. As in Istio: pilot/pkg/model/push_context.go, initSidecarScopes.
+type sidecars struct {
+	root   string
+	own    map[string][]*objects.Object
+	shared *objects.Object // for clients that have none of their own
+}
+
+func (t *Translator) sidecars(r translators.Reader) *sidecars {
+	all := r.List(sidecarKind, "")
+	if len(all) == 0 {
+		return nil
+	}
+	s := &sidecars{root: t.mesh(r).root, own: map[string][]*objects.Object{}}
+	for _, selects := range []bool{true, false} {
+		for _, o := range all {
+			if (sidecarSpec(o).GetWorkloadSelector() != nil) != selects || o.Invalid {
+				continue
+			}
+			s.own[o.Namespace] = append(s.own[o.Namespace], o)
+			if o.Namespace == s.root && !selects && s.shared == nil {
+				s.shared = o
+			}
+		}
+	}
+	return s
+}
+
+// of is the Sidecar that a client has, nil if none. Of labels, the client is known to
+// carry those that are given.
+func (s *sidecars) of(cl client) *objects.Object {
+	if s == nil {
+		return nil
+	}
+	for _, o := range s.own[cl.namespace] {
+		if carries(cl.labels, sidecarSpec(o).GetWorkloadSelector().GetLabels()) {
+			return o
+		}
+	}
+	return s.shared
+}
+
+// clients lists those of a namespace that Sidecars tell apart, the others last.
+func (s *sidecars) clients(namespace string) []client {
+	var out []client
+	if s != nil {
+		for _, o := range s.own[namespace] {
+			if labels := sidecarSpec(o).GetWorkloadSelector().GetLabels(); len(labels) > 0 {
+				out = append(out, client{namespace, labels})
+			}
+		}
+	}
+	return append(out, client{namespace: namespace})
+}
+
+// egressHost is what an entry of a Sidecar's hosts shows, or hides.
+type egressHost struct {
+	namespace string // "*" is any
+	name      string // may be a wildcard
+	hides     bool
+}
+
+const anyNamespace = "*"
+
+// egressHosts reads entries such as "ns/name", "./name", "*/name", "~/*" and "~ns/name".
+// Names are taken as they stand.
+func egressHosts(in []string, namespace string) []egressHost {
+	var out []egressHost
+	for _, s := range in {
+		ns, name, ok := strings.Cut(s, "/")
+		if !ok {
+			continue
+		}
+		h := egressHost{name: strings.ToLower(name)}
+		if ns, h.hides = strings.CutPrefix(ns, "~"); h.hides && ns == "" {
+			ns = anyNamespace
+		}
+		if h.namespace = ns; ns == "." {
+			h.namespace = namespace
+		}
+		out = append(out, h)
+	}
+	return out
+}
+
+// view is what a client sees at a port.
+type view struct {
+	sidecar *objects.Object // nil: everything
+	hosts   []egressHost
+	// nothing: no listener of the Sidecar is for the port.
+	nothing bool
+}
+
+// view gives what a client sees at a port: what the first listener for the port shows, or
+// else the one without a port.
+func (s *sidecars) view(cl client, port uint16) view {
+	o := s.of(cl)
+	if o == nil {
+		return view{}
+	}
+	v := view{sidecar: o}
+	egress := sidecarSpec(o).GetEgress()
+	if len(egress) == 0 {
+		return v.showing([]string{"*/*"}, cl.namespace)
+	}
+	for _, e := range egress {
+		if p := e.GetPort().GetNumber(); e.GetPort() == nil || p == uint32(port) && intercepts(e) {
+			return v.showing(e.GetHosts(), cl.namespace)
+		}
+	}
+	v.nothing = true
+	return v
+}
+
+func (v view) showing(hosts []string, namespace string) view {
+	v.hosts = egressHosts(hosts, namespace)
+	return v
+}
+
+// intercepts reports whether a listener takes what clients send to services' addresses,
+// and not what they send to the listener itself.
+func intercepts(e *networking.IstioEgressListener) bool {
+	return e.GetBind() == "" && e.GetCaptureMode() != networking.CaptureMode_NONE && e.GetPort().GetProtocol() != "HTTP_PROXY"
+}
+
+// shows reports whether a host of a namespace is shown; overlap: though it is a wildcard
+// that is not shown whole, as Istio does with the hosts of VirtualServices.
+func (v view) shows(namespace, host string, overlap bool) bool {
+	if v.sidecar == nil {
+		return true
+	}
+	if v.nothing {
+		return false
+	}
+	fits := func(h egressHost) bool { return h.namespace == namespace || h.namespace == anyNamespace }
+	if slices.ContainsFunc(v.hosts, func(h egressHost) bool { return h.hides && fits(h) && partOf(host, h.name) }) {
+		return false
+	}
+	return slices.ContainsFunc(v.hosts, func(h egressHost) bool {
+		return !h.hides && fits(h) && (partOf(host, h.name) || overlap && partOf(h.name, host))
+	})
+}
+
+// partOf reports whether all names that a host stands for are those of another.
+func partOf(host, of string) bool {
+	if !isWildcard(host) {
+		return covers(of, host)
+	}
+	return isWildcard(of) && strings.HasSuffix(host[1:], of[1:])
+}
+
+// unknown is what becomes of hosts that a client does not know; "" if its Sidecar does
+// not say.
+func (v view) unknown() model.Unknown {
+	if v.sidecar == nil {
+		return ""
+	}
+	p := sidecarSpec(v.sidecar).GetOutboundTrafficPolicy()
+	switch {
+	case p == nil:
+		return ""
+	case p.GetEgressProxy() != nil, p.GetMode() == networking.OutboundTrafficPolicy_REGISTRY_ONLY:
+		return model.UnknownRefuse
+	}
+	return model.UnknownPass
+}
