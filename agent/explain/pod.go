@@ -80,7 +80,7 @@ func pod(t *view, key string) *Pod {
 			port.Judged = byKernel
 		}
 		for _, a := range w.Addresses {
-			if s, ok := t.Get(plan.Scopes, plan.InboundKey(netip.AddrPortFrom(a, p.Port))).(*plan.Scope); ok {
+			if s, ok := t.Get(plan.Scopes, plan.InboundKey(netip.AddrPortFrom(a, p.Port))).(*plan.Scope); ok && p.App.HasRequests() {
 				port.RouteTable = s.RouteTable
 			}
 		}

@@ -4,6 +4,7 @@ package plan_test
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -72,16 +73,44 @@ func TestInboundIsNotJudgedAtTheSource(t *testing.T) {
 		for _, r := range s.Rows(plan.Clusters) {
 			c := r.Value.(*plan.Cluster)
 			e := s.Get(plan.Endpoints, c.Name).(*plan.ClusterEndpoints)
-			got = append(got, fmt.Sprintf("%v checked=%v policy=%v", e.Backends[0].Addrs, c.Checked, c.Policy != nil))
+			got = append(got, fmt.Sprintf("%v checked=%v inbound=%v policy=%v", e.Backends[0].Addrs, c.Checked, c.Inbound, c.Policy != nil))
 		}
 		slices.Sort(got)
 		free := map[string]bool{"web-1": pod == "web-1", "web-2": pod == "web-2"}
 		check(t, got,
-			fmt.Sprintf("[10.244.1.2:8080] checked=%v policy=%v", !free["web-1"], !free["web-1"]),
-			fmt.Sprintf("[10.244.2.2:8080] checked=%v policy=%v", !free["web-2"], !free["web-2"]))
+			fmt.Sprintf("[10.244.1.2:8080] checked=%v inbound=%v policy=%v", !free["web-1"], free["web-1"], !free["web-1"]),
+			fmt.Sprintf("[10.244.2.2:8080] checked=%v inbound=%v policy=%v", !free["web-2"], free["web-2"], !free["web-2"]))
 		if rt := s.Get(plan.RouteTables, "in|shop/web-2:8080"); rt != nil {
 			t.Error("a remote pod has an inbound table")
 		}
+	}
+}
+
+// A node without Fairlead has no inbound listener: what can be is judged at the source.
+func TestInboundOfUnmanagedNode(t *testing.T) {
+	rows := append(world(), allow("a", model.Target{Namespace: "shop", Workload: "web-2"}, from("client")), inboundAt("red", "web-2", limit(7)))
+	rows[1] = input{"node", "n2", &model.Node{Name: "n2", Addresses: []netip.Addr{addr("10.240.0.2")}}}
+	s := store(rows...)
+	for _, r := range s.Rows(plan.Clusters) {
+		c := r.Value.(*plan.Cluster)
+		to := s.Get(plan.Endpoints, c.Name).(*plan.ClusterEndpoints).Backends[0].Addrs[0].Addr()
+		if to == addr("10.244.2.2") && (c.Policy == nil || c.Inbound) {
+			t.Errorf("%s: %s", to, model.Bytes(c))
+		}
+	}
+}
+
+// Another node's proxy may send requests for a port to the inbound listener before this
+// node knows that it is read: there is a way on for them.
+func TestOpaquePortsHaveInboundTables(t *testing.T) {
+	rows := world()
+	rows[5] = service("web", "10.96.0.1", 80, model.AppUndeclared)
+	s := store(rows...)
+	if rt := inboundTable(t, s, "web-1"); len(rt.Routes) != 1 || rt.Routes[0].App != model.AppDetect || !rt.Routes[0].Original {
+		t.Errorf("routes = %s", model.Bytes(rt.Routes))
+	}
+	if s.Get(plan.Listeners, plan.InboundListener) == nil {
+		t.Error("there is no inbound listener")
 	}
 }
 

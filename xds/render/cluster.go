@@ -29,7 +29,8 @@ import (
 // Source ports of Envoy's upstream connections. They tell the destination's
 // kernel whether its policy was judged here; no pod may use them.
 const (
-	CheckedLow, CheckedHigh     = 61000, 63263
+	CheckedLow, CheckedHigh     = 61000, 62399
+	InboundLow, InboundHigh     = 62400, 63263 // for the inbound listener to judge
 	UncheckedLow, UncheckedHigh = 63264, 65535
 )
 
@@ -57,6 +58,9 @@ func Cluster(c *plan.Cluster) (xds.Resource, error) {
 	if err == nil && len(filters) > 0 && c.App == model.AppTCP {
 		err = errors.New("connections have no requests that a policy could be judged on")
 	}
+	if err == nil && c.Inbound && (c.Policy != nil || c.Checked) {
+		err = errors.New("it is judged at the other end, and here")
+	}
 	if err == nil && slices.Contains(StaticClusters(), c.Name) {
 		err = errors.New("the name is one of the proxy's own")
 	}
@@ -70,6 +74,16 @@ func Cluster(c *plan.Cluster) (xds.Resource, error) {
 	}
 	if c.Original {
 		m.ClusterDiscoveryType, m.EdsClusterConfig = &cluster.Cluster_Type{Type: cluster.Cluster_ORIGINAL_DST}, nil
+		if c.Port != 0 {
+			m.LbConfig = &cluster.Cluster_OriginalDstLbConfig_{OriginalDstLbConfig: &cluster.Cluster_OriginalDstLbConfig{
+				UpstreamPortOverride: uint32Value(uint32(c.Port)),
+			}}
+		}
+	}
+	if c.Names != nil {
+		if err := lookUp(m, c.Names); err != nil {
+			return xds.Resource{}, fmt.Errorf("render cluster %s: %w", c.Name, err)
+		}
 	}
 	if c.App == model.AppTCP {
 		forConnections(m)
@@ -77,7 +91,11 @@ func Cluster(c *plan.Cluster) (xds.Resource, error) {
 	if err := deal(m, c); err != nil {
 		return xds.Resource{}, fmt.Errorf("render cluster %s: %w", c.Name, err)
 	}
-	return finish("cluster", c.Name, withUpstream(m, c.App, c.Checked, filters, c.Traffic))
+	withUpstream(m, c.App, c.Checked, filters, c.Traffic)
+	if c.Inbound {
+		m.UpstreamBindConfig = upstreamSockets(InboundLow, InboundHigh, UpstreamMark)
+	}
+	return finish("cluster", c.Name, m)
 }
 
 // Static clusters that a node's bootstrap must have, beside OriginalClusters. All are
@@ -143,7 +161,7 @@ func OriginalClusters() []*cluster.Cluster {
 			LbPolicy:             cluster.Cluster_CLUSTER_PROVIDED,
 		}, o.app, o.checked, nil, nil)
 		if o.checked { // only inbound routes lead here
-			m.UpstreamBindConfig = sourcePorts(true, InboundMark)
+			m.UpstreamBindConfig = upstreamSockets(CheckedLow, CheckedHigh, InboundMark)
 		}
 		all = append(all, m)
 	}
@@ -157,7 +175,10 @@ func withUpstream(m *cluster.Cluster, app model.App, checked bool, filters []*hc
 	}
 	m.ConnectTimeout = durationpb.New(cmp.Or(p.TCP.ConnectTimeout, connectTimeout))
 	m.CircuitBreakers = thresholds(p.Limits)
-	m.UpstreamBindConfig = sourcePorts(checked, UpstreamMark)
+	m.UpstreamBindConfig = upstreamSockets(UncheckedLow, UncheckedHigh, UpstreamMark)
+	if checked {
+		m.UpstreamBindConfig = upstreamSockets(CheckedLow, CheckedHigh, UpstreamMark)
+	}
 	if app != model.AppTCP {
 		m.TypedExtensionProtocolOptions = map[string]*anypb.Any{
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(protocol(app, filters, p)),
@@ -234,20 +255,16 @@ func foldedPolicy(p *plan.Policy) ([]*hcm.HttpFilter, error) {
 	}), nil
 }
 
-// sourcePorts keeps Envoy's source ports apart from those of the pods whose
+// upstreamSockets keeps Envoy's source ports apart from those of the pods whose
 // addresses it uses. A range outside the node's ip_local_port_range would be
 // ignored by the kernel without a word: the datapath sets that.
-func sourcePorts(checked bool, mark int64) *core.BindConfig {
+func upstreamSockets(low, high, mark int64) *core.BindConfig {
 	const (
 		ipprotoIP        = 0  // also for IPv6 sockets
 		ipLocalPortRange = 51 // IP_LOCAL_PORT_RANGE: high 16 bits the last port, low 16 bits the first
 		solSocket        = 1
 		soMark           = 36
 	)
-	low, high := int64(UncheckedLow), int64(UncheckedHigh)
-	if checked {
-		low, high = CheckedLow, CheckedHigh
-	}
 	return &core.BindConfig{SocketOptions: []*core.SocketOption{{
 		Description: "source ports",
 		Level:       ipprotoIP,
@@ -268,33 +285,38 @@ func sourcePorts(checked bool, mark int64) *core.BindConfig {
 // Endpoints renders a cluster's backends. A backend with two addresses is one
 // endpoint: Envoy takes the address of the client's family.
 func Endpoints(e *plan.ClusterEndpoints) (xds.Resource, error) {
-	fail := func(err error) (xds.Resource, error) {
+	m, err := assignment(e)
+	if err != nil {
 		return xds.Resource{}, fmt.Errorf("render endpoints of %s: %w", e.Cluster, err)
 	}
+	return finish("endpoints of", e.Cluster, m)
+}
+
+func assignment(e *plan.ClusterEndpoints) (*endpoint.ClusterLoadAssignment, error) {
 	m := &endpoint.ClusterLoadAssignment{ClusterName: e.Cluster}
 	if len(e.Shares) > 0 && len(e.Backends) > 0 {
-		return fail(errors.New("backends beside shares"))
+		return nil, errors.New("backends beside shares")
 	}
 	if len(e.Backends) > 0 {
 		group, err := lbEndpoints(e.Backends)
 		if err != nil {
-			return fail(err)
+			return nil, err
 		}
 		m.Endpoints = []*endpoint.LocalityLbEndpoints{{LbEndpoints: group}}
 	}
 	total := uint64(0)
 	for _, s := range e.Shares {
 		if total += uint64(s.Weight); s.Weight == 0 || total > math.MaxUint32 {
-			return fail(fmt.Errorf("weight %d, %d in all", s.Weight, total))
+			return nil, fmt.Errorf("weight %d, %d in all", s.Weight, total)
 		}
 		if _, err := lbEndpoints(s.Backends); err != nil {
-			return fail(err)
+			return nil, err
 		}
 	}
 	for i, s := range disjoint(e.Shares) {
 		group, err := lbEndpoints(s.Backends)
 		if err != nil {
-			return fail(err)
+			return nil, err
 		}
 		m.Endpoints = append(m.Endpoints, &endpoint.LocalityLbEndpoints{
 			Locality:            &core.Locality{SubZone: strconv.Itoa(i)},
@@ -303,16 +325,23 @@ func Endpoints(e *plan.ClusterEndpoints) (xds.Resource, error) {
 			LbEndpoints:         group,
 		})
 	}
-	return finish("endpoints of", e.Cluster, m)
+	return m, nil
 }
 
 func lbEndpoints(backends []plan.Backend) ([]*endpoint.LbEndpoint, error) {
 	var out []*endpoint.LbEndpoint
 	for _, b := range backends {
-		if len(b.Addrs) == 0 {
+		ep := &endpoint.Endpoint{}
+		switch {
+		case b.Host != "":
+			a, err := hostAddress(b)
+			if err != nil {
+				return nil, err
+			}
+			ep.Address = a
+		case len(b.Addrs) == 0:
 			return nil, errors.New("a backend without address")
 		}
-		ep := &endpoint.Endpoint{}
 		for i, a := range b.Addrs {
 			if !a.IsValid() || a.Addr().Zone() != "" || a.Port() == 0 {
 				return nil, fmt.Errorf("%s is no address of a backend", a)
