@@ -57,6 +57,8 @@ func meshFlags(c *cobra.Command, o *pipeline.Options) {
 			o.IstioDetectionTimeout = &d
 			return err
 		})
+	c.Flags().BoolVar(&o.GatewayRequireGrants, "gateway-require-grants", false,
+		"a route of the Gateway API needs a ReferenceGrant for backends in another namespace, which GAMMA does not ask for")
 	c.Flags().StringVar(&o.LinkerdControlPlaneNamespace, "linkerd-control-plane-namespace", "linkerd", "namespace that is part of the names of Linkerd's identities")
 	c.Flags().StringVar(&o.LinkerdDefaultInboundPolicy, "linkerd-default-inbound-policy", "all-unauthenticated",
 		"what Linkerd lets in where no Server and no annotation says so: all-unauthenticated, all-authenticated, cluster-unauthenticated, cluster-authenticated, deny or audit")
