@@ -109,6 +109,9 @@ func (t *Translator) policyOf(r translators.Reader, b backendPolicy) *model.Traf
 	}
 	if b.connection {
 		forConnections(p, top)
+		if b.rule == nil && mesh.traffic == nil { // the mesh's times alone are no reason for a proxy
+			p.TCP = model.TCPPolicy{}
+		}
 	}
 	if reflect.ValueOf(*p).IsZero() {
 		return nil

@@ -4,6 +4,7 @@ package istio
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -174,9 +175,27 @@ func (h *httpTranslation) shared(r model.ConnectionRoute, field string, in []*ne
 		of := h.carrying(cl.labels)
 		of.connection = true
 		n.Backends = of.shares(field, in, cl.namespace)
+		of.judgeSplit(field, n.Backends)
 		out = append(out, n)
 	}
 	return out
+}
+
+// judgeSplit says what is lost where connections are split: the endpoints of all backends
+// are dealt with together.
+func (h *httpTranslation) judgeSplit(field string, backends []model.Backend) {
+	if len(backends) < 2 {
+		return
+	}
+	first := backends[0].Policy
+	for _, b := range backends {
+		if p := b.Policy; model.Hash(p) != model.Hash(first) || p != nil && (p.Limits != model.Limits{} || p.Outlier != nil || p.Locality != nil) {
+			h.n.approximated(field, "policy-of-split", model.Degrades,
+				fmt.Sprintf("connections that are split have one traffic policy, that of %s/%s:%d, and it counts what all destinations do together; near endpoints are not preferred", backends[0].Namespace, backends[0].Service, backends[0].Port),
+				"give the destinations the same policy, without limits")
+			return
+		}
+	}
 }
 
 // clients are those of a namespace that DestinationRules for the service tell apart.
@@ -204,8 +223,11 @@ func (c *chain) ruled(connection bool) bool {
 	}
 	found := false
 	for _, cl := range c.clients("") {
-		if c.meant(cl.namespace) == nil || c.backend(cl, connection).Policy == nil {
+		if c.meant(cl.namespace) == nil {
 			continue
+		}
+		if p := c.backend(cl, connection).Policy; p == nil || connection && !p.NeedsProxy() {
+			continue // connections are spread evenly anyway
 		}
 		found = true
 		if rule := c.t.rule(c.r, c.t.fullNameOf(c.svc), cl); rule != nil {

@@ -119,7 +119,9 @@ func (j policyJudge) nearness(field string, lb *networking.LoadBalancerSettings,
 		j.n.surprising(field+".zoneAwareLbSetting.minClusterSize", "no-effect",
 			"zones of a region share evenly, as they do in Istio where proxies do not discover themselves (ENABLE_SELF_DISCOVERY): there is no least size", "")
 	}
-	j.labels(field+".localityLbSetting.failoverPriority", l.GetFailoverPriority())
+	if detected && len(l.GetDistribute()) == 0 {
+		j.labels(field+".localityLbSetting.failoverPriority", l.GetFailoverPriority())
+	}
 	j.labels(field+".zoneAwareLbSetting.failoverPriority", z.GetFailoverPriority())
 }
 
