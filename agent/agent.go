@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"fairlead.io/fairlead/agent/diff"
 	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/hubble"
@@ -96,9 +97,12 @@ type agent struct {
 	proxyOK  bool // Envoy has acknowledged everything, once
 	revision string
 	applied  string
-	problems map[topic]string
-	rejected rejections
-	waiting  map[resourceKey]time.Time // not acknowledged in time, since when they were pushed
+	// standby is what status tells of planes that stand by, as of a revision.
+	standby   []diff.Standby
+	standbyOf string
+	problems  map[topic]string
+	rejected  rejections
+	waiting   map[resourceKey]time.Time // not acknowledged in time, since when they were pushed
 	// Copies for status of what the loop owns: all ports, and those that the kernel may
 	// send to.
 	portsCopy, livePorts map[string]uint16

@@ -5,6 +5,7 @@ package agent
 import (
 	"time"
 
+	"fairlead.io/fairlead/agent/diff"
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/proxy"
 	"fairlead.io/fairlead/xds/serve"
@@ -37,6 +38,10 @@ type Status struct {
 	// an Envoy, nil: it does not.
 	WhenProxyAbsent Absence    `json:"whenProxyAbsent"`
 	BypassedSince   *time.Time `json:"bypassedSince,omitempty"`
+
+	// Standby are planes with routes for frontends that another one serves, and what would
+	// differ if they did.
+	Standby []diff.Standby `json:"standby,omitempty"`
 
 	Feed        serve.Status      `json:"feed"`
 	Proxy       *proxy.Status     `json:"proxy,omitempty"`

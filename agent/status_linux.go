@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"fairlead.io/fairlead/agent/diff"
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/proxy"
@@ -106,6 +107,10 @@ func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
 		since := a.absent.bypass
 		s.BypassedSince = &since
 	}
+	if a.standbyOf != a.revision {
+		a.standby, a.standbyOf = diff.Standbys(a.pipe), a.revision
+	}
+	s.Standby = a.standby
 	s.Ports, s.Rejected, s.AckLimit, s.Waiting = a.portsCopy, a.rejected.list(s.Proxy), ackLimit.String(), a.waits()
 	return s
 }

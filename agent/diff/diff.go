@@ -27,9 +27,11 @@ type Report struct {
 // Empty reports whether nothing would change.
 func (r *Report) Empty() bool { return len(r.Routes)+len(r.Permissions) == 0 }
 
-// Widens reports whether somebody may do more.
+// Widens reports whether somebody may do more: at a workload, or by requests for hosts
+// that nobody knows.
 func (r *Report) Widens() bool {
-	return slices.ContainsFunc(r.Permissions, func(p PermissionChange) bool { return p.Effect == model.Widens })
+	return slices.ContainsFunc(r.Permissions, func(p PermissionChange) bool { return p.Effect == model.Widens }) ||
+		slices.ContainsFunc(r.Routes, func(c RouteChange) bool { return slices.ContainsFunc(c.Changes, Change.passes) })
 }
 
 // Change is one thing that differs.
@@ -38,6 +40,11 @@ type Change struct {
 	Old  string `json:"old"`
 	New  string `json:"new"`
 }
+
+// unknownHosts is a Change's What where hosts that nobody knows are treated otherwise.
+const unknownHosts = "unknown hosts"
+
+func (c Change) passes() bool { return c.What == unknownHosts && c.New == string(model.UnknownPass) }
 
 // RouteChange is a route of a frontend, as both sides have it for the same requests.
 type RouteChange struct {

@@ -36,7 +36,7 @@ func (r *Report) frontend(key string, a, b *frontend) {
 	add("balanced by", modeWord(a.Mode), modeWord(b.Mode))
 	add("routed by", string(a.Basis), string(b.Basis))
 	if a.Basis == b.Basis {
-		add("unknown hosts", string(a.Unknown), string(b.Unknown))
+		add(unknownHosts, string(a.Unknown), string(b.Unknown))
 	}
 	if a.Invalid != b.Invalid {
 		add("routes", validWord(a), validWord(b))

@@ -135,8 +135,8 @@ func tableOf(t Tables, key string) *plan.RouteTable {
 
 // modeOf says who balances the service's port.
 func modeOf(t Tables, s *model.Service, port uint16) plan.Mode {
-	for _, row := range t.Rows(plan.Services) {
-		if r := row.Value.(*plan.Service); r.Name == s.Key() && r.Port == port && r.Protocol == model.TCP {
+	for _, a := range s.VIPs {
+		if r, ok := t.Get(plan.Services, (&plan.Service{Addr: a, Port: port, Protocol: model.TCP}).Key()).(*plan.Service); ok {
 			return r.Mode
 		}
 	}

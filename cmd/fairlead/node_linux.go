@@ -16,6 +16,7 @@ import (
 
 	"fairlead.io/fairlead/agent"
 	"fairlead.io/fairlead/agent/blame"
+	"fairlead.io/fairlead/agent/diff"
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/hubble"
 	"fairlead.io/fairlead/lab"
@@ -23,7 +24,7 @@ import (
 
 // nodeCommands run on a node.
 func nodeCommands() []*cobra.Command {
-	return append([]*cobra.Command{agentCommand(), proxyCommand(), statusCommand(), observeCommand()}, labCommands()...)
+	return append([]*cobra.Command{agentCommand(), proxyCommand(), statusCommand(), observeCommand(), swapCommand()}, labCommands()...)
 }
 
 // defaultRun is where a node's agent and proxy meet.
@@ -202,10 +203,30 @@ func printStatus(w io.Writer, s *agent.Status) error {
 	}
 	rows = append(rows, []string{"flows", fmt.Sprintf("%d seen, lost: %d in the kernel, %d of the access log", s.Flows.Seen, s.Flows.LostKernel, s.Flows.LostAccessLog)})
 	rows = append(rows, waitingRows(s)...)
+	for _, b := range s.Standby {
+		rows = append(rows, []string{"standby", standbyLine(b)})
+	}
 	if err := tabulate(w, []string{"what", "state"}, rows); err != nil {
 		return err
 	}
 	return printRejected(w, s.Rejected, time.Now())
+}
+
+// standbyLine says what would differ if a plane that stands by served.
+func standbyLine(b diff.Standby) string {
+	text := fmt.Sprintf("%s: %s serves, %s would do the same", b.Frontend, b.Owner, b.Plane)
+	if len(b.Changes) == 0 {
+		return text
+	}
+	var what []string
+	for _, c := range b.Changes {
+		for _, x := range c.Changes {
+			if !slices.Contains(what, x.What) {
+				what = append(what, x.What)
+			}
+		}
+	}
+	return fmt.Sprintf("%s: %s serves, %s would differ in %s; fairlead swap --dry-run tells how", b.Frontend, b.Owner, b.Plane, strings.Join(what, ", "))
 }
 
 func attachedLine(a datapath.Attached) string {

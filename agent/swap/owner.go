@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package swap
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+
+	"fairlead.io/fairlead/translators/kubernetes"
+)
+
+// PreviousKey is the annotation that says whose a namespace was before the last swap;
+// None if nobody had chosen.
+const PreviousKey = "fairlead.io/previous-control-plane"
+
+// None stands for a choice that nobody has made.
+const None = "none"
+
+// ErrNoNamespace says that a text has no Namespace object of the name.
+var ErrNoNamespace = errors.New("no Namespace object of that name")
+
+// SetOwner edits the manifest of a namespace, which may stand among others in a YAML
+// text: plane owns it, or None takes the choice back. The other documents keep every
+// byte. It returns whose it was.
+func SetOwner(text []byte, namespace, plane string) (edited []byte, was string, err error) {
+	parts := documents(text)
+	for i, part := range parts {
+		var doc yaml.Node
+		if yaml.Unmarshal(part, &doc) != nil || len(doc.Content) != 1 {
+			continue
+		}
+		meta := namespaceNamed(doc.Content[0], namespace)
+		if meta == nil {
+			continue
+		}
+		was = cmp.Or(annotation(meta, kubernetes.OwnerKey), None)
+		annotate(meta, kubernetes.OwnerKey, plane)
+		annotate(meta, PreviousKey, was)
+		var b bytes.Buffer
+		if bytes.HasPrefix(part, []byte("---")) {
+			line, _, _ := bytes.Cut(part, []byte("\n"))
+			b.Write(append(line, '\n'))
+		}
+		enc := yaml.NewEncoder(&b)
+		enc.SetIndent(2)
+		if err := enc.Encode(&doc); err != nil {
+			return nil, "", fmt.Errorf("write namespace %s: %w", namespace, err)
+		}
+		parts[i] = b.Bytes()
+		return bytes.Join(parts, nil), was, nil
+	}
+	return nil, "", fmt.Errorf("namespace %s: %w", namespace, ErrNoNamespace)
+}
+
+// Previous is whose a namespace was before the last swap, "" if there was none.
+func Previous(text []byte, namespace string) string {
+	for _, part := range documents(text) {
+		var doc yaml.Node
+		if yaml.Unmarshal(part, &doc) != nil || len(doc.Content) != 1 {
+			continue
+		}
+		if meta := namespaceNamed(doc.Content[0], namespace); meta != nil {
+			return annotation(meta, PreviousKey)
+		}
+	}
+	return ""
+}
+
+// documents cuts a YAML stream where a document begins. Joined they are the stream.
+func documents(text []byte) [][]byte {
+	var out [][]byte
+	begin := 0
+	for at := 0; at < len(text); {
+		end := len(text)
+		if i := bytes.IndexByte(text[at:], '\n'); i >= 0 {
+			end = at + i + 1
+		}
+		if line := text[at:end]; bytes.HasPrefix(line, []byte("---")) && at > begin {
+			out = append(out, text[begin:at])
+			begin = at
+		}
+		at = end
+	}
+	return append(out, text[begin:])
+}
+
+// namespaceNamed is the metadata of an object, nil if it is not that Namespace.
+func namespaceNamed(n *yaml.Node, name string) *yaml.Node {
+	kind, meta := field(n, "kind"), field(n, "metadata")
+	version := field(n, "apiVersion")
+	if kind == nil || kind.Value != "Namespace" || version == nil || version.Value != "v1" || meta == nil {
+		return nil
+	}
+	if has := field(meta, "name"); has == nil || has.Value != name {
+		return nil
+	}
+	return meta
+}
+
+func field(n *yaml.Node, name string) *yaml.Node {
+	if n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i+1]
+		}
+	}
+	return nil
+}
+
+func annotation(meta *yaml.Node, key string) string {
+	all := field(meta, "annotations")
+	if all == nil {
+		return ""
+	}
+	if v := field(all, key); v != nil {
+		return v.Value
+	}
+	return ""
+}
+
+// annotate sets an annotation; None takes the owner away.
+func annotate(meta *yaml.Node, key, value string) {
+	all := field(meta, "annotations")
+	if all == nil || all.Kind != yaml.MappingNode {
+		if key == kubernetes.OwnerKey && value == None {
+			return
+		}
+		all = &yaml.Node{Kind: yaml.MappingNode}
+		meta.Content = append(meta.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: "annotations"}, all)
+	}
+	for i := 0; i+1 < len(all.Content); i += 2 {
+		if all.Content[i].Value != key {
+			continue
+		}
+		if key == kubernetes.OwnerKey && value == None {
+			all.Content = slices.Delete(all.Content, i, i+2)
+		} else {
+			all.Content[i+1].SetString(value)
+		}
+		return
+	}
+	if key == kubernetes.OwnerKey && value == None {
+		return
+	}
+	v := &yaml.Node{}
+	v.SetString(value)
+	all.Content = append(all.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: key}, v)
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package swap
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"fairlead.io/fairlead/hubble"
+)
+
+const manifests = `# everything
+apiVersion: v1
+kind: Service
+metadata: {name: shop,   namespace: shop}
+---
+# the shop
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop # its name
+  labels: {istio-injection: enabled}
+--- # more
+apiVersion: v1
+kind: Namespace
+metadata: {name: other, annotations: {fairlead.io/control-plane: istio}}
+`
+
+func TestOwnerIsWrittenAmongOthers(t *testing.T) {
+	one, was, err := SetOwner([]byte(manifests), "shop", "smi")
+	if err != nil || was != None {
+		t.Fatalf("was %q, %v", was, err)
+	}
+	want := `# everything
+apiVersion: v1
+kind: Service
+metadata: {name: shop,   namespace: shop}
+---
+# the shop
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop # its name
+  labels: {istio-injection: enabled}
+  annotations:
+    fairlead.io/control-plane: smi
+    fairlead.io/previous-control-plane: none
+--- # more
+apiVersion: v1
+kind: Namespace
+metadata: {name: other, annotations: {fairlead.io/control-plane: istio}}
+`
+	if string(one) != want {
+		t.Errorf("got\n%s", one)
+	}
+	if p := Previous(one, "shop"); p != None {
+		t.Errorf("previous %q", p)
+	}
+	back, was, err := SetOwner(one, "shop", None)
+	if err != nil || was != "smi" {
+		t.Fatalf("was %q, %v", was, err)
+	}
+	if again, was, err := SetOwner(back, "shop", "istio"); err != nil || was != None {
+		t.Errorf("after back: was %q, %v\n%s", was, err, again)
+	}
+	two, was, err := SetOwner([]byte(manifests), "other", "gateway")
+	if err != nil || was != "istio" || Previous(two, "other") != "istio" {
+		t.Errorf("was %q, %v", was, err)
+	}
+	if _, _, err := SetOwner([]byte(manifests), "nobody", "smi"); !errors.Is(err, ErrNoNamespace) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestFileOfNamespace(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("a.yaml", manifests)
+	write(".hidden.yaml", manifests)
+	write("notes.txt", manifests)
+	file, err := File(dir, "shop")
+	if err != nil || filepath.Base(file) != "a.yaml" {
+		t.Fatalf("file %q, %v", file, err)
+	}
+	if was, err := WriteOwner(file, "shop", "smi"); err != nil || was != None {
+		t.Fatalf("was %q, %v", was, err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if _, err := File(dir, "nobody"); !errors.Is(err, ErrNoNamespace) {
+		t.Errorf("error %v", err)
+	}
+	write("b.yaml", manifests)
+	if _, err := File(dir, "shop"); err == nil {
+		t.Error("two files have the namespace, and one is chosen")
+	}
+}
+
+func TestWatchCountsTheNamespace(t *testing.T) {
+	flows := []hubble.Flow{
+		{Service: "shop/web:80", Verdict: "forwarded", HTTP: &hubble.HTTP{Status: 200}},
+		{Service: "shop/web:80", Verdict: "forwarded", HTTP: &hubble.HTTP{Status: 404}},
+		{Service: "shop/web:80", Verdict: "forwarded", HTTP: &hubble.HTTP{Status: 503}},
+		{Service: "shop-2/web:80", Verdict: "forwarded", HTTP: &hubble.HTTP{Status: 503}},
+		{Destination: hubble.Peer{Pod: "shop/web-1"}, Verdict: "dropped"},
+		{Destination: hubble.Peer{Pod: "shop/web-1"}, Verdict: "redirected"},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	w := Watch(ctx, "shop", func(_ context.Context, f func(hubble.Flow)) error {
+		for _, x := range flows {
+			f(x)
+		}
+		return errors.New("gone")
+	})
+	w.wait.Wait()
+	cancel()
+	if c := w.Next(); c != (Counts{All: 4, Failed: 2}) {
+		t.Errorf("counts %+v", c)
+	}
+	if c := w.Next(); c != (Counts{}) {
+		t.Errorf("counted twice: %+v", c)
+	}
+	if len(w.Errors()) != 1 {
+		t.Errorf("errors %v", w.Errors())
+	}
+	l := Limits{Rate: 0.01, Least: 5}
+	for _, c := range []struct {
+		before, after Counts
+		worse         bool
+	}{
+		{Counts{100, 0}, Counts{100, 4}, false}, // few
+		{Counts{100, 0}, Counts{100, 5}, true},
+		{Counts{100, 5}, Counts{100, 6}, false}, // as before
+		{Counts{}, Counts{10, 10}, true},
+	} {
+		if got := l.Worse(c.before, c.after); got != c.worse {
+			t.Errorf("%+v then %+v: %v", c.before, c.after, got)
+		}
+	}
+}
