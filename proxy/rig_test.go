@@ -280,6 +280,7 @@ func resources(t testing.TB, rows ...any) []xds.Resource {
 // listenerPorts has also those of the renderer's test data.
 var listenerPorts = map[string]uint16{
 	"out/http/alpha": alphaPort, "out/http/beta": betaPort, "in/http": inboundPort,
+	"out/any-detect/0a1b": 15137, "out/any-opaque/0a1b": 15138,
 	"out/tls/alpha": 15112, "out/opaque/alpha": 15113, "out/any/alpha": 15114, "out/detect/alpha": 15115, "out/detect2/alpha": 15116,
 	"out/opaque/beta": 15123,
 	"out/http/0a1b":   15131, "out/tls/0a1b": 15132, "out/opaque/0a1b": 15133, "out/any/0a1b": 15134, "out/detect/0a1b": 15135, "out/detect2/0a1b": 15136,

@@ -47,11 +47,17 @@ const clusterTimeout = 5 * time.Second
 // connections sends a connection to the cluster whose name begins like this and ends
 // with the address that the client had dialled.
 func connections(l *plan.Listener, prefix string) []*listener.Filter {
+	return toCluster(l, prefix, "%DOWNSTREAM_LOCAL_ADDRESS%")
+}
+
+// toCluster sends a connection to the cluster whose name has two parts, the second of
+// which is Envoy's to fill in.
+func toCluster(l *plan.Listener, prefix, format string) []*listener.Filter {
 	return []*listener.Filter{
 		networkFilter("envoy.filters.network.set_filter_state", &networkstate.Config{
 			OnNewConnection: []*filterstate.FilterStateValue{{
 				Key:   &filterstate.FilterStateValue_ObjectKey{ObjectKey: "envoy.tcp_proxy.cluster"},
-				Value: formatted(literal(prefix) + "%DOWNSTREAM_LOCAL_ADDRESS%"),
+				Value: formatted(literal(prefix) + format),
 			}},
 		}),
 		networkFilter("envoy.filters.network.tcp_proxy", &tcpproxy.TcpProxy{
@@ -79,11 +85,18 @@ func Candidates(typeURL, name string) []string {
 	parts := strings.Split(name, "|")
 	switch {
 	case strings.HasPrefix(name, connectionPrefix) && len(parts) == 3:
-		out = append(out, connectionPrefix+"|"+parts[2])
+		out = out[:0]
+		for _, at := range wideRanges(parts[2]) {
+			for _, class := range []string{parts[1], ""} {
+				out = append(out, connectionPrefix+class+"|"+at)
+			}
+		}
 	case strings.HasPrefix(name, serverNamePrefix) && len(parts) == 4:
-		for _, p := range wider(parts[1]) {
-			for _, class := range []string{parts[2], ""} {
-				out = append(out, serverNamePrefix+p+"|"+class+"|"+parts[3])
+		for _, at := range wideRanges(parts[3]) {
+			for _, p := range wider(parts[1]) {
+				for _, class := range []string{parts[2], ""} {
+					out = append(out, serverNamePrefix+p+"|"+class+"|"+at)
+				}
 			}
 		}
 	}

@@ -82,11 +82,14 @@ func chains(m *listener.Listener, l *plan.Listener) error {
 	if l.Inbound && l.Mode != plan.HTTP {
 		return fmt.Errorf("inbound, and of mode %q", l.Mode)
 	}
-	if len(l.ServerNames) > 0 && l.Mode != plan.TLS {
+	if len(l.ServerNames) > 0 && l.Mode != plan.TLS && l.Mode != plan.AnyDetect {
 		return fmt.Errorf("server names, and of mode %q", l.Mode)
 	}
-	if l.DetectTimeout < 0 || l.DetectTimeout > 0 && !detects(l.Mode) {
+	if l.DetectTimeout < 0 || l.DetectTimeout > 0 && !detects(l.Mode) && l.Mode != plan.AnyDetect {
 		return fmt.Errorf("a timeout of %s for the first bytes, and of mode %q", l.DetectTimeout, l.Mode)
+	}
+	if len(l.Ranges) > 0 && l.Mode != plan.AnyDetect && l.Mode != plan.AnyOpaque {
+		return fmt.Errorf("ranges, and of mode %q", l.Mode)
 	}
 	switch {
 	case l.Mode == plan.HTTP || l.Mode == plan.Any:
@@ -95,6 +98,12 @@ func chains(m *listener.Listener, l *plan.Listener) error {
 	case l.Mode == plan.Opaque:
 		m.FilterChains = []*listener.FilterChain{{Filters: connections(l, connectionPrefix+l.Class+"|")}}
 		return nil
+	case l.Mode == plan.AnyOpaque:
+		return anyChains(m, l)
+	case l.Mode == plan.AnyDetect:
+		if err := anyChains(m, l); err != nil {
+			return err
+		}
 	case detects(l.Mode):
 		m.ListenerFilters = append(m.ListenerFilters, tlsInspector(),
 			listenerFilter("envoy.filters.listener.http_inspector", &httpinspector.HttpInspector{}))
@@ -229,7 +238,7 @@ func destinationHeader(l *plan.Listener) *core.TypedExtensionConfig {
 	switch {
 	case l.Inbound:
 		key = "in|" + key
-	case l.Mode == plan.Any:
+	case l.Mode == plan.Any || l.Mode == plan.AnyDetect:
 		key = "any|%DOWNSTREAM_LOCAL_PORT%"
 	}
 	return &core.TypedExtensionConfig{

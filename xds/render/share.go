@@ -5,7 +5,6 @@ package render
 import (
 	"fmt"
 	"math"
-	"net/netip"
 
 	"fairlead.io/fairlead/model/plan"
 )
@@ -17,20 +16,20 @@ func disjoint(shares []plan.EndpointShare) []plan.EndpointShare {
 	if !split(shares) {
 		return shares
 	}
-	in := map[netip.AddrPort]string{} // endpoint: the shares that have it
+	in := map[string]string{} // endpoint: the shares that have it
 	for i, s := range shares {
 		for _, b := range s.Backends {
-			in[b.Addrs[0]] += fmt.Sprint(i, " ")
+			in[placeOf(b)] += fmt.Sprint(i, " ")
 		}
 	}
 	var groups []plan.EndpointShare
 	var weights []float64
 	at := map[string]int{}
-	done := map[netip.AddrPort]bool{}
+	done := map[string]bool{}
 	total := 0.0
 	for _, s := range shares {
 		for _, b := range s.Backends {
-			key := in[b.Addrs[0]]
+			key := in[placeOf(b)]
 			i, ok := at[key]
 			if !ok {
 				i = len(groups)
@@ -40,8 +39,8 @@ func disjoint(shares []plan.EndpointShare) []plan.EndpointShare {
 			w := float64(s.Weight) / float64(len(s.Backends))
 			weights[i] += w
 			total += w
-			if !done[b.Addrs[0]] {
-				done[b.Addrs[0]] = true
+			if !done[placeOf(b)] {
+				done[placeOf(b)] = true
 				groups[i].Backends = append(groups[i].Backends, b)
 			}
 		}
@@ -67,4 +66,12 @@ func count(shares []plan.EndpointShare) (n int) {
 		n += len(s.Backends)
 	}
 	return n
+}
+
+// placeOf is where an endpoint is.
+func placeOf(b plan.Backend) string {
+	if b.Host != "" {
+		return fmt.Sprintf("%s:%d", b.Host, b.Port)
+	}
+	return b.Addrs[0].String()
 }
