@@ -42,8 +42,8 @@ var ledger = map[reflect.Type]map[string]string{
 	reflect.TypeFor[discoveryv1.EndpointSlice](): {"addressType": used, "endpoints": used, "ports": used},
 	reflect.TypeFor[discoveryv1.Endpoint](): {
 		"addresses": used, "conditions": used, "hostname": dns, "targetRef": "the pod is found by its address",
-		"deprecatedTopology": "from before v1", "nodeName": "the pod's own counts", "zone": "near endpoints are not preferred, see trafficDistribution",
-		"hints": "near endpoints are not preferred, see trafficDistribution",
+		"deprecatedTopology": "from before v1", "nodeName": "the pod's own counts", "zone": "where the pod's node is counts",
+		"hints": "not followed, see service.kubernetes.io/topology-mode",
 	},
 	reflect.TypeFor[discoveryv1.EndpointConditions](): {"ready": used, "serving": decided, "terminating": decided},
 	reflect.TypeFor[discoveryv1.EndpointPort]():       {"name": used, "protocol": used, "port": used, "appProtocol": "the service's own counts"},

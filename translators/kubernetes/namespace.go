@@ -154,7 +154,7 @@ func podRanges(spec corev1.NodeSpec, rep *report) []netip.Prefix {
 
 func node(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	v := o.Value.(*corev1.Node)
-	n := &model.Node{Name: o.Name, Src: o.Source(Plane, "")}
+	n := &model.Node{Name: o.Name, Locality: nodeLocality(o.Labels), Src: o.Source(Plane, "")}
 	for i, a := range v.Status.Addresses {
 		if a.Type != corev1.NodeInternalIP {
 			continue // external addresses and names are not what its packets carry inside the cluster

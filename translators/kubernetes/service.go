@@ -121,7 +121,7 @@ func outside(v *corev1.Service, rep *report) {
 	}
 	if d := v.Spec.TrafficDistribution; d != nil {
 		rep.say("spec.trafficDistribution", "locality", model.Degrades, model.Approximated,
-			fmt.Sprintf("%s is a preference that is not honoured: all endpoints are used alike", *d), "")
+			fmt.Sprintf("%s is honoured for captured clients where Istio's plane owns the service; elsewhere all endpoints are used alike", *d), "")
 	}
 	for _, key := range []string{corev1.AnnotationTopologyMode, corev1.DeprecatedAnnotationTopologyAwareHints} {
 		if m := v.Annotations[key]; m != "" && !strings.EqualFold(m, "disabled") {

@@ -31,6 +31,7 @@ func (t *Translator) workload(r *incr.Reader, o *objects.Object, rep *report) []
 	if len(w.Addresses) == 0 {
 		return nil // not running yet
 	}
+	w.Locality = podLocality(o.Labels)
 	w.Capture = t.captured(r, o, pod, rep)
 	ports(w, pod, rep)
 	w.ProbePorts = probePorts(pod, rep)
