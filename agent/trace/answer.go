@@ -68,6 +68,8 @@ type Outcome struct {
 	Share   float64 `json:"share"` // of the requests
 	Verdict Verdict `json:"verdict"`
 	Status  uint32  `json:"status,omitempty"`
+	// GRPC is what who asks by gRPC is told; nil: what Status means there.
+	GRPC *uint32 `json:"grpc,omitempty"`
 	// Cluster leads to the endpoints; "": the kernel balances, or nothing leads.
 	Cluster   string         `json:"cluster,omitempty"`
 	Endpoints []Endpoint     `json:"endpoints,omitempty"` // one of which gets it

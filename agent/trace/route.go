@@ -204,11 +204,11 @@ func (t *tracer) filtered(r *plan.Route, q *plan.Request, sources []model.Source
 		if f.AbortPerMillion > 0 {
 			aborted := min(1, float64(f.AbortPerMillion)/1e6)
 			share -= aborted
-			status := f.AbortStatus
-			if status == 0 {
-				status = http.StatusOK // of gRPC, whose status is in a header
+			o := Outcome{Share: aborted, Verdict: Answered, Status: f.AbortStatus, Why: "a fault is injected", By: sources}
+			if f.AbortStatus == 0 {
+				o.Status, o.GRPC = http.StatusOK, &f.AbortGRPC
 			}
-			t.end(Outcome{Share: aborted, Verdict: Answered, Status: status, Why: "a fault is injected", By: sources})
+			t.end(o)
 		}
 	}
 	if r.CORS == nil || share == 0 || r.Direct != nil || r.Redirect != nil {

@@ -175,6 +175,9 @@ func (p *page) outcome(o *trace.Outcome, several bool) {
 	text := strings.ToUpper(string(o.Verdict))
 	if o.Status != 0 {
 		text += fmt.Sprintf(" with %d", o.Status)
+		if o.GRPC != nil {
+			text += fmt.Sprintf(" (of gRPC %d)", *o.GRPC)
+		}
 	}
 	if several {
 		text = fmt.Sprintf("%.4g %%: %s", o.Share*100, text)

@@ -76,6 +76,8 @@ func matchesOutcome(a *trace.Answer, o trace.Outcome, r load.Result) bool {
 	switch {
 	case o.Status == 0:
 		return r.Error != ""
+	case scheme == "grpc" && o.GRPC != nil:
+		return r.GRPC != nil && *r.GRPC == *o.GRPC
 	case scheme == "grpc":
 		return r.GRPC != nil && *r.GRPC != 0
 	case scheme == "ws":
@@ -128,6 +130,8 @@ func ended(scheme string, o trace.Outcome) load.Result {
 		return load.Result{Status: 200, Answer: &echo.Answer{}}
 	case o.Status == 0 || slices.Contains(connected, scheme):
 		return load.Result{Error: "failed"}
+	case scheme == "grpc" && o.GRPC != nil:
+		return load.Result{GRPC: o.GRPC}
 	case scheme == "grpc":
 		code := grpcOf[o.Status]
 		if code == 0 {
