@@ -15,6 +15,7 @@ import (
 // say about what they send; all others are left alone.
 func (c *compiler) headless(p *servicePort) {
 	if !p.steersDirect(c) {
+		c.known(p)
 		return
 	}
 	mode := c.mode(p)

@@ -296,10 +296,11 @@ func TestEditsEqualScratch(t *testing.T) {
 		input{"namespace", "shop", &model.Namespace{Name: "shop", Owner: "blue"}},
 		input{"namespace", "shop", &model.Namespace{Name: "shop", DefaultDeny: []string{"red"}}})
 	pool = append(pool, moreRows()...)
+	pool = append(pool, declaredRows()...)
 	s := store()
 	now := map[string]input{}
 	seen := map[string]bool{}
-	for i := range 900 {
+	for i := range 1200 {
 		in := pool[rng.IntN(len(pool))]
 		id := string(in.table) + in.key
 		if _, ok := now[id]; ok && rng.IntN(3) == 0 {
@@ -336,7 +337,8 @@ func TestEditsEqualScratch(t *testing.T) {
 			seen[r.Value.([]model.Diagnostic)[0].Code] = true
 		}
 	}
-	for _, what := range []string{"kernel", "http", "tls", "opaque", "any", "detect", "detect2", "detect3", "direct", "shared-endpoint", "host-twice", "too-many-timeouts", "server-name", "class"} {
+	for _, what := range []string{"kernel", "http", "tls", "opaque", "any", "detect", "detect2", "detect3", "direct", "shared-endpoint", "host-twice", "too-many-timeouts", "server-name", "class",
+		"any-detect", "any-opaque", "shared-address", "shared-port"} {
 		if !seen[what] {
 			t.Errorf("the edits never came to %s", what)
 		}

@@ -41,7 +41,8 @@ func (b *builder) podStage() incr.Stage {
 				}
 			}
 			for _, a := range w.Addresses {
-				out = append(out, incr.Row{Table: Pods, Key: a.String(), Value: &Pod{Addr: a, Name: key, Set: g.ID, Listeners: listeners, ProbePorts: w.ProbePorts}})
+				out = append(out, incr.Row{Table: Pods, Key: a.String(), Value: &Pod{Addr: a, Name: key, Set: g.ID, Listeners: listeners,
+					KnownOnly: r.Get(held, key) != nil, ProbePorts: w.ProbePorts}})
 			}
 			ports := g.Ports
 			if g.ID != 0 {

@@ -107,6 +107,7 @@ func Register(s *incr.Store, node string, planes []string) {
 	s.Add(b.clientStage())
 	s.Add(b.addressStage())
 	s.Add(b.governStage())
+	s.Add(b.heldStage())
 	s.Add(b.serviceStage())
 	s.Add(b.hostStage())
 	s.Add(b.anyStage())

@@ -242,6 +242,9 @@ func TestCandidates(t *testing.T) {
 		{xds.ClusterType, "tls|*.a.com|c|d", []string{"tls|*.a.com||d", "tls|*.com|c|d", "tls|*.com||d", "tls||c|d", "tls|||d"}},
 		{xds.ClusterType, "tls|a.com|c|d", []string{"tls|a.com||d", "tls|*.com|c|d", "tls|*.com||d", "tls||c|d", "tls|||d"}},
 		{xds.ClusterType, "tls||c|d", []string{"tls|||d"}},
+		{xds.ClusterType, "tcp|c|10.0.0.0/2:80", []string{"tcp||10.0.0.0/2:80", "tcp|c|0.0.0.0/1:80", "tcp||0.0.0.0/1:80", "tcp|c|0.0.0.0/0:80", "tcp||0.0.0.0/0:80"}},
+		{xds.ClusterType, "tls|a|c|::/1:443", []string{"tls|a||::/1:443", "tls||c|::/1:443", "tls|||::/1:443",
+			"tls|a|c|::/0:443", "tls|a||::/0:443", "tls||c|::/0:443", "tls|||::/0:443"}},
 		{xds.ClusterType, "tls|com|c|d", []string{"tls|com||d", "tls||c|d", "tls|||d"}},
 	} {
 		if got := render.Candidates(c.typ, c.name); !slices.Equal(got, append([]string{c.name}, c.want...)) {
