@@ -237,6 +237,19 @@ static __always_inline bool is_own_answer(struct __sk_buff *skb, const struct fl
 	       has_socket(skb, p);
 }
 
+static __always_inline bool is_from_proxy(const struct __sk_buff *skb)
+{
+	return !skb->ingress_ifindex && (skb->mark & FL_MARK_MASK) == FL_MARK_FROM_PROXY;
+}
+
+/* Whether the proxy's own inbound listener took what the proxy opened, whatever policy says by now. */
+static __always_inline bool was_taken(const struct __sk_buff *skb, const struct fl_packet *p)
+{
+	struct fl_conn *c = is_from_proxy(skb) ? recall(&p->t) : NULL;
+
+	return c && c->path == FL_PROXIED;
+}
+
 /*
  * Whether what a process of the node sends is for the proxy. Either the proxy has
  * the other end in the pod's name: it dialled a server of the node itself, or was
@@ -251,11 +264,11 @@ static __always_inline bool is_for_proxy(struct __sk_buff *skb, const struct fl_
 
 	if (skb->ingress_ifindex || p->t.proto != IPPROTO_TCP)
 		return false;
-	if (is_open(p) && (skb->mark & FL_MARK_MASK) == FL_MARK_FROM_PROXY && is_for_inbound(p))
+	if (is_open(p) && is_from_proxy(skb) && is_for_inbound(p))
 		return true;
 	if (is_open(p))
 		return reason && !is_from_inbound(skb) && wants_inbound(p, pod, false, &v);
-	return (reason || (flags & FL_ADDR_NODE)) && has_socket(skb, p);
+	return (reason || (flags & FL_ADDR_NODE) || was_taken(skb, p)) && has_socket(skb, p);
 }
 
 /* Sends the packet into the node by loopback, whose link-layer address is zero. */

@@ -327,6 +327,8 @@ int fl_to_pod(struct __sk_buff *skb)
 			return turn_back(skb);
 		if (reason)
 			return refuse(skb, &p, reason, &v);
+		if (p.t.proto == IPPROTO_TCP && is_open(&p) && is_from_proxy(skb)) /* an earlier life of the tuple */
+			bpf_map_delete_elem(&fl_conntrack_v1, &p.t);
 		count(ok);
 		if (is_new(&p))
 			report(skb, &p, ok, FL_TO_POD, &v);

@@ -294,6 +294,20 @@ func TestToPodOnlyInbound(t *testing.T) {
 			requestFrom(client, uncheckedPort), okAllowed, classClient, rule), fromProxy),
 		admitted("a process of the node cannot send to it", toServerHere, under(entry(classNode, 80, tcp, allow)),
 			requestFrom(node, inboundPort), okAllowed, classNode, rule),
+		{
+			name: "what the proxy opens straight was taken in an earlier life", at: toServerHere, mark: fromProxy, frame: requestFrom(client, checkedPort),
+			world: under(entry(classClient, 80, tcp, allow), func(w *world) {
+				w.conn(at(w.f.client, checkedPort), at(w.f.server, 80), tcp, proxied, 0, 15100)
+			}),
+			want: next, counts: []NetFlReason{okAllowed}, said: []said{{okAllowed, classClient, governed, rule, 0}},
+		},
+		{
+			name: "a segment of what was taken goes on if no socket has it", at: toServerHere, mark: fromProxy, frame: segment(client, checkedPort),
+			world: under(entry(classClient, 80, tcp, allow), func(w *world) {
+				w.conn(at(w.f.client, checkedPort), at(w.f.server, 80), tcp, proxied, 0, 15100)
+			}),
+			want: next, counts: []NetFlReason{okAllowed}, kept: true,
+		},
 		rejected("another node's proxy is not believed", toServer, needs(classRemote), requestFrom(remote, checkedPort), unchecked, classRemote, rule),
 		goesOn("what another node's proxy has open goes on", toServer, classRemote, segment(remote, checkedPort), 0),
 		goesOn("what the node's proxy has open goes on", toServerHere, classClient, segment(client, checkedPort), fromProxy),
