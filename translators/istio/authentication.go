@@ -14,7 +14,7 @@ import (
 
 // requestAuthentication denies the requests that carry a token: Istio would verify
 // it, and workloads rely on that. Requests without one pass, as they do in Istio.
-func (t *Translator) requestAuthentication(n *notes) *model.Authorization {
+func requestAuthentication(root string, n *notes) *model.Authorization {
 	v, ok := n.o.Value.(*clientsecurity.RequestAuthentication)
 	if !ok {
 		return nil
@@ -22,7 +22,7 @@ func (t *Translator) requestAuthentication(n *notes) *model.Authorization {
 	s := &v.Spec
 	if n.o.Invalid {
 		n.refused("spec", "invalid-object", model.Narrows, "no valid version is known: everything that it may guard is denied", "repair it")
-		return &model.Authorization{Deny: true, Target: t.target(n.o, s.GetSelector()), Rules: anything()}
+		return &model.Authorization{Deny: true, Target: target(root, n.o, s.GetSelector()), Rules: anything()}
 	}
 	if s.GetTargetRef() != nil || len(s.GetTargetRefs()) > 0 {
 		n.unsupportedKind(refusal{model.Degrades, "those for gateways and waypoints are not enforced; no sidecar enforces them in Istio either", ""})
@@ -35,7 +35,7 @@ func (t *Translator) requestAuthentication(n *notes) *model.Authorization {
 	}
 	n.unsupportedKind(refusal{model.Narrows, "tokens are not verified: requests that carry one where it says are denied, and connections to ports that are not HTTP",
 		"verify tokens in the application and delete it"})
-	return &model.Authorization{Deny: true, Target: t.target(n.o, s.GetSelector()), Rules: rules}
+	return &model.Authorization{Deny: true, Target: target(root, n.o, s.GetSelector()), Rules: rules}
 }
 
 // tokenRules match requests with a token in one of the places that the rules name,

@@ -22,7 +22,7 @@ const dryRunAnnotation = "istio.io/dry-run"
 // allow, and is taken to hold where it denies.
 func (t *Translator) authorizationPolicy(r translators.Reader, o *objects.Object) translators.Result {
 	n := &notes{o: o}
-	a := t.authorization(n, authorizationPolicySpec(o))
+	a := t.authorization(r, n, authorizationPolicySpec(o))
 	if a != nil && !o.Invalid {
 		t.judgeReach(r, n, a)
 	}
@@ -70,13 +70,13 @@ func canShare(a, b map[string]string) bool {
 // rowKey is an object's key in the plane's table of authorizations.
 func rowKey(o *objects.Object) string { return o.Kind.Kind + "/" + o.Key() }
 
-func (t *Translator) authorization(n *notes, p *security.AuthorizationPolicy) *model.Authorization {
+func (t *Translator) authorization(r translators.Reader, n *notes, p *security.AuthorizationPolicy) *model.Authorization {
 	if n.o.Annotations[dryRunAnnotation] == "true" {
 		n.refused(entry("metadata.annotations", dryRunAnnotation), "unsupported-dry-run", model.Cosmetic,
 			"dry runs are not reported: the policy has no effect", "")
 		return nil
 	}
-	a := &model.Authorization{Target: t.target(n.o, p.GetSelector())}
+	a := &model.Authorization{Target: target(t.mesh(r).root, n.o, p.GetSelector())}
 	if n.o.Invalid {
 		return t.failClosed(n, p, a)
 	}
@@ -105,7 +105,7 @@ func (t *Translator) authorization(n *notes, p *security.AuthorizationPolicy) *m
 			fmt.Sprintf("%s is not supported: the policy has no effect on traffic and nothing is recorded", p.GetAction()), "")
 		return nil
 	}
-	c := &ruleTranslation{t: t, n: n, deny: a.Deny}
+	c := &ruleTranslation{t: t, n: n, domains: t.mesh(r).trustDomains(), deny: a.Deny}
 	for i, r := range p.GetRules() {
 		a.Rules = append(a.Rules, c.rule(at("spec.rules", i), r)...)
 	}
@@ -134,9 +134,9 @@ func (t *Translator) failClosed(n *notes, p *security.AuthorizationPolicy, a *mo
 
 // target is what a selector selects: workloads of the namespace, or of all of them
 // if the policy is in the root namespace.
-func (t *Translator) target(o *objects.Object, s *typev1beta1.WorkloadSelector) model.Target {
+func target(root string, o *objects.Object, s *typev1beta1.WorkloadSelector) model.Target {
 	out := model.Target{Namespace: o.Namespace}
-	if o.Namespace == t.root {
+	if o.Namespace == root {
 		out.Namespace = ""
 	}
 	if len(s.GetMatchLabels()) > 0 {

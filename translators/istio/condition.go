@@ -35,6 +35,11 @@ func (c *ruleTranslation) condition(field string, w *security.Condition) (cond *
 	text := func(kind model.ConditionKind, read func(string) model.StringMatch) (*model.Condition, bool) {
 		return &model.Condition{Kind: kind, Values: each(w.GetValues(), read), NotValues: each(w.GetNotValues(), read)}, true
 	}
+	// expanded are texts of which some stand for others too.
+	expanded := func(others func([]string) []string, read func(string) model.StringMatch) (*model.Condition, bool) {
+		c.identityByAddress(field + ".key")
+		return &model.Condition{Kind: model.OnIdentity, Values: each(others(w.GetValues()), read), NotValues: each(others(w.GetNotValues()), read)}, true
+	}
 	addresses := func(kind model.ConditionKind) (*model.Condition, bool) {
 		return &model.Condition{Kind: kind, Prefixes: prefixes(w.GetValues()), NotPrefixes: prefixes(w.GetNotValues())}, true
 	}
@@ -54,11 +59,11 @@ func (c *ruleTranslation) condition(field string, w *security.Condition) (cond *
 	case key == attrSourceNamespace:
 		return identity(namespace)
 	case key == attrSourcePrincipal:
-		return identity(principal)
+		return expanded(c.domains.principals, principal)
 	case key == attrSourceServiceAccount:
 		return identity(c.serviceAccount)
 	case key == attrSourceTrustDomain:
-		return identity(trustDomain)
+		return expanded(c.domains.expand, trustDomain)
 	case key == attrDestinationIP:
 		return addresses(model.OnDestinationIP)
 	case key == attrDestinationPort:

@@ -121,7 +121,7 @@ func (c *chain) rules(cs []candidate, cl client, tls bool) (out []model.Connecti
 		if v.o.Invalid {
 			continue
 		}
-		h := &httpTranslation{t: c.t, r: c.r, n: &notes{o: v.o}, port: c.port, client: cl.namespace, general: cl.namespace == ""}
+		h := &httpTranslation{t: c.t, r: c.r, n: &notes{o: v.o}, port: c.port, client: cl.namespace, general: cl.namespace == "", addresses: addressesOf(c.svc)}
 		var own []model.ConnectionRoute
 		if tls {
 			own = h.tlsRoutes(v.spec)
@@ -161,30 +161,30 @@ func closed(rules []model.ConnectionRoute) []model.ConnectionRoute {
 // tcpRoutes gives the tcp routes that apply at the port, up to the first that is for
 // every client.
 func (h *httpTranslation) tcpRoutes(vs *networking.VirtualService) []model.ConnectionRoute {
-	var out []model.ConnectionRoute
+	var out subnetRoutes
 	for i, in := range vs.GetTcp() {
 		field := at("spec.tcp", i)
-		var matches []model.ConnectionRoute
+		var matches subnetRoutes
 		for j, m := range in.GetMatch() {
 			field := at(field+".match", j)
 			if m.GetSourceSubnet() != "" {
 				h.n.surprising(field+".sourceSubnet", "no-effect", "Istio ignores this field; so is it here", "remove it")
 			}
 			if r, ok := h.connectionMatch(field, m); ok {
-				matches = append(matches, r)
+				matches.add(h.longestSubnet(m.GetDestinationSubnets()), r)
 			}
 		}
 		if len(in.GetMatch()) == 0 {
-			matches = []model.ConnectionRoute{{SourceNamespace: h.client, Src: h.src(field)}}
+			matches.add(0, model.ConnectionRoute{SourceNamespace: h.client, Src: h.src(field)})
 		}
-		for _, r := range matches {
-			out = append(out, h.shared(r, field+".route", in.GetRoute())...)
-			if unconditional(r, h.client) {
-				return out
+		for i, r := range matches.routes {
+			out.add(matches.bits[i], h.shared(r, field+".route", in.GetRoute())...)
+			if unconditional(r, h.client) && matches.bits[i] == 0 {
+				return out.ordered(h.client)
 			}
 		}
 	}
-	return out
+	return out.ordered(h.client)
 }
 
 // tlsRoutes gives the tls routes that apply at the port.
@@ -242,9 +242,7 @@ func (h *httpTranslation) connectionMatch(field string, m connectionCondition) (
 	if len(m.GetGateways()) > 0 && !h.gateways(field, m.GetGateways()) {
 		return r, false
 	}
-	if len(m.GetDestinationSubnets()) > 0 {
-		h.n.refused(field+".destinationSubnets", "unsupported-field", model.Degrades,
-			"connections are not routed by destinationSubnets: this match never holds", "")
+	if len(m.GetDestinationSubnets()) > 0 && !h.inSubnets(field+".destinationSubnets", m.GetDestinationSubnets()) {
 		return r, false
 	}
 	r.SourceNamespace = h.client

@@ -5,6 +5,7 @@ package istio
 import (
 	"fmt"
 	"math"
+	"net/netip"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -32,6 +33,8 @@ type httpTranslation struct {
 	// general: clients without a namespace are those that no other routes are for; else,
 	// any that there may be.
 	general bool
+	// addresses are those of the services, by which connections come.
+	addresses []netip.Prefix
 	// anyPort says that port only stands in for one that is not known.
 	anyPort bool
 	// delegates are notes about VirtualServices that n's object delegates to; nil: nobody

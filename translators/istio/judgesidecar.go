@@ -34,11 +34,19 @@ func (t *Translator) judgeSidecar(r translators.Reader, o *objects.Object) []mod
 	if s.GetInboundConnectionPool() != nil {
 		refusePool(n, "spec.inboundConnectionPool")
 	}
-	if s.GetOutboundTrafficPolicy().GetEgressProxy() != nil {
-		n.refused("spec.outboundTrafficPolicy.egressProxy", "unsupported-field", model.Narrows,
-			"there is no way by a proxy for hosts that nobody knows: requests that name one are answered with 502", "declare the hosts with a ServiceEntry and route them with a VirtualService")
+	if d := s.GetOutboundTrafficPolicy().GetEgressProxy(); d != nil {
+		refuseEgressProxy(n, "spec.outboundTrafficPolicy.egressProxy", d)
 	}
 	return n.list
+}
+
+func refuseEgressProxy(n *notes, field string, d *networking.Destination) {
+	for name, set := range map[string]bool{"host": true, "subset": d.GetSubset() != "", "port": d.GetPort() != nil} {
+		if set {
+			n.refused(field+"."+name, "unsupported-field", model.Narrows,
+				"there is no way by a proxy for hosts that nobody knows: requests that name one are answered with 502", "declare the hosts with a ServiceEntry and route them with a VirtualService")
+		}
+	}
 }
 
 // earlierSidecar is one that its clients have in its place.

@@ -53,12 +53,12 @@ const world = `
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop}
-spec: {ports: [{name: http, port: 80}, {name: http-alt, port: 8080}, {name: tcp, port: 9000}, {name: tcp-b, port: 9001}, {name: tls, port: 9443}, {name: tls-b, port: 9444}]}
+spec: {clusterIP: 10.96.0.1, ports: [{name: http, port: 80}, {name: http-alt, port: 8080}, {name: tcp, port: 9000}, {name: tcp-b, port: 9001}, {name: tls, port: 9443}, {name: tls-b, port: 9444}]}
 ---
 apiVersion: v1
 kind: Service
 metadata: {name: api, namespace: shop}
-spec: {ports: [{name: http, port: 80}, {name: http-alt, port: 8080}, {name: tcp, port: 9000}, {name: tcp-b, port: 9001}, {name: tls, port: 9443}, {name: tls-b, port: 9444}]}
+spec: {clusterIP: 10.96.0.2, ports: [{name: http, port: 80}, {name: http-alt, port: 8080}, {name: tcp, port: 9000}, {name: tcp-b, port: 9001}, {name: tls, port: 9443}, {name: tls-b, port: 9444}]}
 `
 
 const rules = `
@@ -149,9 +149,9 @@ var ledgerKinds = []ledgerKind{
 			"http.corsPolicy.allowMethods": `["GET"]`, "http.corsPolicy.allowOrigins.regex": `"https://(a|b)"`, "http.corsPolicy.unmatchedPreflights": `"IGNORE"`,
 			"http.directResponse.status": `404`, "http.rewrite.uriRegexRewrite.match": `"/c"`, "http.retries.retryOn": `"reset,503"`,
 			"http.retries.retryIgnorePreviousHosts": `false`, "http.retries.attempts": `5`,
-			"tls.match.port": `9443`, "tls.match.gateways": `["gw"]`, "tls.match.destinationSubnets": `["10.0.0.0/8"]`, "tls.match.sniHosts": `["api.shop.svc.cluster.local"]`,
+			"tls.match.port": `9443`, "tls.match.gateways": `["gw"]`, "tls.match.destinationSubnets": `["192.0.2.0/24"]`, "tls.match.sniHosts": `["api.shop.svc.cluster.local"]`,
 			"tls.route.destination.host": `"api"`, "tls.route.destination.subset": `"v2"`, "tls.route.destination.port.number": `9444`, "tls.route.weight": `3`,
-			"tcp.match.port": `9000`, "tcp.match.gateways": `["gw"]`, "tcp.match.destinationSubnets": `["10.0.0.0/8"]`,
+			"tcp.match.port": `9000`, "tcp.match.gateways": `["gw"]`, "tcp.match.destinationSubnets": `["192.0.2.0/24"]`,
 			"tcp.route.destination.host": `"api"`, "tcp.route.destination.subset": `"v2"`, "tcp.route.destination.port.number": `9001`, "tcp.route.weight": `3`,
 		},
 		silent: map[string]string{
@@ -162,6 +162,36 @@ var ledgerKinds = []ledgerKind{
 	{
 		kind: "DestinationRule", api: "networking.istio.io/v1", spec: &networking.DestinationRule{}, world: world + user,
 		bases: ruleBases(), values: ruleValues(),
+	},
+	{
+		kind: "Sidecar", api: "networking.istio.io/v1", spec: &networking.Sidecar{}, world: world + user,
+		bases: map[string]string{
+			"":                                       `{egress: [{hosts: ["~/*"]}]}`,
+			"workloadSelector":                       `{egress: [{hosts: ["~/*"]}]}`,
+			"egress.port":                            `{egress: [{port: {number: 8080, protocol: HTTP}, hosts: ["~/*"]}]}`,
+			"egress.port.protocol":                   `{egress: [{port: {number: 8080, protocol: HTTP}, hosts: ["*/*"]}]}`,
+			"egress.port.number":                     `{egress: [{port: {number: 8080, protocol: HTTP}, hosts: ["*/*"]}]}`,
+			"egress.bind":                            `{egress: [{port: {number: 8080, protocol: HTTP}, hosts: ["~/*"]}]}`,
+			"egress.captureMode":                     `{egress: [{port: {number: 8080, protocol: HTTP}, hosts: ["~/*"]}]}`,
+			"ingress":                                `{ingress: [{port: {number: 80, protocol: HTTP}}]}`,
+			"outboundTrafficPolicy":                  `{egress: [{hosts: ["~/*"]}]}`,
+			"outboundTrafficPolicy.egressProxy":      `{egress: [{hosts: ["~/*"]}], outboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: {host: web.shop.svc.cluster.local}}}`,
+			"outboundTrafficPolicy.egressProxy.host": `{egress: [{hosts: ["~/*"]}], outboundTrafficPolicy: {mode: ALLOW_ANY}}`,
+		},
+		values: map[string]string{
+			"egress.hosts": `["*/web.shop.svc.cluster.local"]`, "egress.port.number": `80`, "egress.port.protocol": `"TCP"`, "egress.captureMode": `"NONE"`,
+			"egress.bind": `"127.0.0.1"`, "ingress.captureMode": `"NONE"`, "ingress.bind": `"10.0.0.1"`, "ingress.defaultEndpoint": `"127.0.0.1:8081"`,
+			"outboundTrafficPolicy.mode": `"REGISTRY_ONLY"`, "egressProxy.host": `"api.shop.svc.cluster.local"`, "egressProxy.port.number": `8080`,
+			"ingress.port.number": `8080`,
+		},
+		silent: map[string]string{
+			"egress.port.name":        "a name; traffic is the same",
+			"egress.port.targetPort":  "Istio ignores it",
+			"ingress.port.name":       "a name; traffic is the same",
+			"ingress.port.targetPort": "Istio ignores it",
+			"ingress.port.number":     "a port that is listed is reached as its Service says, and so is one that is not",
+			"ingress.port.protocol":   "a port speaks what its Service says",
+		},
 	},
 	{
 		kind: "AuthorizationPolicy", api: "security.istio.io/v1", spec: &security.AuthorizationPolicy{}, world: world,

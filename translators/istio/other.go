@@ -43,9 +43,9 @@ func (t *Translator) other(r translators.Reader, o *objects.Object) translators.
 	case peerAuthenticationKind:
 		a = t.peerAuthentication(r, n)
 	case requestAuthenticationKind:
-		a = t.requestAuthentication(n)
+		a = requestAuthentication(t.mesh(r).root, n)
 	case wasmPluginKind:
-		a = t.wasmPlugin(n)
+		a = wasmPlugin(t.mesh(r).root, n)
 	case envoyFilterKind:
 		envoyFilter(n)
 	default:
@@ -94,7 +94,7 @@ func envoyFilter(n *notes) {
 }
 
 // wasmPlugin closes what a plugin that authenticates or authorizes would guard.
-func (t *Translator) wasmPlugin(n *notes) *model.Authorization {
+func wasmPlugin(root string, n *notes) *model.Authorization {
 	v, ok := n.o.Value.(*clientextensions.WasmPlugin)
 	if !ok {
 		return nil
@@ -106,5 +106,5 @@ func (t *Translator) wasmPlugin(n *notes) *model.Authorization {
 		return nil
 	}
 	n.unsupportedKind(refusal{model.Narrows, "Wasm modules are not run, and this one guards workloads: all that it selects is denied", "state the permission as an AuthorizationPolicy and delete the plugin"})
-	return &model.Authorization{Deny: true, Target: t.target(n.o, s.GetSelector()), Rules: anything()}
+	return &model.Authorization{Deny: true, Target: target(root, n.o, s.GetSelector()), Rules: anything()}
 }

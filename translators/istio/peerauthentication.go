@@ -159,7 +159,7 @@ func (t *Translator) peerAuthentication(r translators.Reader, n *notes) *model.A
 	if strict {
 		op = model.Operation{NotPorts: except}
 	}
-	target := t.target(n.o, s.GetSelector())
+	target := target(t.mesh(r).root, n.o, s.GetSelector())
 	target.Except = all.except(n.o)
 	return &model.Authorization{Deny: true, Target: target, Rules: strangers(op)}
 }

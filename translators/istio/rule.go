@@ -16,9 +16,10 @@ import (
 
 // ruleTranslation turns the rules of one policy into rules of the model.
 type ruleTranslation struct {
-	t    *Translator
-	n    *notes
-	deny bool
+	t       *Translator
+	n       *notes
+	domains trustDomains
+	deny    bool
 	// byAddress says that the diagnostic about identities was given.
 	byAddress bool
 	// relayed says that this variant is for requests that name another address.
@@ -34,7 +35,7 @@ type ruleTranslation struct {
 func (c *ruleTranslation) rule(field string, r *security.Rule) []model.AuthRule {
 	out := c.variant(field, r)
 	if c.deny && (remoteWhen(r) || slices.ContainsFunc(r.GetFrom(), remoteFrom)) {
-		relayed := &ruleTranslation{t: c.t, n: c.n, deny: true, byAddress: true, relayed: true}
+		relayed := &ruleTranslation{t: c.t, n: c.n, domains: c.domains, deny: true, byAddress: true, relayed: true}
 		out = append(out, relayed.variant(field, r)...)
 	}
 	return out
@@ -131,10 +132,10 @@ func (c *ruleTranslation) source(field string, s *security.Source) (p model.Peer
 			more = append(more, model.Condition{Kind: model.OnIdentity, Values: each(in, read)})
 		}
 	}
-	identities("principals", s.GetPrincipals(), s.GetNotPrincipals(), principal)
+	identities("principals", c.domains.principals(s.GetPrincipals()), c.domains.principals(s.GetNotPrincipals()), principal)
 	identities("namespaces", s.GetNamespaces(), s.GetNotNamespaces(), namespace)
 	identities("serviceAccounts", s.GetServiceAccounts(), s.GetNotServiceAccounts(), c.serviceAccount)
-	identities("trustDomains", s.GetTrustDomains(), s.GetNotTrustDomains(), trustDomain)
+	identities("trustDomains", c.domains.expand(s.GetTrustDomains()), c.domains.expand(s.GetNotTrustDomains()), trustDomain)
 	p.IPs, p.NotIPs = prefixes(s.GetIpBlocks()), prefixes(s.GetNotIpBlocks())
 	more = append(more, c.remoteBlocks(field, s, &p)...)
 	known := c.token(field+".requestPrincipals", len(s.GetRequestPrincipals()) > 0)

@@ -129,7 +129,7 @@ func validateDestination(n *notes, field string, d *networking.Destination) {
 	switch h := d.GetHost(); {
 	case h == "":
 		n.invalid(field+".host", "a destination needs a host")
-	case !hostPattern.MatchString(h) || isWildcard(h):
+	case !hostPattern.MatchString(h) || h == "*":
 		n.invalid(field+".host", "%q is not the name of a destination", h)
 	}
 	if d.GetPort() != nil {

@@ -4,6 +4,7 @@ package istio
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,6 +56,7 @@ func (t *Translator) judgeVirtualService(r translators.Reader, o *objects.Object
 		clients = v.namespaces
 	}
 	delegates := map[*objects.Object]*notes{}
+	addresses := ports.addresses
 	each := func(ports []uint16, judge func(*httpTranslation)) {
 		anyPort := len(ports) == 0
 		if anyPort {
@@ -62,7 +64,7 @@ func (t *Translator) judgeVirtualService(r translators.Reader, o *objects.Object
 		}
 		for _, port := range ports {
 			for _, client := range clients {
-				judge(&httpTranslation{t: t, r: r, n: n, port: port, anyPort: anyPort, client: client, delegates: delegates})
+				judge(&httpTranslation{t: t, r: r, n: n, port: port, anyPort: anyPort, client: client, addresses: addresses, delegates: delegates})
 			}
 		}
 	}
@@ -80,6 +82,7 @@ func (t *Translator) judgeVirtualService(r translators.Reader, o *objects.Object
 type steered struct {
 	http, tcp, tls []uint16
 	services       bool // there are services
+	addresses      []netip.Prefix
 	external       bool // there are hosts without service that are served
 }
 
@@ -98,6 +101,7 @@ func (t *Translator) judgeHosts(r translators.Reader, n *notes, vs *networking.V
 		}
 		out.services = true
 		for _, svc := range services {
+			out.addresses = append(out.addresses, addressesOf(svc)...)
 			for _, p := range svc.Ports {
 				if p.Protocol != model.TCP {
 					continue
