@@ -64,11 +64,14 @@ func cidr(p netip.Prefix) *core.CidrRange {
 	}
 }
 
+// longest is less than the time that Envoy refuses, and as good.
+const longest = 100 * 365 * 24 * time.Hour
+
 // atLeastMS is a time for Envoy, which counts in milliseconds and takes less than one
 // for 0, which means for ever. 0 stays.
 func atLeastMS(d time.Duration) *durationpb.Duration {
 	if d > 0 {
-		d = max(d, time.Millisecond)
+		d = min(max(d, time.Millisecond), longest)
 	}
 	return durationpb.New(d)
 }

@@ -226,6 +226,9 @@ func routeAction(r *plan.Route, clusters []plan.WeightedCluster, authority strin
 		if m.PerMillion == 0 {
 			continue
 		}
+		if m.Cluster == "" {
+			return nil, errors.New("a mirror without cluster")
+		}
 		a.RequestMirrorPolicies = append(a.RequestMirrorPolicies, &route.RouteAction_RequestMirrorPolicy{
 			Cluster:         m.Cluster,
 			RuntimeFraction: &core.RuntimeFractionalPercent{DefaultValue: perMillion(m.PerMillion)},
