@@ -23,11 +23,12 @@ func (t *tracer) connection(s *plan.Service) {
 		t.end(Outcome{Verdict: Lost, Why: "the proxy has no listener for it"})
 		return
 	}
-	name := plan.ConnectionCluster(l.Class, t.out.Destination)
-	if s.Mode == plan.TLS {
-		name = plan.ServerNameCluster(t.pattern(l), l.Class, t.out.Destination)
-	}
-	for _, c := range render.Candidates(xds.ClusterType, name) {
+	for _, c := range render.Candidates(xds.ClusterType, t.clusterName(s.Mode, l)) {
+		if cl, ok := t.Get(plan.Clusters, c).(*plan.Cluster); ok && (cl.Original || cl.Names != nil) {
+			t.step(t.origin(c), "connections like this go to %s", c)
+			t.unlisted(1, cl, t.unchanged())
+			return
+		}
 		eps, _ := t.Get(plan.Endpoints, c).(*plan.ClusterEndpoints)
 		if eps == nil {
 			continue

@@ -25,7 +25,7 @@ func (t *tracer) listener(s *plan.Service) {
 			return
 		}
 		t.requests(s)
-	case (s.Mode == plan.Detect || s.Mode == plan.Detect2 || s.Mode == plan.Detect3) && t.q.kind == httpRequest:
+	case (s.Mode == plan.Detect || s.Mode == plan.Detect2 || s.Mode == plan.Detect3 || s.Mode == plan.AnyDetect && s.Bits == 0) && t.q.kind == httpRequest:
 		t.step(nil, "the first bytes are those of a request")
 		t.requests(s)
 	default:
@@ -40,7 +40,7 @@ func (t *tracer) requests(s *plan.Service) {
 		return
 	}
 	key := plan.DestinationKey(t.out.Destination)
-	if s.Mode == plan.Any {
+	if s.Mode == plan.Any || s.Mode == plan.AnyDetect {
 		key = plan.AnyKey(t.q.port)
 	}
 	table := t.table(key)
@@ -233,6 +233,9 @@ func percent(perMillion uint32) string { return fmt.Sprintf("%g", float64(perMil
 func (t *tracer) cluster(share float64, wc *plan.WeightedCluster, sent *sending, sources []model.Source) {
 	c, _ := t.Get(plan.Clusters, wc.Name).(*plan.Cluster)
 	eps, _ := t.Get(plan.Endpoints, wc.Name).(*plan.ClusterEndpoints)
+	if c != nil && t.unlisted(share, c, sent) {
+		return
+	}
 	if c == nil || eps == nil {
 		t.end(Outcome{Share: share, Verdict: Lost, Status: http.StatusServiceUnavailable, Cluster: wc.Name, Why: "the cluster is not there", By: sources})
 		return

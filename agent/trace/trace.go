@@ -271,6 +271,9 @@ func (t *tracer) kernelService(dst netip.AddrPort, proto model.Protocol) *plan.S
 	if !t.out.Source.Captured {
 		return nil
 	}
+	if s := t.inRange(dst, proto); s != nil {
+		return s
+	}
 	anyone := netip.IPv4Unspecified()
 	if t.out.Source.Addr.Is6() {
 		anyone = netip.IPv6Unspecified()
