@@ -69,7 +69,7 @@ func wrong(r translators.Reader, rt route, ref gatewayapi.BackendRef, fx effects
 	case r.Get(objects.ServiceKind, ns, string(ref.Name)) == nil:
 		rep.refused(rt.o, ref.Field+".name", "unknown-backend", effect, fmt.Sprintf("there is no Service %s/%s%s", ns, ref.Name, what), "")
 	case fx.undone != "":
-		rep.refused(rt.o, fx.undone, "unsupported-filter", effect, fmt.Sprintf("Linkerd does not do %s%s", fx.kind, what), "")
+		rep.say(rt.o, fx.undone, "unsupported-filter", effect, model.Translated, fmt.Sprintf("Linkerd does not do %s%s", fx.kind, what), "")
 	case fx.redirect != nil:
 		rep.refused(rt.o, ref.Field+".filters", "redirect-of-backend", effect,
 			"a share of the requests is not redirected: it is answered with 500", "redirect by a filter of the rule")

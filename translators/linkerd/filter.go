@@ -36,10 +36,19 @@ type filtering struct {
 	side direction
 }
 
-// do reads the filters of a rule or of a backend. Towards services, Linkerd takes what
-// its own HTTPRoute says of answers' headers as if it were about requests' headers, and
-// leaves out what a GRPCRoute says of them. What is to be said of fields goes to rep,
-// which may be nil.
+// ofRule reads the filters of a rule. Towards services, Linkerd takes what a rule of its
+// own HTTPRoute says of answers' headers as if it were about requests' headers. What is
+// to be said of fields goes to rep, which may be nil.
+func (f filtering) ofRule(rule gatewayapi.Rule, rep *report) effects {
+	out := f.do(rule.Field, rule.Filters, rep)
+	if f.side == outbound && f.rt.own() {
+		out.request, out.response = out.request.Then(out.response), model.HeaderEdit{}
+	}
+	return out
+}
+
+// do reads the filters of a rule or of a backend. Towards services, Linkerd leaves out
+// what a GRPCRoute says of answers' headers.
 func (f filtering) do(field string, in []gatewayv1.HTTPRouteFilter, rep *report) effects {
 	c := gatewayapi.Conversion{Reader: f.r, Report: &gatewayapi.Report{Plane: Plane, Object: f.rt.o}, Route: f.rt.Route, Port: f.port}
 	var out effects
@@ -64,11 +73,7 @@ func (f filtering) do(field string, in []gatewayv1.HTTPRouteFilter, rep *report)
 		if x.Redirect != nil {
 			out.redirect = x.Redirect
 		}
-		switch {
-		case f.side == outbound && f.rt.own():
-			out.request = out.request.Then(x.Response)
-		case f.side == outbound && f.rt.grpc():
-		default:
+		if f.side == inbound || !f.rt.grpc() {
 			out.response = out.response.Then(x.Response)
 		}
 	}

@@ -82,7 +82,7 @@ func (g *guard) inboundRoutes(s server, port uint16) []model.InboundRoute {
 		}
 		grants := slices.Concat(g.routeGrants(rt), atServer)
 		for _, rule := range rt.Rules {
-			fx := filtering{g.r, rt, port, inbound}.do(rule.Field, rule.Filters, nil)
+			fx := filtering{g.r, rt, port, inbound}.ofRule(rule, nil)
 			ir := model.InboundRoute{Redirect: fx.redirect, ResponseHeaders: fx.response, Src: []model.Source{rt.o.Source(Plane, rule.Field)}}
 			if fx.redirect == nil {
 				ir.RequestHeaders = fx.request

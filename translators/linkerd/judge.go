@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/translators/gatewayapi"
@@ -234,6 +236,9 @@ func (t *Translator) judgeParents(r translators.Reader, rt route, rep *report) (
 			default:
 				services = true
 			}
+			if p.Section != "" {
+				rep.say(rt.o, p.Field+".sectionName", "no-effect", model.Cosmetic, model.Translated, "Linkerd knows ports by their numbers, and does not read the name; nor is it read here", "give the port's number as port")
+			}
 		case rt.own():
 			rep.refused(rt.o, p.Field+".kind", "unsupported-parent", model.Degrades, fmt.Sprintf("%s is not a parent that Linkerd knows: the route has no effect there", kindText(p.Group, p.Kind)), "use a Service or a Server")
 		}
@@ -271,27 +276,17 @@ func (t *Translator) judgeSide(r translators.Reader, rt route, side direction, r
 	if field == "" || strings.HasPrefix(field, "metadata.annotations") {
 		return
 	}
-	rep.refused(rt.o, field, "unsupported-filter", model.Degrades, "Linkerd does not do this, and takes no part of a route that asks for it: the route has no effect, as there", "")
+	rep.say(rt.o, field, "unsupported-filter", model.Degrades, model.Translated, "Linkerd does not do this, and takes no part of a route that asks for it: the route has no effect, as there", "")
 }
 
 // judgeRules tells what becomes of the rules of a route to services.
 func judgeRules(r translators.Reader, rt route, rep *report) {
 	for _, rule := range rt.Rules {
 		f := filtering{r, rt, 0, outbound}
-		f.do(rule.Field, rule.Filters, rep)
-		for i, x := range rule.Filters {
-			if x.ResponseHeaderModifier == nil {
-				continue
-			}
-			field := at(rule.Field+".filters", i)
-			switch {
-			case rt.own():
-				rep.say(rt.o, field, "response-as-request", model.Cosmetic, model.Translated, "Linkerd changes these headers in requests, not in answers; so does this", "use an HTTPRoute of the Gateway API")
-			case rt.grpc():
-				rep.say(rt.o, field, "no-effect", model.Cosmetic, model.Translated, "Linkerd does not change headers of answers of gRPC; nor does this", "")
-			}
-		}
+		f.ofRule(rule, rep)
+		judgeAnswers(rt, rule.Field, rule.Filters, rt.own(), rep)
 		for _, ref := range rule.Backends {
+			judgeAnswers(rt, ref.Field, ref.Filters, false, rep)
 			wrong(r, rt, ref, f.do(ref.Field, ref.Filters, rep), rep)
 		}
 		if rule.Timeouts != nil && rule.Timeouts.BackendRequest != nil {
@@ -302,6 +297,21 @@ func judgeRules(r translators.Reader, rt route, rep *report) {
 		}
 		if rule.Session != nil {
 			rep.say(rt.o, rule.Field+".sessionPersistence", "no-effect", model.Cosmetic, model.Translated, "Linkerd does not read it; nor is it read here", "")
+		}
+	}
+}
+
+// judgeAnswers tells what becomes of filters on answers' headers; asRequest says that they
+// are taken for ones on requests' headers.
+func judgeAnswers(rt route, field string, in []gatewayv1.HTTPRouteFilter, asRequest bool, rep *report) {
+	for i, x := range in {
+		name := at(field+".filters", i)
+		switch {
+		case x.ResponseHeaderModifier == nil:
+		case asRequest:
+			rep.say(rt.o, name, "response-as-request", model.Cosmetic, model.Translated, "Linkerd changes these headers in requests, not in answers; so does this", "use an HTTPRoute of the Gateway API")
+		case rt.grpc():
+			rep.say(rt.o, name, "no-effect", model.Cosmetic, model.Translated, "Linkerd does not change headers of answers of gRPC; nor does this", "")
 		}
 	}
 }

@@ -82,7 +82,10 @@ const (
 const (
 	byParent  = "parent"  // routes by "Service/ns/name" and "Server/ns/name"
 	byService = "service" // ServiceProfiles by "ns/name"
+	bySkip    = "skip"    // namespaces whose pods leave ports alone, by anySkip
 )
+
+const anySkip = "any"
 
 // Indexes implements translators.Translator.
 func (t *Translator) Indexes() []translators.Index {
@@ -92,6 +95,12 @@ func (t *Translator) Indexes() []translators.Index {
 		}
 		return nil
 	}}}
+	out = append(out, translators.Index{Kind: objects.NamespaceKind, Name: bySkip, Values: func(o *objects.Object) []string {
+		if _, ok := o.Annotations[skipOutboundKey]; ok {
+			return []string{anySkip}
+		}
+		return nil
+	}})
 	for _, k := range routeKinds {
 		out = append(out, translators.Index{Kind: k, Name: byParent, Values: parentIndex})
 	}

@@ -23,7 +23,7 @@ var running = []string{
 	"config.linkerd.io/pod-inbound-ports", "config.linkerd.io/proxy-additional-env", "config.linkerd.io/proxy-admin-shutdown",
 	"config.linkerd.io/proxy-await", "config.linkerd.io/proxy-cpu-*", "config.linkerd.io/proxy-enable-native-sidecar", "config.linkerd.io/proxy-ephemeral-storage-*",
 	"config.linkerd.io/proxy-gid", "config.linkerd.io/proxy-image", "config.linkerd.io/proxy-log-*", "config.linkerd.io/proxy-memory-*",
-	"config.linkerd.io/proxy-metrics-hostname-labels", "config.linkerd.io/proxy-uid", "config.linkerd.io/proxy-version", "config.linkerd.io/proxy-wait-*",
+	"config.linkerd.io/proxy-metrics-hostname-labels", "config.linkerd.io/proxy-inbound-discovery-cache-unused-timeout", "config.linkerd.io/proxy-outbound-discovery-cache-unused-timeout", "config.linkerd.io/proxy-uid", "config.linkerd.io/proxy-version", "config.linkerd.io/proxy-wait-*",
 	"config.linkerd.io/shutdown-grace-period", "config.alpha.linkerd.io/proxy-wait-before-exit-seconds", "config.linkerd.io/trace-collector*",
 }
 
@@ -34,8 +34,6 @@ var losses = map[string]string{
 	"config.linkerd.io/enable-gateway":                                 "clusters are not tied together",
 	"config.linkerd.io/proxy-outbound-connect-timeout":                 "connections to endpoints have the proxy's own time",
 	"config.linkerd.io/proxy-inbound-connect-timeout":                  "there is no proxy in the pod that would connect to it",
-	"config.linkerd.io/proxy-outbound-discovery-cache-unused-timeout":  "what is not used is dropped in the node's own time",
-	"config.linkerd.io/proxy-inbound-discovery-cache-unused-timeout":   "what is not used is dropped in the node's own time",
 	"config.linkerd.io/proxy-disable-outbound-protocol-detect-timeout": "the first bytes of a connection are waited for 10 seconds",
 	"config.linkerd.io/proxy-disable-inbound-protocol-detect-timeout":  "the first bytes of a connection are waited for 10 seconds",
 }
@@ -62,9 +60,13 @@ func noteSettings(o *objects.Object, rep *report) {
 			if _, err := readPorts(v); err != nil {
 				rep.refused(o, field, "invalid-annotation", model.Degrades, err.Error()+"; the others are taken", "")
 			}
+		case key == skipOutboundKey && o.Kind == objects.NamespaceKind:
+			if _, err := readPorts(v); err != nil {
+				rep.refused(o, field, "invalid-annotation", model.Degrades, err.Error()+"; the others are taken", "")
+			}
 		case key == skipOutboundKey:
 			rep.refused(o, field, "skip-outbound", model.Degrades,
-				"connections to these ports are routed as others are: mark the ports of services as opaque to have them passed on untouched", "set "+opaquePortsKey+" on the services")
+				"the pod's connections to these ports are routed as others are: clients are told apart by their namespaces", "put the annotation on the namespace, or set "+opaquePortsKey+" on the services")
 		default:
 			noteOther(o, key, rep)
 		}

@@ -34,7 +34,6 @@ type apex struct {
 	annotated bool
 	routes    []route   // of all kinds that count, the oldest first
 	profiles  []profile // the oldest first
-	skip      []string  // namespaces whose pods leave some ports alone, sorted
 }
 
 // service translates what clients of a service get. Ports that nobody says anything
@@ -214,8 +213,25 @@ func (v *view) clients() []string {
 		set[p.o.Namespace] = true
 	}
 	delete(set, v.svc.Namespace)
+	for _, ns := range v.skipping() {
+		set[ns] = true
+	}
 	return slices.Sorted(maps.Keys(set))
 }
+
+// skipping are the namespaces whose pods leave the port alone.
+func (v *view) skipping() []string {
+	var out []string
+	for _, o := range v.r.Select(objects.NamespaceKind, bySkip, anySkip) {
+		if ports, _ := readPorts(o.Annotations[skipOutboundKey]); ports.has(v.n) {
+			out = append(out, o.Name)
+		}
+	}
+	return out
+}
+
+// untouched is the service itself, for clients that leave the port alone.
+func (v *view) untouched() []model.Backend { return []model.Backend{v.bare(v.own())} }
 
 // requests puts the routes of requests: first those for clients of some namespace, to
 // the last of which every request comes, then those for all others.
@@ -252,6 +268,9 @@ func everything(m model.RouteMatch) bool { return model.Hash(m) == model.Hash(mo
 // route to the service itself. invalid is true if none of the routes has a valid
 // version.
 func (v *view) serve(client string) (out []model.Route, invalid bool) {
+	if slices.Contains(v.skipping(), client) {
+		return []model.Route{{Backends: v.untouched(), Src: v.sources(nil)}}, false
+	}
 	for _, p := range v.profilesFor(client) {
 		if p.overrides() {
 			return v.profileRoutes(p), false
@@ -328,7 +347,7 @@ func (v *view) said(rt route) (*retries, timeouts) {
 
 // rule is a rule of a route without its match.
 func (v *view) rule(rt route, rule gatewayapi.Rule, r *retries, wait timeouts) model.Route {
-	fx := v.filtering(rt).do(rule.Field, rule.Filters, nil)
+	fx := v.filtering(rt).ofRule(rule, nil)
 	out := model.Route{ResponseHeaders: fx.response, Redirect: fx.redirect, Src: []model.Source{rt.o.Source(Plane, rule.Field)}}
 	if out.Redirect != nil {
 		return out // nothing is sent on, and nothing waited for

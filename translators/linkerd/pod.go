@@ -56,7 +56,7 @@ func (t *Translator) pod(r translators.Reader, namespace, name string) translato
 
 // choose finds the Server of each port: the oldest of those that are for it.
 func (g *guard) choose() {
-	for _, o := range g.r.List(serverKind, g.o.Namespace) {
+	for _, o := range oldest(g.r, serverKind, g.o.Namespace) {
 		s := serverOf(o)
 		if !s.selects(g.o.Labels) {
 			continue

@@ -218,6 +218,10 @@ func goDuration(s string) time.Duration {
 // take them, too.
 func (v *view) connections(f *model.Frontend) {
 	for _, ns := range append(v.clients(), "") {
+		if slices.Contains(v.skipping(), ns) {
+			f.Connections = append(f.Connections, model.ConnectionRoute{SourceNamespace: ns, Backends: v.untouched(), Src: f.Src})
+			continue
+		}
 		for _, p := range v.profilesFor(ns) {
 			c := model.ConnectionRoute{SourceNamespace: ns, Backends: []model.Backend{v.bare(v.own())}, Src: []model.Source{p.o.Source(Plane, "spec.dstOverrides")}}
 			if p.splits() {

@@ -14,7 +14,7 @@ import (
 
 // rateLimit is the limit of a Server: that of the oldest policy that is for it.
 func (g *guard) rateLimit(s server) (*model.RateLimit, []model.Source) {
-	for _, o := range g.r.List(rateLimitKind, s.o.Namespace) {
+	for _, o := range oldest(g.r, rateLimitKind, s.o.Namespace) {
 		v, ok := o.Value.(*api.HTTPLocalRateLimitPolicy)
 		if !ok || o.Invalid || !limits(v, s.o) {
 			continue
@@ -97,7 +97,7 @@ func (t *Translator) judgeRateLimit(r reader, o *objects.Object, rep *report) {
 		rep.refused(o, "spec.targetRef.name", "unknown-server", model.Degrades, fmt.Sprintf("there is no Server %s/%s: nothing is limited", o.Namespace, v.Spec.TargetRef.Name), "")
 		return
 	}
-	for _, first := range r.List(rateLimitKind, o.Namespace) {
+	for _, first := range oldest(r, rateLimitKind, o.Namespace) {
 		w, ok := first.Value.(*api.HTTPLocalRateLimitPolicy)
 		if !ok || first.Invalid || !limits(w, s) {
 			continue

@@ -3,6 +3,7 @@
 package linkerd
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -36,12 +37,12 @@ func routeOf(o *objects.Object) (route, bool) {
 	case *api.HTTPRoute:
 		v.Spec.ParentRefs, v.Spec.Hostnames = in.Spec.ParentRefs, in.Spec.Hostnames
 		for _, r := range in.Spec.Rules {
-			v.Spec.Rules = append(v.Spec.Rules, gatewayv1.HTTPRouteRule{Matches: r.Matches, Filters: ownFilters(r.Filters), BackendRefs: r.BackendRefs, Timeouts: r.Timeouts})
+			v.Spec.Rules = append(v.Spec.Rules, gatewayv1.HTTPRouteRule{Matches: r.Matches, Filters: ownFilters(r.Filters), BackendRefs: ownBackends(r.BackendRefs), Timeouts: r.Timeouts})
 		}
 	case *api.HTTPRouteBeta2:
 		v.Spec.ParentRefs, v.Spec.Hostnames = in.Spec.ParentRefs, in.Spec.Hostnames
 		for _, r := range in.Spec.Rules {
-			v.Spec.Rules = append(v.Spec.Rules, gatewayv1.HTTPRouteRule{Matches: r.Matches, Filters: ownFilters(r.Filters), BackendRefs: r.BackendRefs})
+			v.Spec.Rules = append(v.Spec.Rules, gatewayv1.HTTPRouteRule{Matches: r.Matches, Filters: ownFilters(r.Filters), BackendRefs: ownBackends(r.BackendRefs)})
 		}
 	case *api.HTTPRouteBeta1:
 		v.Spec.ParentRefs, v.Spec.Hostnames = in.Spec.ParentRefs, in.Spec.Hostnames
@@ -64,6 +65,21 @@ func ownFilters(in []api.HTTPRouteFilter) []gatewayv1.HTTPRouteFilter {
 	for _, f := range in {
 		out = append(out, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterType(f.Type), RequestHeaderModifier: f.RequestHeaderModifier,
 			ResponseHeaderModifier: f.ResponseHeaderModifier, RequestRedirect: f.RequestRedirect})
+	}
+	return out
+}
+
+// ownBackends are backends of Linkerd's HTTPRoute as those of the Gateway API.
+func ownBackends(in []api.HTTPBackendRef) []gatewayv1.HTTPBackendRef {
+	var out []gatewayv1.HTTPBackendRef
+	for _, b := range in {
+		ref := gatewayv1.HTTPBackendRef{BackendRef: b.BackendRef}
+		for _, f := range b.Filters {
+			ref.Filters = append(ref.Filters, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterType(f.Type), RequestHeaderModifier: f.RequestHeaderModifier,
+				ResponseHeaderModifier: f.ResponseHeaderModifier, RequestMirror: f.RequestMirror, RequestRedirect: f.RequestRedirect,
+				URLRewrite: f.URLRewrite, ExtensionRef: f.ExtensionRef})
+		}
+		out = append(out, ref)
 	}
 	return out
 }
@@ -101,7 +117,7 @@ func attached(r translators.Reader, kinds []objects.Kind, parent string) []route
 	for _, k := range kinds {
 		all = append(all, r.Select(k, byParent, parent)...)
 	}
-	slices.SortStableFunc(all, objects.CompareCreated)
+	slices.SortStableFunc(all, older)
 	var out []route
 	for _, o := range all {
 		if rt, ok := routeOf(o); ok {
@@ -109,6 +125,20 @@ func attached(r translators.Reader, kinds []objects.Kind, parent string) []route
 		}
 	}
 	return out
+}
+
+// older orders by creation, and what is of one time by name. Objects that do not say when
+// they were made are in the order of their files.
+func older(a, b *objects.Object) int {
+	if !a.Created.IsZero() && a.Created.Equal(b.Created) {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Kind.Group, b.Kind.Group))
+	}
+	return objects.CompareCreated(a, b)
+}
+
+// oldest lists a namespace's objects of a kind, the oldest first.
+func oldest(r translators.Reader, k objects.Kind, namespace string) []*objects.Object {
+	return slices.SortedStableFunc(slices.Values(r.List(k, namespace)), older)
 }
 
 // at reports whether a route is attached to a port of the service that it names as

@@ -23,7 +23,7 @@ type HTTPRoute struct {
 type HTTPRouteRule struct {
 	Matches     []gatewayv1.HTTPRouteMatch   `json:"matches,omitempty"`
 	Filters     []HTTPRouteFilter            `json:"filters,omitempty"`
-	BackendRefs []gatewayv1.HTTPBackendRef   `json:"backendRefs,omitempty"`
+	BackendRefs []HTTPBackendRef             `json:"backendRefs,omitempty"`
 	Timeouts    *gatewayv1.HTTPRouteTimeouts `json:"timeouts,omitempty"`
 }
 
@@ -33,6 +33,25 @@ type HTTPRouteFilter struct {
 	RequestHeaderModifier  *gatewayv1.HTTPHeaderFilter          `json:"requestHeaderModifier,omitempty"`
 	ResponseHeaderModifier *gatewayv1.HTTPHeaderFilter          `json:"responseHeaderModifier,omitempty"`
 	RequestRedirect        *gatewayv1.HTTPRequestRedirectFilter `json:"requestRedirect,omitempty"`
+}
+
+// HTTPBackendRef is a backend of a rule.
+type HTTPBackendRef struct {
+	gatewayv1.BackendRef `json:",inline"`
+
+	Filters []HTTPBackendFilter `json:"filters,omitempty"`
+}
+
+// HTTPBackendFilter is what is done to a backend's share: more may be written than
+// Linkerd does.
+type HTTPBackendFilter struct {
+	Type                   string                               `json:"type"`
+	RequestHeaderModifier  *gatewayv1.HTTPHeaderFilter          `json:"requestHeaderModifier,omitempty"`
+	ResponseHeaderModifier *gatewayv1.HTTPHeaderFilter          `json:"responseHeaderModifier,omitempty"`
+	RequestMirror          *gatewayv1.HTTPRequestMirrorFilter   `json:"requestMirror,omitempty"`
+	RequestRedirect        *gatewayv1.HTTPRequestRedirectFilter `json:"requestRedirect,omitempty"`
+	URLRewrite             *gatewayv1.HTTPURLRewriteFilter      `json:"urlRewrite,omitempty"`
+	ExtensionRef           *gatewayv1.LocalObjectReference      `json:"extensionRef,omitempty"`
 }
 
 // HTTPRouteBeta2 is v1beta2: without timeouts.
@@ -46,7 +65,7 @@ type HTTPRouteBeta2 struct {
 		Rules      []struct {
 			Matches     []gatewayv1.HTTPRouteMatch `json:"matches,omitempty"`
 			Filters     []HTTPRouteFilter          `json:"filters,omitempty"`
-			BackendRefs []gatewayv1.HTTPBackendRef `json:"backendRefs,omitempty"`
+			BackendRefs []HTTPBackendRef           `json:"backendRefs,omitempty"`
 		} `json:"rules,omitempty"`
 	} `json:"spec"`
 }
