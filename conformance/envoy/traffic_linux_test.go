@@ -171,6 +171,16 @@ func TestTCPHash(t *testing.T) {
 			equal(t, "from "+from, reach(from, vip(0, 1, 80)), first)
 		}
 	}
+	weighted := "lb_policy: RING_HASH\ncommon_lb_config: {locality_weighted_lb_config: {}}"
+	p.push(edsCluster(t, "tcp|a|"+vip(0, 3, 80), weighted, all...)...)
+	closedSoon(t, "a locality without weight, where localities have weights", dial(t, alpha, vip(0, 3, 80)))
+	p.push(placed(t, "tcp|a|"+vip(0, 3, 80), "0 1 "+strings.Join(all, " ")))
+	p.waitFor("a locality with weight", func() bool {
+		c := dial(t, alpha, vip(0, 3, 80))
+		defer c.Close()
+		_, err := bufio.NewReader(c).ReadString('\n')
+		return err == nil
+	})
 	got := map[string]bool{}
 	for range 40 {
 		got[reach(alpha, vip(0, 2, 80))] = true

@@ -302,7 +302,8 @@ func assignment(e *plan.ClusterEndpoints) (*endpoint.ClusterLoadAssignment, erro
 		if err != nil {
 			return nil, err
 		}
-		m.Endpoints = []*endpoint.LocalityLbEndpoints{{LbEndpoints: group}}
+		// Where localities have weights, one without weight has no endpoints for clusters that hash.
+		m.Endpoints = []*endpoint.LocalityLbEndpoints{{LbEndpoints: group, LoadBalancingWeight: uint32Value(1)}}
 	}
 	total := uint64(0)
 	for _, s := range e.Shares {
