@@ -71,7 +71,11 @@ func (l *lab) daemon(node, what string, extra ...string) error {
 	case "dns":
 		args = []string{dnsCommand, "--source", l.paths.source(), "--listen", netip.AddrPortFrom(dnsAddress, dnsPort).String()}
 	}
-	p, err := l.start(node, node+"-"+what, nil, slices.Concat([]string{l.record.Binary}, args, extra)...)
+	at := node
+	if what == "proxy" {
+		at = proxyPlace(node)
+	}
+	p, err := l.start(at, node+"-"+what, nil, slices.Concat([]string{l.record.Binary}, args, extra)...)
 	if p.PID != 0 {
 		l.record.Daemons[node+"/"+what] = p
 	}

@@ -38,30 +38,39 @@ func (l *lab) makePod(p *cluster.Pod) error {
 		}
 	}
 	name := podPlace(p)
-	etc := l.paths.etc(name)
-	if err := os.MkdirAll(etc, 0o755); err != nil {
-		return fmt.Errorf("make pod %s: %w", p.Key(), err)
-	}
 	resolv := fmt.Sprintf("nameserver %s\nsearch %[2]s.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n", dnsAddress, p.Namespace)
 	hosts := "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 	for _, a := range p.Addresses {
 		hosts += fmt.Sprintf("%s %s\n", a, hostname(p))
 	}
-	files := map[string]string{}
-	for path, text := range map[string]string{"/etc/resolv.conf": resolv, "/etc/hosts": hosts, "/etc/nsswitch.conf": "hosts: files dns\n"} {
-		file := filepath.Join(etc, filepath.Base(path))
-		if err := writeFile(file, []byte(text)); err != nil {
-			return err
-		}
-		if _, err := os.Stat(path); err == nil { // nothing can be mounted on what is not there
-			files[path] = file
-		}
+	files, err := l.etcFiles(name, map[string]string{"/etc/resolv.conf": resolv, "/etc/hosts": hosts, "/etc/nsswitch.conf": "hosts: files dns\n"})
+	if err != nil {
+		return err
 	}
 	ns := l.paths.ns(name)
 	if p.HostNetwork {
 		ns = l.paths.ns(p.Node)
 	}
 	return l.place(name, place{Netns: ns, Cgroup: l.podCgroup(p), Files: files, Hide: l.paths.run, Path: l.bin()})
+}
+
+// etcFiles writes what processes of a place are to find at paths, and gives the files.
+func (l *lab) etcFiles(name string, texts map[string]string) (map[string]string, error) {
+	etc := l.paths.etc(name)
+	if err := os.MkdirAll(etc, 0o755); err != nil {
+		return nil, fmt.Errorf("make place %s: %w", name, err)
+	}
+	files := map[string]string{}
+	for path, text := range texts {
+		file := filepath.Join(etc, filepath.Base(path))
+		if err := writeFile(file, []byte(text)); err != nil {
+			return nil, err
+		}
+		if _, err := os.Stat(path); err == nil { // nothing can be mounted on what is not there
+			files[path] = file
+		}
+	}
+	return files, nil
 }
 
 func hostname(p *cluster.Pod) string {

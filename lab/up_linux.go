@@ -137,12 +137,27 @@ func (l *lab) places() error {
 		if err := os.MkdirAll(filepath.Join(l.nodeCgroup(n), "pods"), 0o755); err != nil {
 			return fmt.Errorf("make cgroup of %s: %w", n, err)
 		}
-		if err := l.place(n, place{Netns: l.paths.ns(n), Cgroup: filepath.Join(l.nodeCgroup(n), "system"), Path: l.bin()}); err != nil {
+		at := place{Netns: l.paths.ns(n), Cgroup: filepath.Join(l.nodeCgroup(n), "system"), Path: l.bin()}
+		if err := l.place(n, at); err != nil {
+			return err
+		}
+		// The proxy looks names up, those of the cluster, too. It needs the programs that
+		// are mounted, and no namespaces of pods, which it would keep alive.
+		var err error
+		at.Hide = l.paths.netns()
+		at.Files, err = l.etcFiles(proxyPlace(n), map[string]string{"/etc/resolv.conf": fmt.Sprintf("nameserver %s\n", dnsAddress)})
+		if err != nil {
+			return err
+		}
+		if err := l.place(proxyPlace(n), at); err != nil {
 			return err
 		}
 	}
 	return l.place(outsidePlace, place{Netns: l.paths.ns(outsidePlace), Cgroup: filepath.Join(l.record.Cgroup, outsidePlace), Path: l.bin()})
 }
+
+// proxyPlace is where a node's proxy runs.
+func proxyPlace(node string) string { return node + ".proxy" }
 
 func (l *lab) nodeCgroup(node string) string { return filepath.Join(l.record.Cgroup, node) }
 
