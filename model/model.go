@@ -80,10 +80,21 @@ type Choice struct {
 	Unknown Unknown `json:"unknown,omitempty"` // ByAuthority only
 }
 
+// UnknownFrom is what becomes of hosts that nobody knows for some clients: those of a
+// namespace ("": of any) that carry the labels.
+type UnknownFrom struct {
+	SourceNamespace string            `json:"sourceNamespace,omitempty"`
+	SourceLabels    map[string]string `json:"sourceLabels,omitempty"`
+	Unknown         Unknown           `json:"unknown"`
+}
+
 // Defaults are what a plane does with services that it says nothing about. Table
 // "defaults", key: the plane.
 type Defaults struct {
 	Choice
+	// UnknownFrom come before Unknown, the frontend's and the namespace's too; the first
+	// that is about the client counts.
+	UnknownFrom []UnknownFrom `json:"unknownFrom,omitempty"`
 	// Retry is for requests to them; nil: none.
 	Retry *Retry   `json:"retry,omitempty"`
 	Src   []Source `json:"-"`
@@ -374,7 +385,8 @@ type Route struct {
 	Fault   *Fault        `json:"fault,omitempty"`
 	CORS    *CORS         `json:"cors,omitempty"`
 	Timeout time.Duration `json:"timeout,omitempty"` // of the whole request, with its retries; 0 = none
-	// IdleTimeout ends a request on which nothing moves in either direction; 0 = none.
+	// IdleTimeout ends a request on which nothing moves in either direction; 0 = none. One
+	// whose routes have to be loaded first may be silent for a minute all the same.
 	IdleTimeout time.Duration `json:"idleTimeout,omitempty"`
 	Retry       *Retry        `json:"retry,omitempty"` // nil = no retries
 	Src         []Source      `json:"-"`

@@ -318,3 +318,37 @@ func TestRetriedBodies(t *testing.T) {
 		}
 	}
 }
+
+// A route's idle time ends a request on which nothing moves, and none on which answers
+// trickle; what has no answer yet gets 504. A trap: for a request that loads its route
+// the connection manager's time runs on until something moves.
+func TestRouteIdleTime(t *testing.T) {
+	httpServer(t, hostPort(serverA, 8080), func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.Path == "/trickle" {
+			for range 10 {
+				fmt.Fprintln(w, "a line")
+				http.NewResponseController(w).Flush()
+				time.Sleep(150 * time.Millisecond)
+			}
+			return
+		}
+		select {
+		case <-q.Context().Done():
+		case <-time.After(5 * time.Second):
+		}
+	})
+	p := start(t, strings.Replace(front(), "stream_idle_timeout: 0s", "stream_idle_timeout: 2s", 1))
+	p.push(edsCluster(t, "a", "", serverA+":8080")...)
+	p.push(routesOf(t, "r", "[{match: {prefix: /}, route: {cluster: a, timeout: 0s, idle_timeout: 0.6s}}]"), scopeTo(t, vip(0, 1, 80), "r", true))
+	for _, c := range []struct {
+		path   string
+		status int
+		after  time.Duration
+	}{{"/silent", 504, 2 * time.Second}, {"/silent", 504, 600 * time.Millisecond}, {"/trickle", 200, 1500 * time.Millisecond}} {
+		begin := time.Now()
+		a, err := fetch(httpFrom(t, alpha, vip(0, 1, 80), false), c.path)
+		if d := time.Since(begin); err != nil || a.Status != c.status || d < c.after || d > c.after+time.Second {
+			t.Errorf("%s: %d, %v, after %v", c.path, a.Status, err, d)
+		}
+	}
+}
