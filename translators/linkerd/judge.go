@@ -231,6 +231,8 @@ func (t *Translator) judgeParents(r translators.Reader, rt route, rep *report) (
 			switch {
 			case svc == nil:
 				rep.refused(rt.o, p.Field+".name", "unknown-service", model.Degrades, fmt.Sprintf("there is no service %s/%s: the route has no effect there", p.Namespace, p.Name), "")
+			case len(svc.VIPs) == 0:
+				rep.refused(rt.o, p.Field+".name", "headless-service", model.Degrades, fmt.Sprintf("service %s has no address of its own: as in Linkerd, the route has no effect there", svc.Key()), "give the service an address")
 			case p.Port != 0 && svc.Port(uint16(p.Port)) == nil:
 				rep.refused(rt.o, p.Field+".port", "unknown-port", model.Degrades, fmt.Sprintf("service %s has no port %d: the route has no effect there", svc.Key(), p.Port), "")
 			default:

@@ -47,6 +47,10 @@ func (t *Translator) service(r translators.Reader, namespace, name string) trans
 	a := &apex{t: t, r: r, rep: &report{}, o: o, svc: svc, ours: ours(r.Namespace(namespace)), opaque: defaultOpaque}
 	a.read()
 	var out translators.Result
+	if len(svc.VIPs) == 0 { // Linkerd knows services by their addresses
+		out.Diagnostics = a.rep.sorted()
+		return out
+	}
 	for _, p := range svc.Ports {
 		if p.Protocol != model.TCP {
 			continue
