@@ -33,7 +33,7 @@ bench: setup build ## run the benchmarks; ratios and counts go to docs/performan
 .PHONY: generate
 generate: ## rebuild the eBPF objects (needs clang-19) and the golden files
 	$(GO) generate ./bpf/...
-	$(GO) test ./translators/istio ./translators/smi ./translators/kubernetes ./xds/render -update
+	$(GO) test ./translators/istio ./translators/smi ./translators/gateway ./translators/kubernetes ./xds/render -update
 
 .PHONY: lint
 lint: ## check formatting, vet and cross-build

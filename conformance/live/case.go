@@ -14,7 +14,12 @@ import (
 
 // Case is one file of conformance/cases, or of a decision table beside it.
 type Case struct {
-	Name string // of the file, and of the case's namespace
+	Name string // of the file, and of the case's namespace unless it says another
+	// Home is the case's namespace. Cases of a table that say "in: HOME" have one
+	// together, with the manifests that they use in it.
+	Home string
+	// Used is the number of the first of Common that are manifests of base.
+	Used int
 	// Common manifests are there throughout; Variants are applied one after the
 	// other on top of them, each with the requests that belong to it.
 	Common   []txtar.File
@@ -40,8 +45,12 @@ func ReadCase(path string) (*Case, error) {
 		return nil, fmt.Errorf("read case: %w", err)
 	}
 	c := &Case{Name: strings.ReplaceAll(strings.TrimSuffix(filepath.Base(path), ".txtar"), "_", "-")}
+	c.Home = c.Name
 	for line := range strings.Lines(string(a.Comment)) {
 		line = strings.TrimSpace(line)
+		if home, ok := strings.CutPrefix(line, "in: "); ok { // before what it uses
+			c.Home = home
+		}
 		if codes, ok := strings.CutPrefix(line, "errors: "); ok {
 			c.Errors = strings.Fields(codes)
 			slices.Sort(c.Errors)
@@ -52,6 +61,7 @@ func ReadCase(path string) (*Case, error) {
 				return nil, fmt.Errorf("read case: %w", err)
 			}
 			c.Common = append(c.Common, txtar.File{Name: name + ".yaml", Data: c.fill(b)})
+			c.Used++
 		}
 	}
 	requests := map[string][]Line{} // by plane, "" for all
@@ -99,13 +109,16 @@ func planeOf(name string) string {
 	return ""
 }
 
+// Shared reports whether the case shares its namespace with others.
+func (c *Case) Shared() bool { return c.Home != c.Name }
+
 // fill puts the case's namespace where the text says $ns.
 func (c *Case) fill(text []byte) []byte {
-	return []byte(strings.ReplaceAll(string(text), "$ns", c.Name))
+	return []byte(strings.ReplaceAll(string(text), "$ns", c.Home))
 }
 
 // Namespace is the case's own, captured. A manifest of the case may say otherwise.
 func (c *Case) Namespace() txtar.File {
 	return txtar.File{Name: "namespace.yaml", Data: fmt.Appendf(nil,
-		"apiVersion: v1\nkind: Namespace\nmetadata: {name: %s, labels: {fairlead.io/capture: enabled}}\n", c.Name)}
+		"apiVersion: v1\nkind: Namespace\nmetadata: {name: %s, labels: {fairlead.io/capture: enabled}}\n", c.Home)}
 }

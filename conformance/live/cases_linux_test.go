@@ -7,9 +7,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -33,18 +33,47 @@ func TestCases(t *testing.T) { runTable(t, "cases") }
 // TestSMI runs SMI's decision table.
 func TestSMI(t *testing.T) { runTable(t, "smi") }
 
+// runTable runs the cases of a folder: those that share a namespace together, the others
+// each in its own.
 func runTable(t *testing.T, table string) {
-	files := caseFiles(t, table)
-	if len(files) == 0 {
-		t.Fatalf("no cases in %s", table)
+	shared := map[string][]*Case{}
+	for _, file := range caseFiles(t, table) {
+		c, err := ReadCase(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Shared() {
+			shared[c.Home] = append(shared[c.Home], c)
+			continue
+		}
+		t.Run(c.Name, func(t *testing.T) { lives(t).runCase(t, c) })
 	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			c, err := ReadCase(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			lives(t).runCase(t, c)
+	for _, home := range slices.Sorted(maps.Keys(shared)) {
+		t.Run(home, func(t *testing.T) { lives(t).runShared(t, shared[home]) })
+	}
+}
+
+// namespaceFile is the manifest in which a case that shares its namespace changes it.
+const namespaceFile = "namespace.yaml"
+
+// runShared puts up what the cases use once, and each case's own manifests on top.
+func (w *world) runShared(t *testing.T, cases []*Case) {
+	first := cases[0]
+	home, used := first.Namespace(), first.Common[:first.Used]
+	t.Cleanup(func() {
+		w.delete(t, append(slices.Clone(used), home)...)
+		w.nothingLeft(t)
+	})
+	w.apply(t, append([]txtar.File{home}, used...)...)
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			own := slices.Concat(c.Common[c.Used:], c.Variants[0].Files)
+			w.apply(t, own...)
+			t.Cleanup(func() {
+				w.delete(t, slices.DeleteFunc(own, func(f txtar.File) bool { return f.Name == namespaceFile })...)
+				w.apply(t, home)
+			})
+			w.runLines(t, c.Home, c.Variants[0].Lines)
 		})
 	}
 }
@@ -64,7 +93,7 @@ func (w *world) runCase(t *testing.T, c *Case) {
 				w.apply(t, v.Files...)
 				t.Cleanup(func() { w.delete(t, v.Files...) })
 			}
-			w.runLines(t, c.Name, v.Lines)
+			w.runLines(t, c.Home, v.Lines)
 		}
 		if v.Plane == "" {
 			run(t)

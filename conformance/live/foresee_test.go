@@ -61,7 +61,7 @@ func planCase(t *testing.T, c *Case, v Variant) *planned {
 	for _, f := range slices.Concat([]txtar.File{c.Namespace()}, c.Common, v.Files) {
 		inputs = append(inputs, objects.Input{Name: f.Name, Data: f.Data})
 	}
-	p := &planned{map[string]*pipeline.Pipeline{}, c.Name}
+	p := &planned{map[string]*pipeline.Pipeline{}, c.Home}
 	for _, n := range labNodes {
 		pipe, err := pipeline.New(pipeline.Options{Node: n})
 		if err != nil {

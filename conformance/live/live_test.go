@@ -3,6 +3,7 @@
 package live
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"fairlead.io/fairlead/lab/echo"
 	"fairlead.io/fairlead/lab/load"
 	"fairlead.io/fairlead/translators/objects"
+	"fairlead.io/fairlead/translators/translatortest"
 )
 
 func TestParseLines(t *testing.T) {
@@ -118,13 +120,36 @@ func caseFiles(t *testing.T, table string) []string {
 	return files
 }
 
+// The list of a decision table is that of its cases, each with its reason.
+func TestTablesAreListed(t *testing.T) {
+	for _, table := range tables[1:] {
+		var b strings.Builder
+		b.WriteString("| Case | What it decides |\n|---|---|\n")
+		n := 0
+		for _, file := range caseFiles(t, table) {
+			a, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reason, _, _ := strings.Cut(string(a.Comment), "\n")
+			name := filepath.Base(file)
+			fmt.Fprintf(&b, "| [%s](%s) | %s |\n", strings.TrimSuffix(name, ".txtar"), name, reason)
+			n++
+		}
+		if n < 80 {
+			t.Errorf("%s has %d cases", table, n)
+		}
+		translatortest.Section(t, filepath.Join("..", table, "README.md"), "cases", b.String())
+	}
+}
+
 // Nothing is wrong with the manifests of cases but what the case says.
 func TestCasesAreClean(t *testing.T) {
 	var files []string
 	for _, table := range tables {
 		files = append(files, caseFiles(t, table)...)
 	}
-	if len(files) < 100 {
+	if len(files) < 200 {
 		t.Fatalf("%d cases", len(files))
 	}
 	names := map[string]string{}

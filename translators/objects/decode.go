@@ -235,7 +235,7 @@ func (d *decoder) object(doc *document, n *yaml.Node, depth int) {
 		src.Field = "apiVersion"
 		d.say(src, "unknown-version", model.Narrows, model.Refused, fmt.Sprintf("version %s of %s is not read", version, kind),
 			"use "+strings.Join(versions, " or ")+"; until then the object is not used, and its last valid version stands")
-		t = d.registry.types[kind][versions[0]]
+		t = d.registry.types[kind][newest(versions)]
 	}
 	o := d.decode(doc, n, t, known)
 	if o.Name == "" {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/version"
+
 	"fairlead.io/fairlead/model"
 )
 
@@ -49,6 +51,12 @@ func (r *Registry) versions(k Kind) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// newest is the version that one which is not known is most like: released ones come
+// after those on trial, as Kubernetes has it.
+func newest(versions []string) string {
+	return slices.MaxFunc(versions, version.CompareKubeAwareVersionStrings)
 }
 
 // unread judges a kind that nobody reads: what becomes of traffic without it, and

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	specs1 "github.com/servicemeshinterface/smi-sdk-go/pkg/apis/specs/v1alpha1"
 	specs4 "github.com/servicemeshinterface/smi-sdk-go/pkg/apis/specs/v1alpha4"
 
 	"fairlead.io/fairlead/model"
@@ -32,10 +31,6 @@ func matchesOf(o *objects.Object) []match {
 		}
 	}
 	switch v := o.Value.(type) {
-	case *specs1.HTTPRouteGroup:
-		for i, m := range v.Matches {
-			out = append(out, match{HTTPMatch{Name: m.Name, Methods: m.Methods, PathRegex: m.PathRegex}, fmt.Sprintf("matches[%d]", i)})
-		}
 	case *FlatHTTPRouteGroup:
 		add("matches", v.Matches)
 	case *HTTPRouteGroup:

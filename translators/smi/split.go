@@ -152,10 +152,10 @@ func (c *splitter) frontends(k translators.Key) []*model.Frontend {
 	c.nested(k)
 	backends := c.backends(k.Namespace)
 	matches := c.matches()
+	c.ports(apex)
 	var out []*model.Frontend
 	for _, p := range apex.Ports {
 		if p.Protocol != model.TCP {
-			c.rep.refused(c.o, "spec.service", "udp-not-split", model.Degrades, fmt.Sprintf("port %d is UDP and is not split", p.Port), "")
 			continue
 		}
 		if f := c.frontend(k, p, backends, matches); f != nil {
@@ -163,6 +163,33 @@ func (c *splitter) frontends(k translators.Key) []*model.Frontend {
 		}
 	}
 	return out
+}
+
+// ports says which ports have nothing that could be split: an error only if there are no
+// others.
+func (c *splitter) ports(apex *model.Service) {
+	has := func(fits func(model.ServicePort) bool) bool { return slices.ContainsFunc(apex.Ports, fits) }
+	outcome := func(others bool) model.Outcome {
+		if others {
+			return model.Approximated
+		}
+		return model.Refused
+	}
+	for _, p := range apex.Ports {
+		switch {
+		case p.Protocol != model.TCP:
+			c.rep.say(c.o, "spec.service", "udp-not-split", model.Degrades, outcome(has(func(p model.ServicePort) bool { return p.Protocol == model.TCP })),
+				fmt.Sprintf("port %d is UDP and is not split", p.Port), "")
+		case len(c.split.matches) > 0 && !splitsRequests(p):
+			c.rep.say(c.o, "spec.matches", "matches-need-http", model.Degrades, outcome(has(splitsRequests)),
+				fmt.Sprintf("port %d is not HTTP: its connections go to %s itself", p.Port, apex.Name), "")
+		}
+	}
+}
+
+// splitsRequests reports whether requests of a port are split, rather than connections.
+func splitsRequests(p model.ServicePort) bool {
+	return p.Protocol == model.TCP && (p.App == model.AppUndeclared || p.App.IsHTTP())
 }
 
 // nested says that a backend's own split does not count.
@@ -249,10 +276,8 @@ func (c *splitter) frontend(k translators.Key, p model.ServicePort, backends []u
 		c.rep.say(c.o, "spec.service", "assumed-http", model.Degrades, model.Approximated,
 			fmt.Sprintf("port %d of %s does not say what it speaks and is taken for HTTP", p.Port, k.Name), "set appProtocol on the port")
 	}
-	if p.App != model.AppUndeclared && !p.App.IsHTTP() {
+	if !splitsRequests(p) {
 		if matches != nil {
-			c.rep.refused(c.o, "spec.matches", "matches-need-http", model.Degrades,
-				fmt.Sprintf("port %d is not HTTP: its connections go to %s itself", p.Port, k.Name), "")
 			return nil
 		}
 		f.Backends = shares

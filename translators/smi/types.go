@@ -27,7 +27,7 @@ import (
 
 // Types implements translators.Translator. Types are the SDK's, except where its
 // decoding loses something: HTTPRouteGroups with headers, whose two written shapes
-// it does not both take, and TrafficTarget v1alpha3, where a port from an older
+// it does not both take (and in v1alpha1 none, though the CRD has them), and TrafficTarget v1alpha3, where a port from an older
 // version would be lost, and with it a restriction.
 func (t *Translator) Types() []objects.Type {
 	typ := func(k objects.Kind, version string, make func() any) objects.Type {
@@ -37,7 +37,7 @@ func (t *Translator) Types() []objects.Type {
 		typ(trafficTarget, "v1alpha1", func() any { return new(access1.TrafficTarget) }),
 		typ(trafficTarget, "v1alpha2", func() any { return new(access2.TrafficTarget) }),
 		typ(trafficTarget, "v1alpha3", func() any { return new(TrafficTarget) }),
-		typ(httpRouteGroup, "v1alpha1", func() any { return new(specs1.HTTPRouteGroup) }),
+		typ(httpRouteGroup, "v1alpha1", func() any { return new(FlatHTTPRouteGroup) }),
 		typ(httpRouteGroup, "v1alpha2", func() any { return new(FlatHTTPRouteGroup) }),
 		typ(httpRouteGroup, "v1alpha3", func() any { return new(HTTPRouteGroup) }),
 		typ(httpRouteGroup, "v1alpha4", func() any { return new(HTTPRouteGroup) }),
@@ -94,7 +94,7 @@ func (p *Port) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// HTTPMatch is a match of a route group, in every version that has headers.
+// HTTPMatch is a match of a route group.
 type HTTPMatch struct {
 	Name      string   `json:"name,omitempty"`
 	Methods   []string `json:"methods,omitempty"`
@@ -102,7 +102,7 @@ type HTTPMatch struct {
 	Headers   Headers  `json:"headers,omitempty"`
 }
 
-// FlatHTTPRouteGroup is v1alpha2.
+// FlatHTTPRouteGroup is v1alpha1 and v1alpha2.
 type FlatHTTPRouteGroup struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
