@@ -20,7 +20,7 @@
 //
 // So a change of routes is one small resource, and a listener, whose change
 // drains every connection, hardly ever changes. Which modes of listeners there are,
-// plan.Mode says.
+// plan.Mode says. A route may be several in Envoy, see Parts.
 //
 // Where a plane routes by authority, a table's virtual host "own" has the routes, for
 // the frontend's names. Other requests go to virtual host "*", whose filter asks the

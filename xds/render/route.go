@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"regexp"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"fairlead.io/fairlead/model"
@@ -295,113 +293,4 @@ func chooseCluster(a *route.RouteAction, r *plan.Route, clusters []plan.Weighted
 	}
 	a.ClusterSpecifier = &route.RouteAction_WeightedClusters{WeightedClusters: w}
 	return nil
-}
-
-func routeMatch(r *plan.Route) (*route.RouteMatch, error) {
-	m := &route.RouteMatch{}
-	if err := pathMatch(m, r.Match.Path); err != nil {
-		return nil, err
-	}
-	for _, h := range []struct {
-		name  string
-		match *model.StringMatch
-	}{{":method", r.Match.Method}, {":scheme", r.Match.Scheme}, {":authority", r.Match.Authority}} {
-		if h.match == nil {
-			continue
-		}
-		hm, err := headerMatcher(model.NamedMatch{Name: h.name, Match: *h.match})
-		if err != nil {
-			return nil, err
-		}
-		m.Headers = append(m.Headers, hm)
-	}
-	for _, h := range r.Match.Headers {
-		hm, err := headerMatcher(h)
-		if err != nil {
-			return nil, err
-		}
-		m.Headers = append(m.Headers, hm)
-	}
-	for _, q := range r.Match.Query {
-		qm, err := queryMatcher(q)
-		if err != nil {
-			return nil, err
-		}
-		m.QueryParameters = append(m.QueryParameters, qm)
-	}
-	if ns := r.Match.SourceNamespace; ns != "" {
-		m.FilterState = append(m.FilterState, &matcher.FilterStateMatcher{
-			Key: IdentityKey,
-			Matcher: &matcher.FilterStateMatcher_StringMatch{StringMatch: &matcher.StringMatcher{
-				MatchPattern: &matcher.StringMatcher_SafeRegex{SafeRegex: &matcher.RegexMatcher{
-					Regex: namespaceRegex(ns),
-				}},
-			}},
-		})
-	}
-	if p := r.SourceSelects; p != "" {
-		m.FilterState = append(m.FilterState, &matcher.FilterStateMatcher{
-			Key: SelectsKey,
-			Matcher: &matcher.FilterStateMatcher_StringMatch{StringMatch: &matcher.StringMatcher{
-				MatchPattern: &matcher.StringMatcher_Contains{Contains: "|" + p + "|"},
-			}},
-		})
-	} else if len(r.Match.SourceLabels) > 0 {
-		return nil, errors.New("labels of the source without the predicate that stands for them")
-	}
-	return m, nil
-}
-
-// namespaceRegex is of the identities of a namespace.
-func namespaceRegex(ns string) string { return `spiffe://[^/]+/ns/` + regexp.QuoteMeta(ns) + `/sa/.+` }
-
-func pathMatch(m *route.RouteMatch, p *model.StringMatch) error {
-	if p == nil {
-		// Of any request. ("OPTIONS *" gets 404 from Envoy before a route is looked up.)
-		m.PathSpecifier = &route.RouteMatch_Prefix{}
-		return nil
-	}
-	if p.IgnoreCase {
-		m.CaseSensitive = wrapperspb.Bool(false)
-	}
-	switch p.Kind {
-	case model.Exact:
-		m.PathSpecifier = &route.RouteMatch_Path{Path: p.Value}
-	case model.Prefix:
-		m.PathSpecifier = &route.RouteMatch_Prefix{Prefix: p.Value}
-	case model.Segments:
-		if p.Value == "/" {
-			m.PathSpecifier = &route.RouteMatch_Prefix{Prefix: p.Value}
-			return nil
-		}
-		m.PathSpecifier = &route.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: p.Value}
-		return checkSegments(p.Value)
-	case model.Regex:
-		expr, err := wholeRegex(*p)
-		if err != nil {
-			return fmt.Errorf("path: %w", err)
-		}
-		m.CaseSensitive = nil // not for expressions, which say it themselves
-		m.PathSpecifier = &route.RouteMatch_SafeRegex{SafeRegex: &matcher.RegexMatcher{Regex: expr}}
-	default:
-		return fmt.Errorf("path: match of kind %q cannot be used here", p.Kind)
-	}
-	return nil
-}
-
-func queryMatcher(q model.NamedMatch) (*route.QueryParameterMatcher, error) {
-	if q.Not || q.MissingEmpty {
-		return nil, fmt.Errorf("query parameter %s: only a positive match can be used here", q.Name)
-	}
-	m := &route.QueryParameterMatcher{Name: q.Name}
-	if q.Match.Kind == model.Present {
-		m.QueryParameterMatchSpecifier = &route.QueryParameterMatcher_PresentMatch{PresentMatch: true}
-		return m, nil
-	}
-	s, err := stringMatcher(q.Match)
-	if err != nil {
-		return nil, fmt.Errorf("query parameter %s: %w", q.Name, err)
-	}
-	m.QueryParameterMatchSpecifier = &route.QueryParameterMatcher_StringMatch{StringMatch: s}
-	return m, nil
 }
