@@ -5,6 +5,7 @@ package istio
 import (
 	"fmt"
 	"slices"
+	"strconv"
 
 	security "istio.io/api/security/v1beta1"
 	typev1beta1 "istio.io/api/type/v1beta1"
@@ -71,7 +72,7 @@ func canShare(a, b map[string]string) bool {
 func rowKey(o *objects.Object) string { return o.Kind.Kind + "/" + o.Key() }
 
 func (t *Translator) authorization(r translators.Reader, n *notes, p *security.AuthorizationPolicy) *model.Authorization {
-	if n.o.Annotations[dryRunAnnotation] == "true" {
+	if dry, err := strconv.ParseBool(n.o.Annotations[dryRunAnnotation]); err == nil && dry {
 		n.refused(entry("metadata.annotations", dryRunAnnotation), "unsupported-dry-run", model.Cosmetic,
 			"dry runs are not reported: the policy has no effect", "")
 		return nil

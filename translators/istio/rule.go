@@ -78,7 +78,7 @@ func (c *ruleTranslation) variant(field string, r *security.Rule) []model.AuthRu
 	}
 	src := []model.Source{c.n.o.Source(Plane, field)}
 	add := func(out []model.AuthRule, from []model.Peer, more []model.Condition) []model.AuthRule {
-		rule := model.AuthRule{From: from, To: operations(r.GetTo()), When: append(more, when...), Src: src}
+		rule := model.AuthRule{From: from, To: c.operations(r), When: append(more, when...), Src: src}
 		return append(out, rule.Canonical())
 	}
 	if len(r.GetFrom()) == 0 {
@@ -309,6 +309,33 @@ func ports(in []string) []uint16 {
 	return out
 }
 
+// operations gives those of a rule. As in Istio, a rule that allows, and anywhere asks for
+// something that only a request has, allows no connection of a port that is not HTTP: so
+// its other operations ask for a request, too.
+func (c *ruleTranslation) operations(r *security.Rule) []model.Operation {
+	out := operations(r.GetTo())
+	if c.deny || !slices.ContainsFunc(out, asksRequest) && !slices.ContainsFunc(r.GetFrom(), tokenFrom) {
+		return out
+	}
+	if len(out) == 0 {
+		out = []model.Operation{{}}
+	}
+	for i := range out {
+		if !asksRequest(out[i]) {
+			out[i].Protocol, out[i].Methods = "", []model.StringMatch{{Kind: model.Present}}
+		}
+	}
+	return out
+}
+
+func asksRequest(o model.Operation) bool {
+	return len(o.Hosts)+len(o.NotHosts)+len(o.Methods)+len(o.NotMethods)+len(o.Paths)+len(o.NotPaths) > 0
+}
+
+func tokenFrom(f *security.Rule_From) bool {
+	return len(f.GetSource().GetRequestPrincipals())+len(f.GetSource().GetNotRequestPrincipals()) > 0
+}
+
 // operations translates "to". An operation about ports alone is about TCP, the only
 // transport that these policies know.
 func operations(in []*security.Rule_To) []model.Operation {
@@ -321,7 +348,7 @@ func operations(in []*security.Rule_To) []model.Operation {
 			Methods: each(op.GetMethods(), wildcard), NotMethods: each(op.GetNotMethods(), wildcard),
 			Paths: each(op.GetPaths(), pathMatch), NotPaths: each(op.GetNotPaths(), pathMatch),
 		}
-		if len(o.Hosts)+len(o.NotHosts)+len(o.Methods)+len(o.NotMethods)+len(o.Paths)+len(o.NotPaths) == 0 {
+		if !asksRequest(o) {
 			o.Protocol = model.TCP
 		}
 		out = append(out, o)
