@@ -25,7 +25,7 @@ func (t *Translator) judge(r translators.Reader, o *objects.Object) []model.Diag
 	rep := &report{}
 	switch {
 	case o.Kind == egressNetworkKind:
-		judgeEgress(o, rep)
+		judgeEgress(r, o, rep)
 	case o.Kind == externalWorkloadKind:
 		rep.refused(o, "spec", "unsupported-kind", model.Degrades,
 			"workloads outside the cluster are not known: nothing is sent to it, and it has no identity", "give it a Service without selector, and an EndpointSlice")
@@ -66,16 +66,6 @@ func judgeInvalid(o *objects.Object, rep *report) {
 	case rateLimitKind:
 		rep.refused(o, "spec", "invalid-object", model.Degrades, "no valid version is known: nothing is limited by it", "repair it")
 	}
-}
-
-func judgeEgress(o *objects.Object, rep *report) {
-	v, ok := o.Value.(*api.EgressNetwork)
-	if ok && !o.Invalid && strings.EqualFold(v.Spec.TrafficPolicy, "Allow") {
-		rep.refused(o, "spec", "unsupported-kind", model.Cosmetic, "what leaves the cluster is passed on, as Allow says, but is not routed", "")
-		return
-	}
-	rep.refused(o, "spec.trafficPolicy", "egress-not-denied", model.Widens,
-		"what leaves the cluster is passed on: nothing here keeps pods from it", "deny it by a NetworkPolicy, or at the cluster's gateway")
 }
 
 func (t *Translator) judgeServerAuthorization(r reader, o *objects.Object, rep *report) {

@@ -124,9 +124,10 @@ func (t *Translator) Keys(o *objects.Object) []translators.Key {
 }
 
 // Defaults implements translators.Translator. Linkerd routes by the address that a
-// request goes to, and leaves alone what goes to none that it knows.
-func (t *Translator) Defaults(translators.Reader) *model.Defaults {
-	return &model.Defaults{Choice: model.Choice{Basis: model.ByDestination}}
+// request goes to, and leaves alone what goes to none that it knows, unless an
+// EgressNetwork denies it.
+func (t *Translator) Defaults(r translators.Reader) *model.Defaults {
+	return &model.Defaults{Choice: model.Choice{Basis: model.ByDestination}, UnknownFrom: t.egress(r)}
 }
 
 // Translate implements translators.Translator.

@@ -22,19 +22,19 @@ import (
 	"fairlead.io/fairlead/translators/translatortest"
 )
 
-// mesh0 is a host with this plane alone.
-type mesh0 struct {
+// mesh is a host with this plane alone.
+type mesh struct {
 	store *incr.Store
 	host  *host.Host
 }
 
-func newMesh() mesh0 {
+func newMesh() mesh {
 	s := incr.New()
-	return mesh0{s, host.New(s, kubernetes.New(kubernetes.Options{}), newTranslator())}
+	return mesh{s, host.New(s, kubernetes.New(kubernetes.Options{}), newTranslator())}
 }
 
 // print gives everything that the plane said.
-func (m mesh0) print() string {
+func (m mesh) print() string {
 	m.store.Run()
 	var b strings.Builder
 	for _, t := range []incr.Table{translators.Routes(Plane), translators.Authz(Plane), translators.Inbounds(Plane)} {
@@ -134,7 +134,7 @@ func TestOneBadAmongOthers(t *testing.T) {
 	batch := objects.Decode(good.host.Registry(), objects.Input{Name: "company", Data: []byte(company)})
 	good.host.Replace(batch)
 	want := rowsOf(good)
-	for _, typ := range New0(t).Types() {
+	for _, typ := range theTranslator(t).Types() {
 		if typ.Kind == objects.NamespaceKind || typ.Kind == serverKind {
 			continue // a Server that cannot be read closes what it may be for: see server_invalid
 		}
@@ -147,7 +147,7 @@ func TestOneBadAmongOthers(t *testing.T) {
 	}
 }
 
-func rowsOf(m mesh0) string {
+func rowsOf(m mesh) string {
 	text := m.print()
 	var b strings.Builder
 	for line := range strings.Lines(text) {

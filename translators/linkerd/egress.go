@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package linkerd
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/linkerd/api"
+	"fairlead.io/fairlead/translators/objects"
+)
+
+// globalEgress is the namespace whose EgressNetworks are for those that have none of
+// their own.
+const globalEgress = "linkerd-egress"
+
+// denies reports whether an EgressNetwork keeps pods from what it is about; one without a
+// valid version may.
+func denies(o *objects.Object) bool {
+	v, ok := o.Value.(*api.EgressNetwork)
+	return o.Invalid || !ok || !strings.EqualFold(v.Spec.TrafficPolicy, "Allow")
+}
+
+// egress is what becomes of what leaves the cluster, by the namespace of the client. What
+// EgressNetworks are about is not told apart: where one of them denies, pods are held to
+// services.
+func (t *Translator) egress(r translators.Reader) []model.UnknownFrom {
+	closed := map[string]bool{}
+	for _, o := range r.List(egressNetworkKind, "") {
+		closed[o.Namespace] = closed[o.Namespace] || denies(o)
+	}
+	if !slices.Contains(slices.Collect(maps.Values(closed)), true) {
+		return nil
+	}
+	var out []model.UnknownFrom
+	for _, ns := range slices.Sorted(maps.Keys(closed)) {
+		u := model.UnknownPass
+		if closed[ns] {
+			u = model.UnknownRefuse
+		}
+		out = append(out, model.UnknownFrom{SourceNamespace: ns, Unknown: u})
+	}
+	if closed[globalEgress] {
+		out = append(out, model.UnknownFrom{Unknown: model.UnknownRefuse})
+	}
+	return out
+}
+
+// judgeEgress tells what becomes of an EgressNetwork.
+func judgeEgress(r translators.Reader, o *objects.Object, rep *report) {
+	switch {
+	case !denies(o):
+		rep.refused(o, "spec", "unsupported-kind", model.Cosmetic, "what leaves the cluster is passed on, as Allow says, but is not routed", "")
+	case o.Namespace != globalEgress && !ours(r.Namespace(o.Namespace)):
+		rep.refused(o, "spec.trafficPolicy", "egress-not-denied", model.Widens,
+			"the namespace is not Linkerd's: what its pods send out of the cluster is passed on", "mark the namespace as Linkerd's, or deny it by a NetworkPolicy")
+	default:
+		rep.refused(o, "spec", "egress-closed", model.Narrows,
+			"ranges and routes of what leaves the cluster are not told apart: the pods that this is for reach services, and nothing else, also no other pod at its own address", "deny it by a NetworkPolicy, and delete this")
+	}
+}
