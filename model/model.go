@@ -324,11 +324,8 @@ type Frontend struct {
 	Choice Choice `json:"choice,omitzero"`
 	// Invalid makes the frontend answer 500 to everything: its plane could not
 	// translate it and no earlier version exists.
-	Invalid bool `json:"invalid,omitempty"`
-	// Guest says that all of it comes from kinds of another plane's API, which its plane
-	// reads where it is chosen, by annotation or mark, and nowhere else.
-	Guest bool     `json:"-"`
-	Src   []Source `json:"-"`
+	Invalid bool     `json:"invalid,omitempty"`
+	Src     []Source `json:"-"`
 }
 
 // FrontendKey is the key of a service's port in the frontend tables.

@@ -52,8 +52,7 @@ const Namespaces incr.Table = "namespace"
 //     for it: the service then gets what a service without routes gets;
 //  2. else, among the planes that have routes for it, the one whose mark the namespace
 //     carries;
-//  3. else the first of them in the order. A guest, which has nothing but what it reads of
-//     another plane's API, comes after the others.
+//  3. else the first of them in the order.
 func Register(s *incr.Store, planes []string) {
 	keys := map[incr.Table]func(string, any) []string{}
 	for _, p := range planes {
@@ -106,7 +105,7 @@ func one(r *incr.Reader, planes []string, key string) []incr.Row {
 	}
 	ns, _, _ := strings.Cut(key, "/")
 	n, _ := r.Get(Namespaces, ns).(*model.Namespace)
-	owner, reason := choose(n, planes, have, byPlane)
+	owner, reason := choose(n, planes, have)
 	standby := slices.DeleteFunc(slices.Clone(have), func(p string) bool { return p == owner })
 	var diags []model.Diagnostic
 	if others := ignored(byPlane, owner, standby); reason != ByNamespace && len(others) > 0 {
@@ -123,17 +122,12 @@ func one(r *incr.Reader, planes []string, key string) []incr.Row {
 }
 
 // choose finds the owner; have are the planes with routes, in order.
-func choose(n *model.Namespace, planes, have []string, byPlane map[string]*model.Frontend) (string, Reason) {
+func choose(n *model.Namespace, planes, have []string) (string, Reason) {
 	switch {
 	case n != nil && slices.Contains(planes, n.Owner):
 		return n.Owner, ByNamespace
 	case n != nil && slices.Contains(have, n.Mesh):
 		return n.Mesh, ByMark
-	}
-	for _, p := range have {
-		if !byPlane[p].Guest {
-			return p, ByOrder
-		}
 	}
 	return have[0], ByOrder
 }

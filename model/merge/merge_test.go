@@ -24,14 +24,9 @@ func routes(status uint32, objects ...string) *model.Frontend {
 	return f
 }
 
-func guest(f *model.Frontend) *model.Frontend {
-	f.Guest = true
-	return f
-}
-
 func TestOwner(t *testing.T) {
 	istio, smi := routes(201, "VirtualService web"), routes(202, "TrafficSplit web")
-	linkerd, gateway := guest(routes(203, "HTTPRoute web")), routes(204, "HTTPRoute web")
+	linkerd, gateway := routes(203, "HTTPRoute web"), routes(204, "HTTPRoute web")
 	cases := []struct {
 		name      string
 		namespace *model.Namespace
@@ -57,13 +52,10 @@ func TestOwner(t *testing.T) {
 			Owner{"smi", []string{"istio"}, ByMark}, model.Degrades},
 		{"the mark of a plane without routes", &model.Namespace{Name: "shop", Mesh: "linkerd"}, map[string]*model.Frontend{"istio": istio, "smi": smi},
 			Owner{"istio", []string{"smi"}, ByOrder}, model.Degrades},
-		{"a guest stands behind whose API it is", nil, map[string]*model.Frontend{"linkerd": linkerd, "gateway": gateway},
-			Owner{"gateway", []string{"linkerd"}, ByOrder}, ""},
-		{"a guest that is chosen by its mark", &model.Namespace{Name: "shop", Mesh: "linkerd"}, map[string]*model.Frontend{"linkerd": linkerd, "gateway": gateway},
+		{"one object that two planes read, by mark", &model.Namespace{Name: "shop", Mesh: "linkerd"}, map[string]*model.Frontend{"linkerd": linkerd, "gateway": gateway},
 			Owner{"linkerd", []string{"gateway"}, ByMark}, ""},
-		{"a guest that is chosen by name", &model.Namespace{Name: "shop", Owner: "linkerd"}, map[string]*model.Frontend{"linkerd": linkerd, "gateway": gateway},
+		{"one object that two planes read, by name", &model.Namespace{Name: "shop", Owner: "linkerd"}, map[string]*model.Frontend{"linkerd": linkerd, "gateway": gateway},
 			Owner{"linkerd", []string{"gateway"}, ByNamespace}, ""},
-		{"a guest alone", nil, map[string]*model.Frontend{"linkerd": linkerd}, Owner{Plane: "linkerd", Reason: ByOrder}, ""},
 		{"a plane with an object of its own", nil, map[string]*model.Frontend{"linkerd": routes(203, "ServiceProfile web", "HTTPRoute web"), "gateway": gateway},
 			Owner{"linkerd", []string{"gateway"}, ByOrder}, ""},
 		{"what the owner has not read", nil, map[string]*model.Frontend{"linkerd": routes(203, "ServiceProfile web"), "gateway": gateway},
