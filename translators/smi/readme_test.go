@@ -3,32 +3,10 @@
 package smi
 
 import (
-	"os"
-	"path/filepath"
-	"regexp"
-	"strings"
 	"testing"
+
+	"fairlead.io/fairlead/translators/translatortest"
 )
 
 // The decisions name cases that exist.
-func TestReadmeNamesCases(t *testing.T) {
-	text, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for _, m := range regexp.MustCompile(`(?m)\.\s\(([a-z0-9_, ]+)\)$`).FindAllStringSubmatch(string(text), -1) {
-		for name := range strings.FieldsFuncSeq(m[1], func(r rune) bool { return r == ',' || r == ' ' }) {
-			if name == "to" {
-				continue
-			}
-			n++
-			if _, err := os.Stat(filepath.Join("testdata", name+".txtar")); err != nil {
-				t.Errorf("README.md names %s: %v", name, err)
-			}
-		}
-	}
-	if n < 40 {
-		t.Errorf("found %d names only", n)
-	}
-}
+func TestReadmeNamesCases(t *testing.T) { translatortest.Decisions(t, "README.md", 40, "testdata") }
