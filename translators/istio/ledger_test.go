@@ -193,6 +193,9 @@ var ledgerKinds = []ledgerKind{
 			"ingress.port.protocol":   "a port speaks what its Service says",
 		},
 	},
+	serviceEntryLedger(),
+	workloadEntryLedger(),
+	peerAuthenticationLedger(),
 	{
 		kind: "AuthorizationPolicy", api: "security.istio.io/v1", spec: &security.AuthorizationPolicy{}, world: world,
 		bases: map[string]string{
@@ -349,8 +352,8 @@ func scalar(fd protoreflect.FieldDescriptor) any {
 	return 7
 }
 
-// put sets a field in the first element of every list and the entry "x-a" of every
-// map on the way.
+// put sets a field in the first element of every list and the entry "x-a", or 8080, of
+// every map on the way.
 func put(tree map[string]any, f field, v any) {
 	for _, fd := range f[:len(f)-1] {
 		name := fd.JSONName()
@@ -363,7 +366,11 @@ func put(tree map[string]any, f field, v any) {
 			tree[name] = list
 			tree = list[0].(map[string]any)
 		case fd.IsMap():
-			tree = child(child(tree, name), "x-a")
+			key := "x-a"
+			if fd.MapKey().Kind() == protoreflect.Uint32Kind {
+				key = "8080"
+			}
+			tree = child(child(tree, name), key)
 		default:
 			tree = child(tree, name)
 		}
