@@ -85,6 +85,23 @@ kind: VirtualService
 metadata: {name: outside, namespace: other}
 spec: {hosts: ["*.example.com"], http: [{route: [{destination: {host: db}}]}]}
 ---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: admin, namespace: other}
+spec:
+  parentRefs: [{group: "", kind: Service, name: db}]
+  rules:
+  - matches: [{path: {value: /api/}, method: GET}]
+    filters: [{type: RequestRedirect, requestRedirect: {scheme: https, port: 9000}}]
+  - backendRefs: [{name: db, port: 80, weight: 75}, {name: nobody, port: 80}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: reviews, namespace: other}
+spec:
+  parentRefs: [{group: "", kind: Service, name: reviews, namespace: shop}]
+  rules: [{backendRefs: [{name: reviews, namespace: shop, port: 80}]}]
+---
 apiVersion: example.com/v1
 kind: Unheard
 metadata: {name: of, namespace: other}
