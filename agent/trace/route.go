@@ -97,6 +97,17 @@ func bareHost(s string) string {
 	return strings.TrimSuffix(s, ".")
 }
 
+// unknown is what becomes of hosts that nobody knows for the client.
+func (t *tracer) unknown(e *plan.Elsewhere) model.Unknown {
+	for _, from := range e.From {
+		r := plan.Route{Match: model.RouteMatch{SourceNamespace: from.SourceNamespace}, SourceSelects: from.SourceSelects}
+		if r.Takes(t, t.asSent()) {
+			return from.Unknown
+		}
+	}
+	return e.Unknown
+}
+
 // elsewhere finds the table of a host that is not the frontend's own; nil if the
 // request has ended.
 func (t *tracer) elsewhere(from *plan.RouteTable) *plan.RouteTable {
@@ -119,7 +130,7 @@ func (t *tracer) elsewhere(from *plan.RouteTable) *plan.RouteTable {
 		}
 		dst = netip.AddrPortFrom(a, t.q.port)
 	}
-	key, outcome := index.Resolve(authority.Query{Host: strings.TrimSuffix(t.q.authority, "."), Port: from.Elsewhere.Port, Unknown: from.Elsewhere.Unknown,
+	key, outcome := index.Resolve(authority.Query{Host: strings.TrimSuffix(t.q.authority, "."), Port: from.Elsewhere.Port, Unknown: t.unknown(from.Elsewhere),
 		Destination: dst, Client: t.out.Source.Identity})
 	switch outcome {
 	case authority.Resolved:

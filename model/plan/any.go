@@ -81,7 +81,8 @@ func (b *builder) anyStage() incr.Stage {
 // anyPort is a port at addresses that nobody is known to have, with all who have a say.
 type anyPort struct {
 	port    uint16
-	unknown model.Unknown  // what becomes of hosts and names that are nobody's there
+	unknown model.Unknown // what becomes of hosts and names that are nobody's there
+	from    []UnknownFrom
 	http    bool           // somebody has requests there that are told apart by their host
 	detect  *servicePort   // the first whose requests are not
 	streams []*servicePort // of those with connections, in order; anywhere
@@ -95,7 +96,9 @@ func (c *compiler) anyPort(port uint16) *anyPort {
 	a := &anyPort{port: port, unknown: model.UnknownRefuse}
 	said := false
 	say := func(key, namespace string, f *model.Frontend) {
-		said = true
+		if said = true; a.from == nil {
+			a.from = c.unknownFrom(key, namespace)
+		}
 		if choiceOf(c.r, key, namespace, f).Unknown != model.UnknownRefuse {
 			a.unknown = model.UnknownPass
 		}
@@ -161,7 +164,7 @@ func (c *compiler) anywhere(a *anyPort) {
 	if mode == AnyOpaque {
 		return
 	}
-	t := &RouteTable{Name: fmt.Sprintf("any:%d", a.port), Elsewhere: &Elsewhere{Port: a.port, Unknown: a.unknown}}
+	t := &RouteTable{Name: fmt.Sprintf("any:%d", a.port), Elsewhere: &Elsewhere{Port: a.port, Unknown: a.unknown, From: a.from}}
 	if a.detect != nil && !a.http {
 		// As in Istio, whatever host is asked.
 		t.Elsewhere = nil

@@ -19,7 +19,11 @@ func (b *builder) heldStage() incr.Stage {
 			if w == nil || !w.Capture {
 				return nil
 			}
-			if c := choiceOf(r, "", w.Namespace, nil); c.Basis != model.ByAuthority || c.Unknown != model.UnknownRefuse {
+			choice := choiceOf(r, "", w.Namespace, nil)
+			if u := unknownTo(r, w); u != "" {
+				choice.Unknown = u
+			}
+			if choice.Basis != model.ByAuthority || choice.Unknown != model.UnknownRefuse {
 				return nil
 			}
 			return []incr.Row{{Table: held, Key: key, Value: true}}

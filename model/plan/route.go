@@ -13,7 +13,7 @@ func (c *compiler) requests(p *servicePort) *RouteTable {
 	t := &RouteTable{Name: c.named(p.key)}
 	if choice := choiceOf(c.r, p.key, p.service.Namespace, p.frontend); choice.Basis == model.ByAuthority {
 		t.Hosts = hosts(p.service)
-		t.Elsewhere = &Elsewhere{Port: p.port.Port, Unknown: choice.Unknown}
+		t.Elsewhere = &Elsewhere{Port: p.port.Port, Unknown: choice.Unknown, From: c.unknownFrom(p.key, p.service.Namespace)}
 	}
 	if p.frontend != nil {
 		t.Routes = c.routes(p.frontend, p.app)
@@ -26,8 +26,7 @@ func (c *compiler) requests(p *servicePort) *RouteTable {
 // defaultRetry is how requests to a service that nobody routes are repeated: as the
 // plane does whose service it would be.
 func (c *compiler) defaultRetry(p *servicePort) *model.Retry {
-	n, _ := c.r.Get(namespaces, p.service.Namespace).(*model.Namespace)
-	if d := defaultsOf(c.r, p.key, n); d != nil {
+	if d := c.defaults(p.key, p.service.Namespace); d != nil {
 		return d.Retry
 	}
 	return nil

@@ -147,6 +147,16 @@ type RouteTable struct {
 type Elsewhere struct {
 	Port    uint16        `json:"port"`
 	Unknown model.Unknown `json:"unknown"` // of a host that nobody knows
+	// From come before Unknown; the first that is about the client counts.
+	From []UnknownFrom `json:"from,omitempty"`
+}
+
+// UnknownFrom is what becomes of hosts that nobody knows for some clients; see Route for
+// how they are told.
+type UnknownFrom struct {
+	SourceNamespace string        `json:"sourceNamespace,omitempty"`
+	SourceSelects   string        `json:"sourceSelects,omitempty"`
+	Unknown         model.Unknown `json:"unknown"`
 }
 
 // Route is one route with everything resolved to clusters. A route with neither

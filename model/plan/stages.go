@@ -103,6 +103,7 @@ func Register(s *incr.Store, node string, planes []string) {
 	indexReach(s)
 	s.Add(b.cidrStage())
 	s.Add(b.predicateStage())
+	s.Add(unknownStage())
 	s.Add(b.detectionStage())
 	s.Add(b.clientStage())
 	s.Add(b.addressStage())

@@ -150,8 +150,9 @@ func (t *Translator) Keys(o *objects.Object) []translators.Key {
 // Defaults implements translators.Translator.
 func (t *Translator) Defaults(r translators.Reader) *model.Defaults {
 	return &model.Defaults{
-		Choice: model.Choice{Basis: model.ByAuthority, Unknown: t.mesh(r).unknown},
-		Retry:  t.retry(t.mesh(r), nil),
+		Choice:      model.Choice{Basis: model.ByAuthority, Unknown: t.mesh(r).unknown},
+		UnknownFrom: t.sidecars(r).unknownFrom(t.mesh(r).unknown),
+		Retry:       t.retry(t.mesh(r), nil),
 	}
 }
 

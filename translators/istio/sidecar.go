@@ -3,6 +3,8 @@
 package istio
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -178,4 +180,32 @@ func (v view) unknown() model.Unknown {
 		return model.UnknownRefuse
 	}
 	return model.UnknownPass
+}
+
+// unknownFrom lists the clients for whom Sidecars say what becomes of hosts that nobody
+// knows, those for some clients of a namespace first; nil if none says anything.
+func (s *sidecars) unknownFrom(mesh model.Unknown) []model.UnknownFrom {
+	if s == nil {
+		return nil
+	}
+	var out []model.UnknownFrom
+	said := false
+	for _, ns := range append(slices.Sorted(maps.Keys(s.own)), "") {
+		for _, cl := range s.clients(ns) {
+			o := s.of(cl)
+			if o == nil || ns != "" && o == s.shared && ns != s.root {
+				continue // the last entry is about them
+			}
+			u := view{sidecar: o}.unknown()
+			said = said || u != ""
+			out = append(out, model.UnknownFrom{SourceNamespace: ns, SourceLabels: cl.labels, Unknown: cmp.Or(u, mesh)})
+		}
+	}
+	if !said {
+		return nil
+	}
+	for len(out) > 0 && out[len(out)-1].Unknown == mesh {
+		out = out[:len(out)-1]
+	}
+	return out
 }

@@ -14,6 +14,7 @@ import (
 	extauthz "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
 )
 
@@ -41,13 +42,15 @@ func virtualHosts(t *plan.RouteTable, routes []*route.Route) ([]*route.VirtualHo
 		if len(routes) > 0 {
 			return nil, fmt.Errorf("routes without hosts where every request is looked up")
 		}
-		return []*route.VirtualHost{elsewhere(t)}, nil
+		e, err := elsewhere(t)
+		return []*route.VirtualHost{e}, err
 	}
 	domains, err := names(slices.Concat(t.Hosts, []string{NoHost}), isHost)
 	if err != nil {
 		return nil, err
 	}
-	return []*route.VirtualHost{ownHost("own", domains, routes), elsewhere(t)}, nil
+	e, err := elsewhere(t)
+	return []*route.VirtualHost{ownHost("own", domains, routes), e}, err
 }
 
 // notInChain keeps the authority filter out of the chain. It comes too late for the
@@ -60,25 +63,36 @@ func ownHost(name string, domains []string, routes []*route.Route) *route.Virtua
 	return &route.VirtualHost{Name: name, Domains: domains, Routes: routes, TypedPerFilterConfig: notInChain}
 }
 
-// elsewhere takes requests for other hosts to the authority filter. The route is for
+// elsewhere takes requests for other hosts to the authority filter. The routes are for
 // what comes back from there without another scope, or came from another scope
-// because of a name that this table does not have.
-func elsewhere(t *plan.RouteTable) *route.VirtualHost {
-	told := map[string]string{
-		PortExtension:    strconv.Itoa(int(t.Elsewhere.Port)),
-		UnknownExtension: string(t.Elsewhere.Unknown),
+// because of a name that this table does not have; clients that are told something else
+// have routes of their own.
+func elsewhere(t *plan.RouteTable) (*route.VirtualHost, error) {
+	told := func(unknown model.Unknown) map[string]*anypb.Any {
+		return map[string]*anypb.Any{AuthorityFilter: pack(&extauthz.ExtAuthzPerRoute{
+			Override: &extauthz.ExtAuthzPerRoute_CheckSettings{CheckSettings: &extauthz.CheckSettings{ContextExtensions: map[string]string{
+				PortExtension:    strconv.Itoa(int(t.Elsewhere.Port)),
+				UnknownExtension: string(unknown),
+			}}},
+		})}
 	}
-	return &route.VirtualHost{
-		Name: "*", Domains: []string{"*"},
-		TypedPerFilterConfig: map[string]*anypb.Any{AuthorityFilter: pack(&extauthz.ExtAuthzPerRoute{
-			Override: &extauthz.ExtAuthzPerRoute_CheckSettings{CheckSettings: &extauthz.CheckSettings{ContextExtensions: told}},
-		})},
-		Routes: []*route.Route{{
-			Name:   "elsewhere",
-			Match:  &route.RouteMatch{PathSpecifier: &route.RouteMatch_Prefix{}},
-			Action: directResponse(http.StatusMisdirectedRequest, ""),
-		}},
+	out := &route.VirtualHost{Name: "*", Domains: []string{"*"}, TypedPerFilterConfig: told(t.Elsewhere.Unknown)}
+	add := func(from plan.UnknownFrom, config map[string]*anypb.Any) error {
+		m, err := routeMatch(&plan.Route{Match: model.RouteMatch{SourceNamespace: from.SourceNamespace}, SourceSelects: from.SourceSelects})
+		if err != nil {
+			return err
+		}
+		out.Routes = append(out.Routes, &route.Route{
+			Name: "elsewhere", Match: m, Action: directResponse(http.StatusMisdirectedRequest, ""), TypedPerFilterConfig: config,
+		})
+		return nil
 	}
+	for _, from := range t.Elsewhere.From {
+		if err := add(from, told(from.Unknown)); err != nil {
+			return nil, err
+		}
+	}
+	return out, add(plan.UnknownFrom{}, nil)
 }
 
 // names checks names, exact or with "*." in front, and gives each once, in the form

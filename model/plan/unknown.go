@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
+)
+
+// defaults are those that hold for a frontend of a namespace, nil if there are none.
+func (c *compiler) defaults(key, namespace string) *model.Defaults {
+	n, _ := c.r.Get(namespaces, namespace).(*model.Namespace)
+	return defaultsOf(c.r, key, n)
+}
+
+// unknownFrom are the clients of a frontend for whom something else becomes of hosts that
+// nobody knows.
+func (c *compiler) unknownFrom(key, namespace string) []UnknownFrom {
+	d := c.defaults(key, namespace)
+	if d == nil {
+		return nil
+	}
+	var out []UnknownFrom
+	for _, u := range d.UnknownFrom {
+		from := UnknownFrom{SourceNamespace: u.SourceNamespace, Unknown: u.Unknown}
+		if len(u.SourceLabels) > 0 {
+			from.SourceSelects = predicateID(u.SourceLabels)
+		}
+		out = append(out, from)
+	}
+	return out
+}
+
+// unknownTo is what becomes of hosts that nobody knows for one client, "" if the plane of
+// its namespace has no exception for it.
+func unknownTo(r *incr.Reader, w *model.Workload) model.Unknown {
+	n, _ := r.Get(namespaces, w.Namespace).(*model.Namespace)
+	d := defaultsOf(r, "", n)
+	if d == nil {
+		return ""
+	}
+	for _, u := range d.UnknownFrom {
+		if (u.SourceNamespace == "" || u.SourceNamespace == w.Namespace) && hasLabels(w.Labels, u.SourceLabels) {
+			return u.Unknown
+		}
+	}
+	return ""
+}
+
+// unknownStage gives the predicates of the planes' exceptions.
+func unknownStage() incr.Stage {
+	return incr.Stage{Name: "plan/unknown",
+		Keys: map[incr.Table]func(string, any) []string{defaults: self("")},
+		Compute: func(r *incr.Reader, key string) []incr.Row {
+			d, _ := r.Get(defaults, key).(*model.Defaults)
+			if d == nil {
+				return nil
+			}
+			var out []incr.Row
+			for _, u := range d.UnknownFrom {
+				if len(u.SourceLabels) > 0 {
+					out = append(out, incr.Row{Table: predicates, Key: predicateID(u.SourceLabels), Value: u.SourceLabels})
+				}
+			}
+			return unique(out)
+		}}
+}
