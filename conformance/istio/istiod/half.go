@@ -4,9 +4,7 @@ package istiod
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -26,7 +24,6 @@ type Half struct {
 	dir   string
 	ca    *authority
 
-	world   *world.World
 	running []*process
 	ports   map[string]uint16 // of clients' sidecars, by pod
 }
@@ -54,7 +51,7 @@ func (h *Half) Load(s *world.Scenario) (err error) {
 		}
 	}()
 	h.stop()
-	h.world, h.ports = s.World, map[string]uint16{}
+	h.ports = map[string]uint16{}
 	t := &failer{}
 	defer t.close()
 	srv, err := serve(t, s)
@@ -93,7 +90,7 @@ func (h *Half) Load(s *world.Scenario) (err error) {
 		}
 		all = append(all, servers)
 	}
-	if err := wire.SetInbound(inbound); err != nil {
+	if err := wire.Cluster(balanced(s.World), inbound); err != nil {
 		return err
 	}
 	for i := range all {
@@ -122,29 +119,45 @@ func serves(w *world.World, p *world.Pod) bool {
 	return false
 }
 
+func balanced(w *world.World) []wire.Balanced {
+	var out []wire.Balanced
+	for _, s := range w.Services {
+		if !s.Addr.IsValid() {
+			continue
+		}
+		for _, p := range s.Ports {
+			b := wire.Balanced{At: netip.AddrPortFrom(s.Addr, p.Port)}
+			for _, e := range w.Endpoints(s) {
+				b.Pod = append(b.Pod, netip.AddrPortFrom(e.Addr, p.Target))
+			}
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
 // Way is how the pod's connections go: through its sidecar, or straight to the server's.
 func (h *Half) Way(p *world.Pod, dst netip.AddrPort) wire.Way {
 	if port := h.ports[p.Key()]; port != 0 {
 		return wire.Way{To: dst, Mark: wire.Redirect(port)}
-	}
-	if !dst.Addr().Is4() {
-		return wire.Way{Refused: true}
-	}
-	for _, s := range h.world.Services {
-		if s.Addr == dst.Addr() { // the cluster's own balancing
-			for _, port := range s.Ports {
-				if eps := h.world.Endpoints(s); port.Port == dst.Port() && len(eps) > 0 {
-					return wire.Way{To: netip.AddrPortFrom(eps[int(time.Now().UnixNano())%len(eps)].Addr, port.Target), Mark: wire.Inbound}
-				}
-			}
-			return wire.Way{Refused: true}
-		}
 	}
 	return wire.Way{To: dst, Mark: wire.Inbound}
 }
 
 // Judge is nil: sidecars judge.
 func (h *Half) Judge() func(from, to netip.AddrPort) bool { return nil }
+
+// Alive is an error if one of the Envoys has ended.
+func (h *Half) Alive() error {
+	for _, p := range h.running {
+		select {
+		case <-p.ended:
+			return fmt.Errorf("a sidecar's Envoy ended (%v): %s", p.cmd.ProcessState, p.log.String())
+		default:
+		}
+	}
+	return nil
+}
 
 // Close ends it.
 func (h *Half) Close() {
@@ -167,7 +180,7 @@ type process struct {
 	cmd   *exec.Cmd
 	log   bytes.Buffer
 	ended chan struct{}
-	addr  string // of one of its listeners
+	port  uint16 // of one of its listeners
 }
 
 func (h *Half) start(n int, s *sidecar) (*process, error) {
@@ -183,7 +196,7 @@ func (h *Half) start(n int, s *sidecar) (*process, error) {
 	p := &process{ended: make(chan struct{})}
 	for _, l := range s.listeners {
 		if sa := l.GetAddress().GetSocketAddress(); sa.GetAddress() == "127.0.0.1" && l.GetBindToPort() == nil {
-			p.addr = fmt.Sprintf("127.0.0.1:%d", sa.GetPortValue())
+			p.port = uint16(sa.GetPortValue())
 		}
 	}
 	p.cmd = exec.Command(h.envoy, "-c", file, "--log-level", "error", "--disable-hot-restart", "--concurrency", "1")
@@ -204,12 +217,10 @@ func (p *process) ready() error {
 			return fmt.Errorf("Envoy does not take what istiod generates: %s", p.log.String())
 		default:
 		}
-		if p.addr == "" {
-			return errors.New("nothing to listen at")
-		}
-		if c, err := net.Dial("tcp", p.addr); err == nil {
-			c.Close()
-			return nil
+		// Not by a connection: what dials the listener itself is passed on to it again,
+		// for ever.
+		if listens, err := wire.Listens(p.port); err != nil || listens {
+			return err
 		}
 	}
 	return fmt.Errorf("Envoy did not get ready: %s", p.log.String())

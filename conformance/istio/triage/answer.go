@@ -33,11 +33,13 @@ func describe(w *world.World, q *world.Request, r *wire.Reply) string {
 		say("ok")
 	}
 	if r.Failure == "" {
+		if r.Server == nil && ownWords(r.Body) {
+			r.Headers.Del("content-type")
+		} else if r.Server == nil && r.Status != 0 {
+			say("body{%s}", strings.TrimSpace(r.Body))
+		}
 		if h := responseHeaders(r); h != "" {
 			say("headers{%s}", h)
-		}
-		if r.Server == nil && r.Status != 0 {
-			say("body{%s}", ownBody(r.Body))
 		}
 	}
 	if n := (r.Took + step/5) / step; n > 0 {
@@ -141,14 +143,10 @@ func cookie(v string) string {
 	return name + "=…;" + attributes
 }
 
-// ownBody is the body of an answer that no server gave. What Envoy says of why it could
-// not reach anybody is for people.
-func ownBody(b string) string {
+// ownWords reports whether a body is what Envoy says, or does not, of why it could not
+// reach anybody. That is for people.
+func ownWords(b string) bool {
 	b = strings.TrimSpace(b)
-	for _, p := range []string{"upstream connect error", "no healthy upstream", "upstream request timeout", "fault filter abort"} {
-		if strings.HasPrefix(b, p) {
-			return "…"
-		}
-	}
-	return b
+	return b == "" || slices.ContainsFunc([]string{"upstream connect error", "no healthy upstream", "upstream request timeout", "fault filter abort"},
+		func(p string) bool { return strings.HasPrefix(b, p) })
 }

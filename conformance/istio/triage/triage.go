@@ -52,8 +52,15 @@ type Ours interface {
 	Found() (found []model.Diagnostic, rejected []string)
 }
 
+// Istio is the half that is the measure.
+type Istio interface {
+	Half
+	// Alive is an error if answers are not Istio's any more.
+	Alive() error
+}
+
 // Run compares the halves at a scenario.
-func Run(istio Half, ours Ours, echo *wire.Echo, s *world.Scenario) Result {
+func Run(istio Istio, ours Ours, echo *wire.Echo, s *world.Scenario) Result {
 	r := Result{Scenario: s.Name, About: s.About, Requests: len(s.Requests)}
 	if err := istio.Load(s); err != nil {
 		r.Verdict, r.Problem = Broken, err.Error()
@@ -65,9 +72,9 @@ func Run(istio Half, ours Ours, echo *wire.Echo, s *world.Scenario) Result {
 	}
 	found, rejected := ours.Found()
 	for _, d := range found {
-		text := fmt.Sprintf("%s: %s: %s", d.Source, d.Code, d.Message)
+		text := fmt.Sprintf("%s: %s (%s, %s): %s", d.Source, d.Code, d.Outcome, d.Effect, d.Message)
 		if names(d, s.About) {
-			if !unseen[d.Code] {
+			if !unseen[d.Code] && d.Outcome != model.Translated && d.Effect != model.Cosmetic {
 				r.Declared = append(r.Declared, text)
 			}
 		} else {
@@ -84,6 +91,10 @@ func Run(istio Half, ours Ours, echo *wire.Echo, s *world.Scenario) Result {
 		if d != nil {
 			r.Differences = append(r.Differences, *d)
 		}
+	}
+	if err := istio.Alive(); err != nil {
+		r.Verdict, r.Problem = Broken, err.Error()
+		return r
 	}
 	r.Verdict = Equal
 	switch {

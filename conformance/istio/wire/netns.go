@@ -5,6 +5,7 @@ package wire
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 )
@@ -14,7 +15,7 @@ import (
 const (
 	// toPort, together with a port of the loopback address.
 	toPort = 0x10000
-	// Inbound: on to the pod's own port, if SetInbound has given it one.
+	// Inbound: on to the pod's own port, if Cluster has given it one.
 	Inbound = 0x20000
 )
 
@@ -64,17 +65,51 @@ END
 	return nil
 }
 
-// SetInbound says to which ports of the loopback address connections for pods go that
-// carry the mark Inbound; others arrive.
-func SetInbound(ports map[netip.Addr]uint16) error {
-	text := "flush map ip bench pods\n"
-	for a, p := range ports {
-		text += fmt.Sprintf("add element ip bench pods { %s : goto p%d }\n", a, p)
+// Balanced is an address and port of a service, and the pods behind it.
+type Balanced struct {
+	At  netip.AddrPort
+	Pod []netip.AddrPort
+}
+
+// Cluster makes the network the one of a scenario: services balance what nobody else has
+// taken, as a cluster's own proxy does, and connections for pods that carry the mark
+// Inbound go to those ports of the loopback address; others arrive.
+func Cluster(services []Balanced, inbound map[netip.Addr]uint16) error {
+	var b strings.Builder
+	b.WriteString("table ip cluster\ndelete table ip cluster\ntable ip cluster {\n")
+	var vips []string
+	for i, s := range services {
+		var to []string
+		for j, p := range s.Pod {
+			to = append(to, fmt.Sprintf("%d : %s . %d", j, p.Addr(), p.Port()))
+		}
+		if len(to) > 0 {
+			rule := fmt.Sprintf("dnat ip to numgen random mod %d map { %s }", len(to), strings.Join(to, ", "))
+			fmt.Fprintf(&b, "chain s%d { meta l4proto tcp %s; }\n", i, rule)
+			vips = append(vips, fmt.Sprintf("%s . %d : goto s%d", s.At.Addr(), s.At.Port(), i))
+		}
+	}
+	fmt.Fprintf(&b, "chain out {\n type nat hook output priority -100;\n meta mark & %#x == %#x return\n", toPort, toPort)
+	if len(vips) > 0 {
+		fmt.Fprintf(&b, " ip daddr . tcp dport vmap { %s }\n", strings.Join(vips, ", "))
+	}
+	b.WriteString("}\n}\nflush map ip bench pods\n")
+	for a, p := range inbound {
+		fmt.Fprintf(&b, "add element ip bench pods { %s : goto p%d }\n", a, p)
 	}
 	cmd := exec.Command("nft", "-f", "-")
-	cmd.Stdin = strings.NewReader(text)
+	cmd.Stdin = strings.NewReader(b.String())
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("set inbound ports: %w: %s", err, out)
+		return fmt.Errorf("set up the scenario's network: %w: %s", err, out)
 	}
 	return nil
+}
+
+// Listens reports whether somebody listens at a port of 127.0.0.1.
+func Listens(port uint16) (bool, error) {
+	b, err := os.ReadFile("/proc/self/net/tcp")
+	if err != nil {
+		return false, fmt.Errorf("look for listeners: %w", err)
+	}
+	return strings.Contains(string(b), fmt.Sprintf(" 0100007F:%04X 00000000:0000 0A ", port)), nil
 }
