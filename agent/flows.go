@@ -17,6 +17,7 @@ import (
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
 	"fairlead.io/fairlead/xds/accesslog"
+	"fairlead.io/fairlead/xds/render"
 )
 
 // kernelFlow names what the kernel decided and keeps it.
@@ -81,10 +82,25 @@ func (a *agent) accessFlow(r accesslog.Record) {
 	a.flows.Add(out)
 }
 
+// Envoy's details of answers to requests that were too many, and that no route takes.
+const (
+	tooMany = "local_rate_limited"
+	noRoute = "route_not_found"
+)
+
 // answered tells what a request's answer says of who decided.
 func (a *agent) answered(out *hubble.Flow, r accesslog.Record) {
 	m := deniedBy.FindStringSubmatch(r.Details)
+	in := plan.InboundOf(a.pipe, a.guarded(r.Destination.Addr()), r.Destination.Port())
 	switch {
+	case r.Details == tooMany:
+		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "rate-limit", "", saidBy(in)
+	case in != nil && (r.Details == noRoute || r.Route == render.Unmatched):
+		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "no-route", "", saidBy(in)
+	case m != nil && m[1] == "none" && in != nil:
+		// Nor did the route that the request took.
+		out.Verdict, out.Reason, out.Rule = "denied", "policy", ""
+		out.DecidedBy = append(a.pipe.Guards(a.judgedFor(r)), a.origin(r.Route)...)
 	case m != nil && m[1] == "none":
 		// No rule allowed it: name those that guard the destination.
 		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "policy", "", a.pipe.Guards(a.judgedFor(r))
@@ -95,6 +111,14 @@ func (a *agent) answered(out *hubble.Flow, r accesslog.Record) {
 	case r.Status >= 500:
 		out.Reason = r.Details
 	}
+}
+
+// saidBy names what a port's routes and limits came from.
+func saidBy(in *plan.Inbound) []string {
+	if in == nil {
+		return nil
+	}
+	return texts(in.Src)
 }
 
 // peer names an address.

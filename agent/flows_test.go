@@ -108,6 +108,55 @@ func TestFlowsOfTheProxy(t *testing.T) {
 	}
 }
 
+// Of what was refused where it came in the routes and limits are told that refused it.
+func TestFlowsOfTheInboundListener(t *testing.T) {
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp, "server.yaml": `
+apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: {name: s, namespace: shop}
+spec: {podSelector: {}, port: 8080, proxyProtocol: HTTP/1, accessPolicy: all-unauthenticated}
+---
+apiVersion: policy.linkerd.io/v1beta3
+kind: HTTPRoute
+metadata: {name: open, namespace: shop}
+spec:
+  parentRefs: [{group: policy.linkerd.io, kind: Server, name: s}]
+  rules: [{matches: [{path: {value: /open}}]}]
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: HTTPLocalRateLimitPolicy
+metadata: {name: limit, namespace: shop}
+spec: {targetRef: {group: policy.linkerd.io, kind: Server, name: s}, total: {requestsPerSecond: 7}}
+`})
+	r.reload(t.Context())
+	table, _ := r.pipe.Get(plan.RouteTables, "in|shop/web:8080").(*plan.RouteTable)
+	if table == nil || len(table.Routes) == 0 {
+		t.Fatalf("routes %+v", table)
+	}
+	ip := netip.MustParseAddrPort
+	base := accesslog.Record{Start: time.Unix(1, 0), Source: ip("10.244.1.2:4000"), Destination: ip("10.244.1.2:8080"), Method: "GET", Path: "/", Authority: "web", Route: table.Routes[0].ID}
+	for name, c := range map[string]struct {
+		details, route          string
+		status                  uint32
+		verdict, reason, object string
+	}{
+		"too many":             {"local_rate_limited", base.Route, 429, "denied", "rate-limit", "HTTPLocalRateLimitPolicy shop/limit"},
+		"too many for gRPC":    {"local_rate_limited", base.Route, 200, "denied", "rate-limit", "HTTPLocalRateLimitPolicy shop/limit"},
+		"no route":             {"route_not_found", "", 404, "denied", "no-route", "Server shop/s"},
+		"no route, counted":    {"direct_response", "unmatched", 404, "denied", "no-route", "Server shop/s"},
+		"nobody on this route": {"rbac_access_denied_matched_policy[none]", base.Route, 403, "denied", "policy", "HTTPRoute shop/open"},
+		"answered":             {"via_upstream", base.Route, 404, "forwarded", "", "HTTPRoute shop/open"},
+	} {
+		rec := base
+		rec.Details, rec.Status, rec.Route = c.details, c.status, c.route
+		r.accessFlow(rec)
+		f := r.flows.Last(1, hubble.Filter{})[0]
+		if by := strings.Join(f.DecidedBy, "; "); f.Verdict != c.verdict || f.Reason != c.reason || !strings.Contains(by, c.object) {
+			t.Errorf("%s: %s (%s) by %q", name, f.Verdict, f.Reason, by)
+		}
+	}
+}
+
 // The kernel says which rule decided, and for whom: the same rule may be in policies of
 // others.
 func TestRuleOfAFlowOfTheKernel(t *testing.T) {

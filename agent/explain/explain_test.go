@@ -136,6 +136,57 @@ spec: {rules: [{to: [{operation: {paths: [/ok]}}]}]}
 	}
 }
 
+// TestInboundOfAPod: what decides where requests come in is told with its sources, and
+// clusters say that nothing is judged on the way.
+func TestInboundOfAPod(t *testing.T) {
+	p := load(t, `apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: {name: web, namespace: shop}
+spec: {podSelector: {matchLabels: {app: web}}, port: 8080, proxyProtocol: HTTP/1}
+---
+apiVersion: policy.linkerd.io/v1beta3
+kind: HTTPRoute
+metadata: {name: open, namespace: shop}
+spec:
+  parentRefs: [{group: policy.linkerd.io, kind: Server, name: web}]
+  rules: [{matches: [{path: {value: /open}}]}]
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: open, namespace: shop}
+spec:
+  targetRef: {group: policy.linkerd.io, kind: HTTPRoute, name: open}
+  requiredAuthenticationRefs: [{kind: ServiceAccount, name: client}]
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: HTTPLocalRateLimitPolicy
+metadata: {name: web, namespace: shop}
+spec: {targetRef: {group: policy.linkerd.io, kind: Server, name: web}, total: {requestsPerSecond: 7}}
+`)
+	a, err := explain.Explain(p, explain.Target{Namespace: "shop", Name: "web"})
+	if err != nil || a.Pod == nil {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	i := slices.IndexFunc(a.Pod.Ports, func(p explain.PodPort) bool { return p.Port == 8080 })
+	if i < 0 || a.Pod.Ports[i].Inbound == nil || a.Pod.Ports[i].Judged != "inbound" {
+		t.Fatalf("ports %+v", a.Pod.Ports)
+	}
+	in := a.Pod.Ports[i].Inbound
+	if len(in.Routes) == 0 || in.RateLimit.Total != 7 || !slices.ContainsFunc(in.Sources, func(s model.Source) bool { return s.Kind == "HTTPLocalRateLimitPolicy" }) {
+		t.Errorf("inbound %+v", in)
+	}
+	for _, r := range in.Routes {
+		if len(r.Sources) != 1 || r.Sources[0].Object() != "HTTPRoute shop/open" || len(r.Allow) == 0 || len(r.Allow[0].Sources) == 0 {
+			t.Errorf("route %+v", r)
+		}
+	}
+	for _, c := range a.Frontends[1].Clusters {
+		if !c.Inbound || c.Checked || c.Policy != nil {
+			t.Errorf("cluster %+v", c)
+		}
+	}
+}
+
 // TestEqualRulesOfTwoNamespaces: one rule is written for the service's pods and, in a
 // namespace that sorts before, for others. Only the former decides here.
 func TestEqualRulesOfTwoNamespaces(t *testing.T) {

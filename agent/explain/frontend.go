@@ -84,6 +84,8 @@ type Cluster struct {
 	Policy *Policy `json:"policy,omitempty"`
 	// Checked says that the endpoints' node takes it as judged.
 	Checked bool `json:"checked,omitempty"`
+	// Inbound says that the inbound listener of the endpoints' node has it all.
+	Inbound bool `json:"inbound,omitempty"`
 }
 
 // Endpoint is an address with the pod that has it.
@@ -357,7 +359,7 @@ func (f *Frontend) clusters(t *view) {
 }
 
 func cluster(t *view, c *plan.Cluster) Cluster {
-	out := Cluster{Name: c.Name, App: c.App, Endpoints: []Endpoint{}, Checked: c.Checked}
+	out := Cluster{Name: c.Name, App: c.App, Endpoints: []Endpoint{}, Checked: c.Checked, Inbound: c.Inbound}
 	e, _ := t.Get(plan.Endpoints, c.Name).(*plan.ClusterEndpoints)
 	if e == nil {
 		e = &plan.ClusterEndpoints{}

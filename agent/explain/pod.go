@@ -41,15 +41,59 @@ type PodPort struct {
 	Port uint16    `json:"port"`
 	App  model.App `json:"app,omitempty"` // "": opaque
 	// Judged says who judges what comes in: "" nobody, "kernel" each connection by
-	// its source, "proxy" requests, where it depends on them.
+	// its source, "proxy" requests, where it depends on them, "inbound" all requests, at
+	// the pod's node.
 	Judged     string `json:"judged,omitempty"`
 	RouteTable string `json:"routeTable,omitempty"` // of what comes in past no proxy of the mesh
+	// Inbound is there if all requests have to pass the node's inbound listener, whoever
+	// judged them before.
+	Inbound *Inbound `json:"inbound,omitempty"`
+}
+
+// Inbound is what is done with requests where they come in.
+type Inbound struct {
+	// Routes in order; no match: 404. None: all pass, as the pod's Policy says.
+	Routes []InboundRoute `json:"routes,omitempty"`
+	// RateLimit is counted before, also for requests that no route takes.
+	RateLimit *model.RateLimit `json:"rateLimit,omitempty"`
+	Sources   []model.Source   `json:"sources"`
+}
+
+// InboundRoute is a route; Allow comes on top of the pod's Policy.
+type InboundRoute struct {
+	Match           model.RouteMatch `json:"match"`
+	Allow           []Rule           `json:"allow"`
+	Redirect        *model.Redirect  `json:"redirect,omitempty"`
+	RequestHeaders  model.HeaderEdit `json:"requestHeaders,omitzero"`
+	ResponseHeaders model.HeaderEdit `json:"responseHeaders,omitzero"`
+	Sources         []model.Source   `json:"sources"`
+}
+
+func inboundOf(t *view, workload string, port uint16) *Inbound {
+	in := plan.InboundOf(t, workload, port)
+	if in == nil {
+		return nil
+	}
+	out := &Inbound{RateLimit: in.RateLimit, Sources: in.Src}
+	for i := range in.Routes {
+		r := &in.Routes[i]
+		allow := rules(t, r.Allow, []string{workload})
+		for j := range allow { // as it is judged it may have another id
+			if len(allow[j].Sources) == 0 {
+				allow[j].Sources = r.Allow[j].Src
+			}
+		}
+		out.Routes = append(out.Routes, InboundRoute{Match: r.Match, Allow: allow, Redirect: r.Redirect,
+			RequestHeaders: r.RequestHeaders, ResponseHeaders: r.ResponseHeaders, Sources: r.Src})
+	}
+	return out
 }
 
 // Who judges what comes in to a port.
 const (
-	byKernel = "kernel"
-	byProxy  = "proxy"
+	byKernel  = "kernel"
+	byProxy   = "proxy"
+	byInbound = "inbound"
 )
 
 func pod(t *view, key string) *Pod {
@@ -71,8 +115,10 @@ func pod(t *view, key string) *Pod {
 	out.GovernedBy = g.Src
 	out.Policy = policyOf(t, g.Deny, g.Allow, []string{key})
 	for _, p := range g.Ports {
-		port := PodPort{Port: p.Port, App: p.App}
+		port := PodPort{Port: p.Port, App: p.App, Inbound: inboundOf(t, key, p.Port)}
 		switch at := g.Policy(p.Port); {
+		case port.Inbound != nil:
+			port.Judged = byInbound
 		case at == nil:
 		case p.App.HasRequests():
 			port.Judged = byProxy

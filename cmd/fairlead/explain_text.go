@@ -167,6 +167,8 @@ func (p *page) cluster(c explain.Cluster) {
 	switch {
 	case c.Policy != nil:
 		judged = "policy judged on the way"
+	case c.Inbound:
+		judged = "judged by the inbound listeners of the endpoints' nodes"
 	case !c.Checked:
 		judged = "policy, if any, judged at the endpoints"
 	}
@@ -251,12 +253,15 @@ func (p *page) pod(o *explain.Pod, live *agent.Live) {
 			judged = "the kernel judges each connection"
 		case "proxy":
 			judged = "the kernel judges what it can, a proxy the requests"
+		case "inbound":
+			judged = "all requests pass the node's inbound listener"
 		}
 		app := string(port.App)
 		if app == "" {
 			app = "opaque"
 		}
 		p.line(1, "port %d: %s: %s", port.Port, app, judged)
+		p.inbound(2, port.Inbound)
 	}
 	if len(o.ProbePorts) > 0 {
 		p.line(1, "open to the node's probes: %s", joinWords(o.ProbePorts, ", ", portText))

@@ -4,6 +4,7 @@ package live
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,8 @@ import (
 
 	"golang.org/x/tools/txtar"
 
+	"fairlead.io/fairlead/agent"
+	"fairlead.io/fairlead/hubble"
 	"fairlead.io/fairlead/proxy"
 )
 
@@ -160,6 +163,22 @@ func TestInboundLimits(t *testing.T) {
 		if ok := float64(s.OK); ok < low || ok > high {
 			t.Errorf("%s: %.0f got through in %.1f s, want %.0f to %.0f", g.what, ok, took, low, high)
 		}
+	}
+	for _, n := range w.nodes() {
+		w.toldAsLimited(t, n)
+	}
+}
+
+// toldAsLimited looks for a flow that says which limit refused a request.
+func (w *world) toldAsLimited(t *testing.T, node string) {
+	t.Helper()
+	told := false
+	err := w.agents[node].Flows(t.Context(), agent.FlowQuery{Last: 1000, Filter: hubble.Filter{Verdict: "denied"}}, func(f hubble.Flow) error {
+		told = told || f.Reason == "rate-limit" && f.HTTP.Status == http.StatusTooManyRequests && strings.Contains(strings.Join(f.DecidedBy, ";"), "HTTPLocalRateLimitPolicy inbound/web")
+		return nil
+	})
+	if err != nil || !told {
+		t.Errorf("%s: no flow tells of the limit (%v)", node, err)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/incr"
@@ -191,22 +190,12 @@ func inboundTableName(w *model.Workload, port uint16) string {
 	return "in|" + model.FrontendKey(w.Namespace, w.Name, port)
 }
 
-// InboundOf is what a route table of a pod's port is made of, nil if it is not of one or
-// nothing is said of the port.
-func InboundOf(t interface{ Get(incr.Table, string) any }, table string) *Inbound {
-	key, ok := strings.CutPrefix(table, "in|")
-	if !ok {
+// InboundOf is what the planes say of requests for a port of a workload (ns/name), nil if
+// it decides nothing.
+func InboundOf(t interface{ Get(incr.Table, string) any }, workload string, port uint16) *Inbound {
+	g, _ := t.Get(Governance, workload).(*Governed)
+	if g == nil || !g.OnlyInbound(port) {
 		return nil
 	}
-	at := strings.LastIndexByte(key, ':')
-	g, _ := t.Get(Governance, key[:max(at, 0)]).(*Governed)
-	if g == nil {
-		return nil
-	}
-	for _, in := range g.Inbounds {
-		if fmt.Sprint(in.Port) == key[at+1:] {
-			return in
-		}
-	}
-	return nil
+	return g.inbound(port)
 }

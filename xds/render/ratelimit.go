@@ -31,6 +31,10 @@ const (
 	otherKey  = "other"
 )
 
+// Unmatched is the name of the route that requests take which no other one does, where
+// they are counted.
+const Unmatched = "unmatched"
+
 // limited puts a table's limit on a virtual host: one bucket for all of its routes, and
 // for requests that none of them takes, which a last route answers.
 //
@@ -47,7 +51,7 @@ func limited(h *route.VirtualHost, l *plan.Limit) error {
 	h.TypedPerFilterConfig = maps.Clone(h.TypedPerFilterConfig)
 	h.TypedPerFilterConfig[RateLimitFilter] = filter
 	h.Routes = append(h.Routes, &route.Route{
-		Name:   "unmatched",
+		Name:   Unmatched,
 		Match:  &route.RouteMatch{PathSpecifier: &route.RouteMatch_Prefix{}},
 		Action: directResponse(http.StatusNotFound, ""),
 	})
