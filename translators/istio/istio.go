@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	clientsecurity "istio.io/client-go/pkg/apis/security/v1"
@@ -47,7 +48,7 @@ const (
 
 const defaultTrustDomain = "cluster.local"
 
-// Translator implements translators.Translator. But for what it remembers of MeshConfig,
+// Translator implements translators.Translator. But for what it remembers of objects,
 // which shows nowhere, it is immutable.
 type Translator struct {
 	profile profile
@@ -58,6 +59,8 @@ type Translator struct {
 	outbound    string
 	detection   *time.Duration
 	memo        memoized
+	// lastSidecars are those that were there last.
+	lastSidecars atomic.Pointer[sidecars]
 }
 
 var _ translators.Translator = (*Translator)(nil)

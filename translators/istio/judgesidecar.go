@@ -72,7 +72,7 @@ func (t *Translator) judgeEgress(r translators.Reader, n *notes, field string, e
 		return
 	}
 	for i, s := range e.GetHosts() {
-		for _, h := range egressHosts([]string{s}, n.o.Namespace) {
+		for _, h := range egressHosts([]string{s}) {
 			t.judgeEgressHost(r, n, at(field+".hosts", i), h)
 		}
 	}
@@ -87,7 +87,11 @@ func (t *Translator) judgeEgressHost(r translators.Reader, n *notes, field strin
 		return
 	}
 	advice := ""
-	if ns := h.namespace; !strings.Contains(h.name, ".") && ns != anyNamespace {
+	ns := h.namespace
+	if ns == ownNamespace {
+		ns = n.o.Namespace
+	}
+	if !strings.Contains(h.name, ".") && ns != anyNamespace {
 		advice = "write " + ns + "/" + t.serviceName(ns, h.name)
 	}
 	n.surprising(field, "unknown-egress-host", h.name+" is neither the full name of a service nor a host of a VirtualService: the entry stands for nothing", advice)
@@ -97,7 +101,7 @@ func (t *Translator) judgeEgressHost(r translators.Reader, n *notes, field strin
 // it says.
 func (t *Translator) judgeEgressProtocol(r translators.Reader, n *notes, field string, e *networking.IstioEgressListener) {
 	says := appOf(e.GetPort().GetProtocol())
-	v := view{sidecar: n.o}.showing(e.GetHosts(), n.o.Namespace)
+	v := view{sidecar: n.o, own: n.o.Namespace, hosts: egressHosts(e.GetHosts())}
 	for _, o := range r.List(objects.ServiceKind, "") {
 		svc := r.Service(o.Namespace, o.Name)
 		if svc == nil || !v.shows(svc.Namespace, t.fullNameOf(svc), false) {

@@ -18,23 +18,44 @@ import (
 // sidecars lists the Sidecars by the namespace of their clients: those for some clients
 // first, then the oldest. As in Istio: pilot/pkg/model/push_context.go, initSidecarScopes.
 type sidecars struct {
+	all    []*objects.Object
 	root   string
 	own    map[string][]*objects.Object
 	shared *objects.Object // for clients that have none of their own
+	egress map[*objects.Object][]egressListener
 }
 
+// egressListener is what is shown at a port, or at all others.
+type egressListener struct {
+	port  uint32 // 0: all others
+	hosts []egressHost
+}
+
+// sidecars gives nil if there are none. What it came to last is remembered, which saves
+// time and nothing else.
 func (t *Translator) sidecars(r translators.Reader) *sidecars {
 	all := r.List(sidecarKind, "")
 	if len(all) == 0 {
 		return nil
 	}
-	s := &sidecars{root: t.mesh(r).root, own: map[string][]*objects.Object{}}
+	root := t.mesh(r).root
+	if s := t.lastSidecars.Load(); s != nil && s.root == root && slices.Equal(s.all, all) {
+		return s
+	}
+	s := newSidecars(all, root)
+	t.lastSidecars.Store(s)
+	return s
+}
+
+func newSidecars(all []*objects.Object, root string) *sidecars {
+	s := &sidecars{all: all, root: root, own: map[string][]*objects.Object{}, egress: map[*objects.Object][]egressListener{}}
 	for _, selects := range []bool{true, false} {
 		for _, o := range all {
 			if (sidecarSpec(o).GetWorkloadSelector() != nil) != selects || o.Invalid {
 				continue
 			}
 			s.own[o.Namespace] = append(s.own[o.Namespace], o)
+			s.egress[o] = egressListeners(sidecarSpec(o))
 			if o.Namespace == s.root && !selects && s.shared == nil {
 				s.shared = o
 			}
@@ -70,18 +91,34 @@ func (s *sidecars) clients(namespace string) []client {
 	return append(out, client{namespace: namespace})
 }
 
+func egressListeners(spec *networking.Sidecar) []egressListener {
+	if len(spec.GetEgress()) == 0 {
+		return []egressListener{{hosts: egressHosts([]string{"*/*"})}}
+	}
+	var out []egressListener
+	for _, e := range spec.GetEgress() {
+		if e.GetPort() == nil || e.GetPort().GetNumber() > 0 && intercepts(e) {
+			out = append(out, egressListener{e.GetPort().GetNumber(), egressHosts(e.GetHosts())})
+		}
+	}
+	return out
+}
+
 // egressHost is what an entry of a Sidecar's hosts shows, or hides.
 type egressHost struct {
-	namespace string // "*" is any
+	namespace string // "*" is any, "." the client's
 	name      string // may be a wildcard
 	hides     bool
 }
 
-const anyNamespace = "*"
+const (
+	anyNamespace = "*"
+	ownNamespace = "."
+)
 
 // egressHosts reads entries such as "ns/name", "./name", "*/name", "~/*" and "~ns/name".
 // Names are taken as they stand.
-func egressHosts(in []string, namespace string) []egressHost {
+func egressHosts(in []string) []egressHost {
 	var out []egressHost
 	for _, s := range in {
 		ns, name, ok := strings.Cut(s, "/")
@@ -92,9 +129,7 @@ func egressHosts(in []string, namespace string) []egressHost {
 		if ns, h.hides = strings.CutPrefix(ns, "~"); h.hides && ns == "" {
 			ns = anyNamespace
 		}
-		if h.namespace = ns; ns == "." {
-			h.namespace = namespace
-		}
+		h.namespace = ns
 		out = append(out, h)
 	}
 	return out
@@ -103,6 +138,7 @@ func egressHosts(in []string, namespace string) []egressHost {
 // view is what a client sees at a port.
 type view struct {
 	sidecar *objects.Object // nil: everything
+	own     string          // namespace of the client
 	hosts   []egressHost
 	// nothing: no listener of the Sidecar is for the port.
 	nothing bool
@@ -115,23 +151,12 @@ func (s *sidecars) view(cl client, port uint16) view {
 	if o == nil {
 		return view{}
 	}
-	v := view{sidecar: o}
-	egress := sidecarSpec(o).GetEgress()
-	if len(egress) == 0 {
-		return v.showing([]string{"*/*"}, cl.namespace)
-	}
-	for _, e := range egress {
-		if p := e.GetPort().GetNumber(); e.GetPort() == nil || p == uint32(port) && intercepts(e) {
-			return v.showing(e.GetHosts(), cl.namespace)
+	for _, l := range s.egress[o] {
+		if l.port == 0 || l.port == uint32(port) {
+			return view{sidecar: o, own: cl.namespace, hosts: l.hosts}
 		}
 	}
-	v.nothing = true
-	return v
-}
-
-func (v view) showing(hosts []string, namespace string) view {
-	v.hosts = egressHosts(hosts, namespace)
-	return v
+	return view{sidecar: o, nothing: true}
 }
 
 // intercepts reports whether a listener takes what clients send to services' addresses,
@@ -149,7 +174,9 @@ func (v view) shows(namespace, host string, overlap bool) bool {
 	if v.nothing {
 		return false
 	}
-	fits := func(h egressHost) bool { return h.namespace == namespace || h.namespace == anyNamespace }
+	fits := func(h egressHost) bool {
+		return h.namespace == namespace || h.namespace == anyNamespace || h.namespace == ownNamespace && namespace == v.own
+	}
 	if slices.ContainsFunc(v.hosts, func(h egressHost) bool { return h.hides && fits(h) && partOf(host, h.name) }) {
 		return false
 	}

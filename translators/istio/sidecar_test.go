@@ -73,12 +73,34 @@ func TestSidecarHosts(t *testing.T) {
 		{[]string{"*/*.example.com", "~other/a.example.com"}, "shop", "a.example.com", true, true},
 		{[]string{"~/*"}, "own", "web.own.svc.cluster.local", false, false},
 	} {
-		v := view{sidecar: &objects.Object{}}.showing(c.entries, "own")
+		v := view{sidecar: &objects.Object{}, own: "own", hosts: egressHosts(c.entries)}
 		if got := v.shows(c.namespace, c.host, false); got != c.shows {
 			t.Errorf("%q shows %s/%s: %t", c.entries, c.namespace, c.host, got)
 		}
 		if got := v.shows(c.namespace, c.host, true); got != c.overlaps {
 			t.Errorf("%q overlaps %s/%s: %t", c.entries, c.namespace, c.host, got)
 		}
+	}
+}
+
+// BenchmarkSidecars edits one of many Sidecars: every service is looked at again.
+func BenchmarkSidecars(b *testing.B) {
+	const services, namespaces = 1000, 100
+	m := newMesh()
+	set := func(text string) {
+		for _, o := range objects.Decode(m.host.Registry(), objects.Input{Name: "in.yaml", Data: []byte(text)}).Objects {
+			m.host.Set(o)
+		}
+	}
+	for i := range services {
+		set(fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: s%d, namespace: n%d}\nspec: {ports: [{name: http, port: 80}]}\n", i, i%namespaces))
+	}
+	for i := range namespaces {
+		set(sidecarYAML(fmt.Sprintf("n%d", i), "default", "", `egress: [{hosts: ["./*", "istio-system/*"]}]`))
+	}
+	m.store.Run()
+	for i := 0; b.Loop(); i++ {
+		set(sidecarYAML("n7", "default", "", fmt.Sprintf(`egress: [{hosts: ["./*", "n%d/*"]}]`, i%namespaces)))
+		m.store.Run()
 	}
 }
