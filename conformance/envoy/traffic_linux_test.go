@@ -174,6 +174,9 @@ func TestTCPHash(t *testing.T) {
 	weighted := "lb_policy: RING_HASH\ncommon_lb_config: {locality_weighted_lb_config: {}}"
 	p.push(edsCluster(t, "tcp|a|"+vip(0, 3, 80), weighted, all...)...)
 	closedSoon(t, "a locality without weight, where localities have weights", dial(t, alpha, vip(0, 3, 80)))
+	p.push(resource(t, xds.EndpointType, fmt.Sprintf("cluster_name: %q\nendpoints: [{load_balancing_weight: 1, lb_endpoints: [{endpoint: {address: {socket_address: {address: %s, port_value: 9000}}}}]}]",
+		"tcp|a|"+vip(0, 3, 80), serverA)))
+	closedSoon(t, "a weight without locality", dial(t, alpha, vip(0, 3, 80)))
 	p.push(placed(t, "tcp|a|"+vip(0, 3, 80), "0 1 "+strings.Join(all, " ")))
 	p.waitFor("a locality with weight", func() bool {
 		c := dial(t, alpha, vip(0, 3, 80))
@@ -208,8 +211,8 @@ const ejecting = `outlier_detection: {consecutive_5xx: 3, enforcing_consecutive_
 common_lb_config: {healthy_panic_threshold: {value: 0}}`
 
 // An endpoint that fails so many times in a row is out of use, as long as is said, and
-// no more of them than is said, though statistics of clusters are off. Policy of
-// connections counts those that cannot be made.
+// no more of them than is said, though statistics of clusters are off. Workers are told
+// at once of the first; of further ones together, a second later.
 func TestOutlierEjects(t *testing.T) {
 	fails := failing(t, "a", serverA+":8080")
 	other := failing(t, "b", serverB+":8080")

@@ -302,8 +302,9 @@ func assignment(e *plan.ClusterEndpoints) (*endpoint.ClusterLoadAssignment, erro
 		if err != nil {
 			return nil, err
 		}
-		// Where localities have weights, one without weight has no endpoints for clusters that hash.
-		m.Endpoints = []*endpoint.LocalityLbEndpoints{{LbEndpoints: group, LoadBalancingWeight: uint32Value(1)}}
+		// Where localities have weights, one that has none, or no name to have it by, has no
+		// endpoints for clusters that hash.
+		m.Endpoints = []*endpoint.LocalityLbEndpoints{{Locality: &core.Locality{}, LbEndpoints: group, LoadBalancingWeight: uint32Value(1)}}
 	}
 	total := uint64(0)
 	for _, s := range e.Shares {
