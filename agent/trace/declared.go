@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"fairlead.io/fairlead/model"
@@ -78,4 +79,11 @@ func backends(e *plan.ClusterEndpoints) []plan.Backend {
 		out = append(out, s.Backends...)
 	}
 	return out
+}
+
+// isHeld reports whether the source may connect to services alone, and an address is not
+// its own.
+func (t *tracer) isHeld(a netip.Addr) bool {
+	row, _ := t.Get(plan.Pods, t.out.Source.Addr.String()).(*plan.Pod)
+	return row != nil && row.KnownOnly && len(row.Listeners) > 0 && !slices.Contains(t.from, a)
 }
