@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -59,4 +60,36 @@ func FuzzTranslate(f *testing.F) {
 			}
 		}
 	})
+}
+
+// One bad object of each kind costs the others nothing.
+func TestUnharmed(t *testing.T) {
+	var good strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&good, `---
+apiVersion: v1
+kind: Service
+metadata: {name: s%d, namespace: shop}
+spec: {clusterIP: 10.96.1.%d, ports: [{name: http, port: 80}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: s%d, namespace: shop}
+spec: {parentRefs: [{group: "", kind: Service, name: s%d}], rules: [{backendRefs: [{name: s%d, port: 80}]}]}
+`, i, i+1, i, i, (i+1)%100)
+	}
+	good.WriteString("---\napiVersion: v1\nkind: Service\nmetadata: {name: own, namespace: shop}\nspec: {clusterIP: 10.96.2.1, ports: [{name: http, port: 80}]}\n")
+	var bad []string
+	for _, typ := range newTranslator().Types() {
+		head := fmt.Sprintf("apiVersion: %s/%s\nkind: %s\nmetadata: {name: bad, namespace: shop}\n", typ.Kind.Group, typ.Version, typ.Kind.Kind)
+		if _, whole := refused[typ.Kind]; whole {
+			bad = append(bad, head+"spec: {}\n")
+			continue
+		}
+		for _, spec := range []string{"spec: 7\n", "spec: {parentRefs: 7, rules: no}\n", "spec: {nosuch: [1]}\n",
+			`spec: {parentRefs: [{group: "", kind: Service, name: own, port: 0}], rules: [{matches: [{path: 7}]}]}` + "\n"} {
+			bad = append(bad, head+spec)
+		}
+	}
+	translatortest.Unharmed(t, newTranslator, good.String(), bad...)
 }

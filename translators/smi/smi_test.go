@@ -3,6 +3,8 @@
 package smi
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"fairlead.io/fairlead/translators"
@@ -25,4 +27,37 @@ func TestNamesInTheDomain(t *testing.T) {
 			t.Errorf("%q: %q, %v", name, short, ok)
 		}
 	}
+}
+
+// One bad object of each kind costs the others nothing.
+func TestUnharmed(t *testing.T) {
+	var good strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&good, `---
+apiVersion: v1
+kind: Service
+metadata: {name: s%d, namespace: shop}
+spec: {clusterIP: 10.96.1.%d, ports: [{name: http, port: 80}]}
+---
+apiVersion: split.smi-spec.io/v1alpha4
+kind: TrafficSplit
+metadata: {name: s%d, namespace: shop}
+spec: {service: s%d, backends: [{service: s%d, weight: 1}]}
+---
+apiVersion: access.smi-spec.io/v1alpha3
+kind: TrafficTarget
+metadata: {name: s%d, namespace: shop}
+spec:
+  destination: {kind: ServiceAccount, name: s%d, namespace: shop}
+  sources: [{kind: ServiceAccount, name: client, namespace: shop}]
+  rules: [{kind: HTTPRouteGroup, name: read}]
+`, i, i+1, i, i, (i+1)%100, i, i)
+	}
+	good.WriteString("---\napiVersion: specs.smi-spec.io/v1alpha4\nkind: HTTPRouteGroup\nmetadata: {name: read, namespace: shop}\nspec: {matches: [{name: read, methods: [GET]}]}\n")
+	var bad []string
+	for _, typ := range New(Options{}).Types() {
+		head := fmt.Sprintf("apiVersion: %s/%s\nkind: %s\nmetadata: {name: bad, namespace: shop}\n", typ.Kind.Group, typ.Version, typ.Kind.Kind)
+		bad = append(bad, head+"spec: 7\n", head+"spec: {nosuch: [1]}\nmatches: 7\n", head+"spec: {destination: 7, matches: 7, service: [s1], backends: 7}\nspecs: {}\n")
+	}
+	translatortest.Unharmed(t, newTranslator, good.String(), bad...)
 }

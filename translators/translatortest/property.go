@@ -135,3 +135,28 @@ func edits(t *testing.T, inputs []objects.Input, make func() translators.Transla
 		t.Errorf("everything has gone, and there is left (+):\n%s", d)
 	}
 }
+
+// Unharmed checks that each of some bad objects, put beside good ones, changes no row that
+// the good ones came to.
+func Unharmed(t *testing.T, make func() translators.Translator, good string, bad ...string) {
+	t.Helper()
+	before := Translate(make, objects.Input{Name: "good.yaml", Data: []byte(good)})
+	if n := len(before.Rows()); n < 100 {
+		t.Fatalf("the good objects come to %d rows", n)
+	}
+	for _, b := range bad {
+		after := Translate(make, objects.Input{Name: "good.yaml", Data: []byte(good)}, objects.Input{Name: "bad.yaml", Data: []byte(b)})
+		told := false
+		for _, d := range after.Host.Diagnostics() {
+			told = told || d.IsError() && d.Source.File == "bad.yaml"
+		}
+		if !told {
+			t.Errorf("nothing is told to be wrong with\n%s", b)
+		}
+		for _, r := range before.Rows() {
+			if d := cmp.Diff(string(model.Bytes(r.Value)), string(model.Bytes(after.Store.Get(r.Table, r.Key)))); d != "" {
+				t.Errorf("%s %s is changed by\n%s%s", r.Table, r.Key, b, d)
+			}
+		}
+	}
+}
