@@ -92,5 +92,5 @@ type RateLimit struct {
 // RateLimitOverride is the limit of each of some clients.
 type RateLimitOverride struct {
 	Identities []string `json:"identities"` // SPIFFE ids, sorted
-	PerSecond  uint32   `json:"perSecond"` // 0 = no limit but the total
+	PerSecond  uint32   `json:"perSecond"`  // 0 = no limit but the total
 }
