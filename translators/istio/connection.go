@@ -201,10 +201,25 @@ func (h *httpTranslation) tlsRoutes(vs *networking.VirtualService) []model.Conne
 			if r.ServerNames = h.serverNames(field+".sniHosts", m.GetSniHosts()); len(r.ServerNames) == 0 {
 				continue
 			}
+			if h.taken(field, out, r) {
+				continue
+			}
 			out = append(out, h.shared(r, at("spec.tls", i)+".route", in.GetRoute())...)
 		}
 	}
 	return out
+}
+
+// taken notes a match that an earlier one has whole: of several for the same names the
+// first counts.
+func (h *httpTranslation) taken(field string, earlier []model.ConnectionRoute, r model.ConnectionRoute) bool {
+	same := slices.ContainsFunc(earlier, func(e model.ConnectionRoute) bool {
+		return slices.Equal(e.ServerNames, r.ServerNames) && e.SourceNamespace == r.SourceNamespace && maps.Equal(e.SourceLabels, r.SourceLabels)
+	})
+	if same {
+		h.n.surprising(field, "unreachable-route", "an earlier match is for the same server names and clients: this one takes nothing", "")
+	}
+	return same
 }
 
 // serverNames are those that a client's handshake can be compared with.

@@ -131,6 +131,11 @@ func onMesh(vs *networking.VirtualService) bool {
 	return len(vs.GetGateways()) == 0 || slices.Contains(vs.GetGateways(), meshGateway)
 }
 
+// onlyMesh reports whether it applies to no other clients.
+func onlyMesh(vs *networking.VirtualService) bool {
+	return !slices.ContainsFunc(vs.GetGateways(), func(g string) bool { return g != meshGateway })
+}
+
 // visibility is what exportTo says.
 type visibility struct {
 	public     bool

@@ -57,6 +57,7 @@ func (h *httpTranslation) routes(vs *networking.VirtualService) []model.Route {
 				route.Src = p.sources(m)
 				out = append(out, route)
 			}
+			h.judgePrefix(m, all[i+1:])
 			if isCatchAll(m.match, h.client) && len(m.match.SourceLabels) == 0 {
 				if i+1 < len(all) {
 					next := all[i+1]
@@ -88,6 +89,7 @@ func (h *httpTranslation) action(p *placedRoute, client string) model.Route {
 		out.Direct = part.direct(field, in.GetDirectResponse())
 		h.notForwarded(p)
 	default:
+		h.judgeRetries(p)
 		out.Backends = h.on(p.n).split(p.field+".route", in.GetRoute(), client)
 		out.Timeout = duration(in.GetTimeout())
 		out.Retry = h.routeRetry(in.GetRetries(), out.Backends)

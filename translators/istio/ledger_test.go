@@ -37,6 +37,9 @@ func TestLedger(t *testing.T) {
 		for _, l := range leaves(k.spec.ProtoReflect().Descriptor(), nil) {
 			rows = append(rows, k.judge(t, l))
 		}
+		if share := k.translated(rows); share < k.floor {
+			t.Errorf("%s: %.3f of the fields in scope are translated, want %.3f", k.kind, share, k.floor)
+		}
 		text = replaceTable(t, text, k.kind, table(rows))
 	}
 	if flag.Lookup("update").Value.String() == "true" {
@@ -108,11 +111,30 @@ type ledgerKind struct {
 	values map[string]string
 	// silent fields change nothing and need no diagnostic, for the reason given.
 	silent map[string]string
+	// floor is the least share of the fields in scope that are translated, or have no effect
+	// in Istio either; outOfScope are those about what is not served here.
+	floor      float64
+	outOfScope []string
+}
+
+// translated is the share of the fields in scope.
+func (k *ledgerKind) translated(rows []ledgerRow) float64 {
+	in, all := 0, 0
+	for _, r := range rows {
+		if slices.Contains(k.outOfScope, r.path) {
+			continue
+		}
+		if all++; r.outcome == string(model.Translated) || r.outcome == "no effect" {
+			in++
+		}
+	}
+	return float64(in) / float64(all)
 }
 
 var ledgerKinds = []ledgerKind{
 	{
 		kind: "VirtualService", api: "networking.istio.io/v1", spec: &networking.VirtualService{}, world: world + rules + leafServices,
+		floor: 0.97, outOfScope: []string{"gateways", "http.match.gateways", "tcp.match.gateways", "tls.match.gateways"},
 		bases: map[string]string{
 			"": `{hosts: [web], http: [{match: [{uri: {prefix: /a}}], route: [{destination: {host: web, subset: v1}, weight: 1}, {destination: {host: api}, weight: 1}]}]}`,
 

@@ -56,6 +56,7 @@ func (h *httpTranslation) match(field string, m *networking.HTTPMatchRequest, re
 		return rm, false
 	}
 	rm.Path = path(m, rewrites)
+	h.judgeExpression(field+".uri", m.GetUri(), rm.Path)
 	rm.Method = always(m.GetMethod())
 	rm.Scheme = always(m.GetScheme())
 	rm.Authority = always(m.GetAuthority())

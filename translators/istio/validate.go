@@ -42,19 +42,16 @@ func (t *Translator) validateVirtualService(n *notes, vs *networking.VirtualServ
 	if vs == nil {
 		return
 	}
-	seen := map[string]bool{}
 	for i, h := range vs.GetHosts() {
 		field := at("spec.hosts", i)
-		full := t.fullName(h, n.o.Namespace)
 		switch {
 		case !hostPattern.MatchString(h):
 			n.invalid(field, "%q is not a host", h)
-		case seen[full]:
-			n.invalid(field, "%s is named twice", full)
-		case h == "*" && onMesh(vs):
-			n.invalid(field, "a VirtualService for the mesh cannot be for every host")
+		case slices.Contains(vs.GetHosts()[:i], h):
+			n.invalid(field, "%s is named twice", h)
+		case h == "*" && onlyMesh(vs):
+			n.invalid(field, "a VirtualService for the mesh alone cannot be for every host")
 		}
-		seen[full] = true
 	}
 	if len(vs.GetHttp())+len(vs.GetTcp())+len(vs.GetTls()) == 0 {
 		n.invalid("spec", "it has no routes: http, tcp or tls is needed")
