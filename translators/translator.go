@@ -78,10 +78,10 @@ type Result struct {
 	Inbounds       []*model.Inbound
 	// Services and their Endpoints, and Workloads, that the plane itself declares. Their
 	// names must not be such as Kubernetes gives: those of services have a dot.
-	Services  []*model.Service
-	Endpoints []*model.Endpoints
-	Workloads []*model.Workload
-	Diagnostics    []model.Diagnostic
+	Services    []*model.Service
+	Endpoints   []*model.Endpoints
+	Workloads   []*model.Workload
+	Diagnostics []model.Diagnostic
 }
 
 // Translator is one control plane.
