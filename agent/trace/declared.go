@@ -3,8 +3,7 @@
 package trace
 
 import (
-	"cmp"
-	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -62,21 +61,65 @@ func (t *tracer) unlisted(share float64, c *plan.Cluster, as *sending) bool {
 			t.original(share, as)
 		}
 	case c.Names != nil:
-		names := map[string]bool{}
-		for _, b := range backends(&c.Names.Endpoints) {
-			names[cmp.Or(b.Host, fmt.Sprint(b.Addrs))] = true
-		}
-		t.end(Outcome{Share: share, Verdict: Reached, Cluster: c.Name, Sent: as.seen(), Why: fmt.Sprintf("who is behind %d names that are looked up", len(names))})
+		t.lookedUp(share, c, as)
 	default:
 		return false
 	}
 	return true
 }
 
-func backends(e *plan.ClusterEndpoints) []plan.Backend {
-	out := e.Backends
-	for _, s := range e.Shares {
-		out = append(out, s.Backends...)
+// lookedUp ends a share at endpoints that are known by name. Names of the cluster's own
+// services are known here, too; where others lead is the resolver's matter.
+func (t *tracer) lookedUp(share float64, c *plan.Cluster, as *sending) {
+	found := &plan.ClusterEndpoints{Backends: t.addresses(c.Names.Endpoints.Backends, c.Names.V6)}
+	var names []Endpoint
+	others := func(in []plan.Backend) {
+		for _, b := range in {
+			if b.Host != "" && !strings.Contains(b.Host, ".svc.") {
+				names = append(names, Endpoint{Host: b.Host, Addr: netip.AddrPortFrom(netip.Addr{}, b.Port)})
+			}
+		}
+	}
+	others(c.Names.Endpoints.Backends)
+	for _, s := range c.Names.Endpoints.Shares {
+		others(s.Backends)
+		s.Backends = t.addresses(s.Backends, c.Names.V6)
+		if len(s.Backends) > 0 {
+			found.Shares = append(found.Shares, s)
+		}
+	}
+	switch {
+	case len(names) > 0:
+		t.end(Outcome{Share: share, Verdict: Reached, Cluster: c.Name, Endpoints: names, Sent: as.seen(), Why: "it goes where the names resolve to"})
+	case len(found.Backends)+len(found.Shares) == 0:
+		t.end(Outcome{Share: share, Verdict: Lost, Status: http.StatusServiceUnavailable, Cluster: c.Name, Why: "no service has the names of its endpoints"})
+	default:
+		t.direct(share, shared(found), "an endpoint of "+c.Name, as)
+	}
+}
+
+// addresses gives backends by address, of a family: those that are services' names by what
+// the names stand for.
+func (t *tracer) addresses(in []plan.Backend, v6 bool) []plan.Backend {
+	var out []plan.Backend
+	for _, b := range in {
+		if b.Host == "" {
+			out = append(out, b)
+			continue
+		}
+		s := t.named(b.Host)
+		if s == nil {
+			continue
+		}
+		of := s.VIPs
+		if len(of) == 0 {
+			of = t.endpointAddrs(s)
+		}
+		for _, a := range of {
+			if a.Is6() == v6 {
+				out = append(out, plan.Backend{Addrs: []netip.AddrPort{netip.AddrPortFrom(a, b.Port)}})
+			}
+		}
 	}
 	return out
 }

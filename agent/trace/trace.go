@@ -219,6 +219,9 @@ func (t *tracer) follow() {
 		t.step(nil, "nobody is known to have %s: it goes where its name resolves to", t.q.host)
 		t.end(Outcome{Verdict: Reached, Why: "nothing here has a say in it"})
 		return
+	case s == nil && proto == model.TCP && t.isHeld(dst.Addr()):
+		t.end(Outcome{Verdict: Lost, Why: "no service has the address and port, and the pod may connect to services alone"})
+		return
 	case s == nil && t.service(dst.Addr()) != "" && t.pods[dst.Addr()] == nil:
 		t.end(Outcome{Verdict: Lost, Why: fmt.Sprintf("%s, which has %s, has no such port", t.service(dst.Addr()), dst.Addr())})
 		return
