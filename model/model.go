@@ -93,7 +93,8 @@ type UnknownFrom struct {
 type Defaults struct {
 	Choice
 	// UnknownFrom come before Unknown, the frontend's and the namespace's too; the first
-	// that is about the client counts.
+	// that is about the client counts. One that refuses also closes connections to what is
+	// no service's, whatever the Basis.
 	UnknownFrom []UnknownFrom `json:"unknownFrom,omitempty"`
 	// Retry is for requests to them; nil: none.
 	Retry *Retry   `json:"retry,omitempty"`

@@ -19,11 +19,13 @@ func (b *builder) heldStage() incr.Stage {
 			if w == nil || !w.Capture {
 				return nil
 			}
-			choice := choiceOf(r, "", w.Namespace, nil)
-			if u := unknownTo(r, w); u != "" {
-				choice.Unknown = u
+			unknown := unknownTo(r, w)
+			if unknown == "" {
+				if c := choiceOf(r, "", w.Namespace, nil); c.Basis == model.ByAuthority {
+					unknown = c.Unknown
+				}
 			}
-			if choice.Basis != model.ByAuthority || choice.Unknown != model.UnknownRefuse {
+			if unknown != model.UnknownRefuse {
 				return nil
 			}
 			return []incr.Row{{Table: held, Key: key, Value: true}}
