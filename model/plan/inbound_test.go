@@ -86,6 +86,24 @@ func TestInboundIsNotJudgedAtTheSource(t *testing.T) {
 	}
 }
 
+// Copies pass the inbound listener, too.
+func TestInboundOfMirrors(t *testing.T) {
+	web := model.Backend{Namespace: "shop", Service: "web", Port: 80, Weight: 1}
+	f := &model.Frontend{Namespace: "shop", Service: "other", Port: 80, Routes: []model.Route{{Direct: &model.Direct{Status: 200}}, {
+		Backends: []model.Backend{{Namespace: "shop", Service: "other", Port: 80, Weight: 1}},
+		Mirrors:  []model.Mirror{{Backend: web, PerMillion: 1_000_000}}}}}
+	rows := append(world(), service("other", "10.96.0.2", 80, model.AppHTTP), input{"route/red", f.Key(), f},
+		inboundAt("red", "web-1", limit(7)), inboundAt("red", "web-2", limit(7)))
+	s := store(rows...)
+	route := s.Get(plan.RouteTables, "shop/other:80").(*plan.RouteTable).Routes[1]
+	if len(route.Mirrors) != 1 {
+		t.Fatalf("mirrors %+v", route.Mirrors)
+	}
+	if c := s.Get(plan.Clusters, route.Mirrors[0].Cluster).(*plan.Cluster); !c.Inbound || c.Checked {
+		t.Errorf("copies go to %s", model.Bytes(c))
+	}
+}
+
 // A node without Fairlead has no inbound listener: what can be is judged at the source.
 func TestInboundOfUnmanagedNode(t *testing.T) {
 	rows := append(world(), allow("a", model.Target{Namespace: "shop", Workload: "web-2"}, from("client")), inboundAt("red", "web-2", limit(7)))
