@@ -7,14 +7,18 @@
 package istio
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"testing"
 
 	"fairlead.io/fairlead/internal/need"
 
+	"fairlead.io/fairlead/conformance/istio/generate"
+	"fairlead.io/fairlead/conformance/istio/istiod"
 	"fairlead.io/fairlead/conformance/istio/triage"
 	"fairlead.io/fairlead/conformance/istio/world"
 )
@@ -58,11 +62,65 @@ func TestScenarios(t *testing.T) {
 		}
 		all = append(all, s)
 	}
+	run(t, all)
+}
+
+// TestGenerated runs scenarios that are made up: N of them, from a seed. With KEEP those
+// that fail are written to that folder.
+func TestGenerated(t *testing.T) {
+	needs(t)
+	n, seed, first := number(t, "N", 60), number(t, "SEED", 1), number(t, "FIRST", 0)
+	var all []*world.Scenario
+	for i := range n {
+		s, err := generate.Scenario(uint64(seed), first+i, istiod.Valid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, s)
+	}
+	keep := os.Getenv("KEEP")
+	for i, r := range run(t, all) {
+		if keep == "" || r.Verdict == triage.Equal && !r.FalseAlarm {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(keep, r.Scenario+".txtar"), all[i].Text, 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func number(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	s := os.Getenv(name)
+	if s == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// run tells of everything that is not simply equal, fails where something is undeclared,
+// and writes counts to the file that COUNTS names.
+func run(t *testing.T, all []*world.Scenario) []triage.Result {
+	t.Helper()
 	results, err := triage.Pool(runtime.GOMAXPROCS(0), all, func(r triage.Result) { report(t, r) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Log(triage.Table(results))
+	if file := os.Getenv("COUNTS"); file != "" {
+		b, err := json.MarshalIndent(triage.Sum(results), "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return results
 }
 
 func report(t *testing.T, r triage.Result) {

@@ -62,9 +62,13 @@ func parse(text string) ([]config.Config, error) {
 	return all, nil
 }
 
-// Valid reports why istiod's validation refuses the objects; nil: it does not.
-func Valid(text string) error {
-	_, err := parse(text)
+// Valid reports why istiod's validation refuses the objects, or MeshConfig; nil: it does
+// not.
+func Valid(objects, meshConfig string) error {
+	if _, err := mesh.ApplyMeshConfigDefaults(meshConfig); err != nil {
+		return err
+	}
+	_, err := parse(objects)
 	return err
 }
 
