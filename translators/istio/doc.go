@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package istio reads Istio's configuration: VirtualService and DestinationRule
-// become frontends of the services that they name, AuthorizationPolicy becomes
+// become frontends of the services that they name, ServiceEntry and WorkloadEntry become
+// services and workloads, AuthorizationPolicy and PeerAuthentication become
 // authorizations, and every other kind and field is refused by name.
 //
 //	routes/NS/SVC ◄── Service, VirtualServices by host, DestinationRules by host
 //	        └──► Frontend per TCP port that a VirtualService steers
+//	entry/NS/HOST ◄── ServiceEntries by host, WorkloadEntries, Pods
+//	        └──► Service, Endpoints, Workloads, and its Frontends as above
+//	workloadentry/NS/NAME ──► Workload
 //	host/HOST ◄── VirtualServices by host, if no service has it ──► Frontend of the host
 //	virtualservice/NS/NAME, sidecar/NS/NAME and so on ──► what became of the fields
 //	policy/NS/NAME ──► Authorization
