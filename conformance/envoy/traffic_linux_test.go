@@ -401,3 +401,66 @@ func TestWarmUp(t *testing.T) {
 	}
 	p.waitFor("even shares", func() bool { got := servers(t, 20, vip(0, 1, 80)); return got["b"] >= 9 })
 }
+
+// A chain for one destination has times of its own: silence, or age, ends connections to
+// it alone. Such chains come and go without an end to connections of others. But who
+// finds chains for its port finds no other: the port needs one for all, too.
+func TestChainByDestination(t *testing.T) {
+	listen(t, serverA+":9000", greet("a"))
+	p := start(t, "")
+	chain := func(name, match, times string) string {
+		return strings.NewReplacer("NAME", name, "MATCH", match, "TIMES", times).Replace(`
+- name: "NAME"
+  filter_chain_match: {MATCH}
+  filters:
+  - name: cluster
+    typed_config:
+      "@type": E/filters.network.set_filter_state.v3.Config
+      on_new_connection: [{object_key: envoy.tcp_proxy.cluster, format_string: {text_format_source: {inline_string: "tcp|a|%DOWNSTREAM_LOCAL_ADDRESS%"}}}]
+  - name: envoy.filters.network.tcp_proxy
+    typed_config: {"@type": E/filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: own, cluster: none, on_demand: {odcds_config: {ads: {}, resource_api_version: V3}, timeout: 1s}, TIMES}`)
+	}
+	own := func(dst, times string) string {
+		host, port, _ := net.SplitHostPort(dst)
+		return chain(dst, fmt.Sprintf("destination_port: %s, prefix_ranges: [{address_prefix: %s, prefix_len: 32}]", port, host), times)
+	}
+	l := func(more string) xds.Resource {
+		return resource(t, xds.ListenerType, "name: out/opaque"+strings.ReplaceAll(loopback(15100)+keepSource, "\n    ", "\n")+
+			"\nfilter_chains:"+chain("all", "", "idle_timeout: 0s")+more)
+	}
+	for i := range 3 {
+		p.push(edsCluster(t, "tcp|a|"+vip(0, i, 80), "", serverA+":9000")...)
+	}
+	p.listener(l(own(vip(0, 1, 80), "idle_timeout: 1s")))
+	closedSoon(t, "another address at the port", dial(t, alpha, vip(0, 0, 80)))
+	port := chain("80", "destination_port: 80", "idle_timeout: 0s")
+	p.listener(l(port + own(vip(0, 1, 80), "idle_timeout: 1s")))
+	open := func(i int) *net.TCPConn {
+		c := dial(t, alpha, vip(0, i, 80))
+		readLine(t, c)
+		return c
+	}
+	ended := func(c net.Conn) time.Duration {
+		begin := time.Now()
+		io.Copy(io.Discard, c)
+		return time.Since(begin)
+	}
+	usual := open(0)
+	if d := ended(open(1)); d < 500*time.Millisecond || d > 5*time.Second {
+		t.Errorf("silent for a second: ended after %s", d)
+	}
+	p.listener(l(port + own(vip(0, 1, 80), "idle_timeout: 1s") + own(vip(0, 2, 80), "idle_timeout: 0s, max_downstream_connection_duration: 1s")))
+	if d := ended(open(2)); d < 500*time.Millisecond || d > 5*time.Second {
+		t.Errorf("a second old: ended after %s", d)
+	}
+	p.listener(l(port))
+	if _, err := io.WriteString(usual, "still here\n"); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "a connection of the others", readLine(t, usual), "still here")
+	c := open(1)
+	c.SetReadDeadline(time.Now().Add(1500 * time.Millisecond))
+	if _, err := c.Read(make([]byte, 1)); err == io.EOF {
+		t.Error("ended by a chain that is gone")
+	}
+}

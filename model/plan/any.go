@@ -224,6 +224,7 @@ func (c *compiler) anyStreams(a *anyPort, ports []*servicePort, mode Mode, in ne
 	var routes []model.ConnectionRoute
 	var whole *servicePort
 	for _, p := range ports {
+		c.untimed(p)
 		for _, r := range c.readable(p, p.connectionRoutes(), read) {
 			if r.Original && len(r.ServerNames) == 0 && r.SourceNamespace == "" && len(r.SourceLabels) == 0 {
 				continue // as for all that nobody takes

@@ -16,7 +16,12 @@ import (
 // whatever guards the endpoints: their kernel knows the client by its address and
 // judges each connection, as it does those that it balances itself.
 func (c *compiler) connections(p *servicePort, mode Mode, dst netip.AddrPort) {
-	c.streams(c.readable(p, p.connectionRoutes(), mode), mode == TLS, serverNames, dst.String(), dst)
+	routes := c.readable(p, p.connectionRoutes(), mode)
+	c.streams(routes, mode == TLS, serverNames, dst.String(), dst)
+	if t, ok := c.times(p, routes); ok {
+		t.To = dst
+		c.put(times, timesKey(mode, dst), &t)
+	}
 }
 
 // streams puts the clusters of connections to what is called at in their names. Server

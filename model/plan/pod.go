@@ -83,6 +83,7 @@ func outboundListeners(r *incr.Reader, w *model.Workload) []*Listener {
 				l.ServerNames = append(l.ServerNames, row.Key)
 			}
 		}
+		l.Times = timesOf(r, l.Mode)
 		out[i] = l
 	}
 	return out

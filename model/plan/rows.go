@@ -63,6 +63,16 @@ type Listener struct {
 	// Ranges are those that some service has, sorted; in AnyDetect and AnyOpaque. They are
 	// no part of the name either.
 	Ranges []netip.Prefix `json:"ranges,omitempty"`
+	// Times are those of connections to some addresses, sorted by these; in Opaque, TLS
+	// and Detect and its like. They are no part of the name.
+	Times []ConnectionTimes `json:"times,omitempty"`
+}
+
+// ConnectionTimes bound the connections to an address; 0: they do not.
+type ConnectionTimes struct {
+	To   netip.AddrPort `json:"to"`
+	Idle time.Duration  `json:"idle,omitempty"` // for which nothing may move
+	Max  time.Duration  `json:"max,omitempty"`  // for which they may last
 }
 
 // Scope leads requests for a destination to a route table.

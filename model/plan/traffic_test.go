@@ -250,3 +250,35 @@ func TestCountedByNode(t *testing.T) {
 	check(t, codes(append(alone, limited)...))
 	check(t, codes(append(near(), steered(80, true, &model.TrafficPolicy{Balance: model.Random}))...))
 }
+
+// Listeners know how long connections to an address may be silent, and may last.
+func TestTimesOfConnections(t *testing.T) {
+	rows := append(near()[:11], service("web", "10.96.0.1", 9000, model.AppTCP), endpoints("web", 9000, 9000, "10.244.1.2"))
+	policy := func(idle, last time.Duration) *model.TrafficPolicy {
+		return &model.TrafficPolicy{TCP: model.TCPPolicy{Idle: idle, MaxDuration: last}}
+	}
+	timesOf := func(in input) (out []string) {
+		s := store(append(slices.Clone(rows), in)...)
+		for _, r := range s.Rows(plan.Listeners) {
+			for _, at := range r.Value.(*plan.Listener).Times {
+				out = append(out, fmt.Sprintf("%s %s %s %s", r.Value.(*plan.Listener).Mode, at.To, at.Idle, at.Max))
+			}
+		}
+		for _, r := range s.Rows(plan.Diagnostics) {
+			for _, d := range r.Value.([]model.Diagnostic) {
+				out = append(out, d.Code)
+			}
+		}
+		slices.Sort(out)
+		return slices.Compact(out)
+	}
+	check(t, timesOf(steered(9000, false, policy(time.Minute, time.Hour))), "opaque 10.96.0.1:9000 1m0s 1h0m0s")
+	check(t, timesOf(steered(9000, false, &model.TrafficPolicy{Limits: model.Limits{Connections: 1}})), "counted-by-node")
+	several := steered(9000, false, nil)
+	backend := func(p *model.TrafficPolicy) []model.Backend {
+		return []model.Backend{{Namespace: "shop", Service: "web", Port: 9000, Weight: 1, Policy: p}}
+	}
+	several.value.(*model.Frontend).Connections = []model.ConnectionRoute{
+		{SourceNamespace: "shop", Backends: backend(policy(time.Minute, time.Hour))}, {Backends: backend(policy(2*time.Minute, 0))}}
+	check(t, timesOf(several), "connection-times", "opaque 10.96.0.1:9000 2m0s 0s")
+}

@@ -67,7 +67,7 @@ func anyChains(m *listener.Listener, l *plan.Listener) error {
 // anyConnections sends a connection to the cluster whose name begins like this and ends
 // with a range and the port that the client had dialled.
 func anyConnections(l *plan.Listener, prefix string, r netip.Prefix) []*listener.Filter {
-	return toCluster(l, prefix+r.String()+":", "%DOWNSTREAM_LOCAL_PORT%")
+	return toCluster(l, prefix+r.String()+":", "%DOWNSTREAM_LOCAL_PORT%", plan.ConnectionTimes{})
 }
 
 // wideRanges lists what may stand for the last part of a cluster's name: itself, and if

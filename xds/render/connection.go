@@ -46,13 +46,15 @@ const clusterTimeout = 5 * time.Second
 
 // connections sends a connection to the cluster whose name begins like this and ends
 // with the address that the client had dialled.
-func connections(l *plan.Listener, prefix string) []*listener.Filter {
-	return toCluster(l, prefix, "%DOWNSTREAM_LOCAL_ADDRESS%")
+func connections(l *plan.Listener, prefix string, t plan.ConnectionTimes) []*listener.Filter {
+	return toCluster(l, prefix, "%DOWNSTREAM_LOCAL_ADDRESS%", t)
 }
 
 // toCluster sends a connection to the cluster whose name has two parts, the second of
-// which is Envoy's to fill in.
-func toCluster(l *plan.Listener, prefix, format string) []*listener.Filter {
+// which is Envoy's to fill in. Without times a connection may be silent, and last, for
+// ever: that is the protocol's matter.
+func toCluster(l *plan.Listener, prefix, format string, t plan.ConnectionTimes) []*listener.Filter {
+	sourceIP := &typev3.HashPolicy{PolicySpecifier: &typev3.HashPolicy_SourceIp_{SourceIp: &typev3.HashPolicy_SourceIp{}}}
 	return []*listener.Filter{
 		networkFilter("envoy.filters.network.set_filter_state", &networkstate.Config{
 			OnNewConnection: []*filterstate.FilterStateValue{{
@@ -62,9 +64,11 @@ func toCluster(l *plan.Listener, prefix, format string) []*listener.Filter {
 		}),
 		networkFilter("envoy.filters.network.tcp_proxy", &tcpproxy.TcpProxy{
 			StatPrefix:       l.Name,
-			ClusterSpecifier: &tcpproxy.TcpProxy_Cluster{Cluster: "none"},                                                                    // the filter state has another
-			IdleTimeout:      durationpb.New(0),                                                                                              // none: silence is the protocol's matter
-			HashPolicy:       []*typev3.HashPolicy{{PolicySpecifier: &typev3.HashPolicy_SourceIp_{SourceIp: &typev3.HashPolicy_SourceIp{}}}}, // for clusters that hash
+			ClusterSpecifier: &tcpproxy.TcpProxy_Cluster{Cluster: "none"}, // the filter state has another
+			IdleTimeout:      atLeastMS(t.Idle),
+			HashPolicy:       []*typev3.HashPolicy{sourceIP}, // for clusters that hash
+
+			MaxDownstreamConnectionDuration: orNil(t.Max),
 			OnDemand: &tcpproxy.TcpProxy_OnDemand{
 				OdcdsConfig: ads(),
 				Timeout:     durationpb.New(clusterTimeout),

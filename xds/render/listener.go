@@ -88,6 +88,9 @@ func chains(m *listener.Listener, l *plan.Listener) error {
 	if l.DetectTimeout < 0 || l.DetectTimeout > 0 && !detects(l.Mode) && l.Mode != plan.AnyDetect {
 		return fmt.Errorf("a timeout of %s for the first bytes, and of mode %q", l.DetectTimeout, l.Mode)
 	}
+	if len(l.Times) > 0 && l.Mode != plan.TLS && l.Mode != plan.Opaque && !detects(l.Mode) {
+		return fmt.Errorf("times of connections, and of mode %q", l.Mode)
+	}
 	if len(l.Ranges) > 0 && l.Mode != plan.AnyDetect && l.Mode != plan.AnyOpaque {
 		return fmt.Errorf("ranges, and of mode %q", l.Mode)
 	}
@@ -96,8 +99,7 @@ func chains(m *listener.Listener, l *plan.Listener) error {
 		m.FilterChains = []*listener.FilterChain{{Filters: []*listener.Filter{requests(l)}}}
 		return nil
 	case l.Mode == plan.Opaque:
-		m.FilterChains = []*listener.FilterChain{{Filters: connections(l, connectionPrefix+l.Class+"|")}}
-		return nil
+		return connectionChains(m, l)
 	case l.Mode == plan.AnyOpaque:
 		return anyChains(m, l)
 	case l.Mode == plan.AnyDetect:
@@ -107,30 +109,14 @@ func chains(m *listener.Listener, l *plan.Listener) error {
 	case detects(l.Mode):
 		m.ListenerFilters = append(m.ListenerFilters, tlsInspector(),
 			listenerFilter("envoy.filters.listener.http_inspector", &httpinspector.HttpInspector{}))
-		m.FilterChains = []*listener.FilterChain{{
-			FilterChainMatch: &listener.FilterChainMatch{
-				// TLS may name the same protocols, of what is inside it.
-				TransportProtocol:    "raw_buffer",
-				ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"},
-			},
-			Filters: []*listener.Filter{requests(l)},
-		}}
-		m.DefaultFilterChain = &listener.FilterChain{Filters: connections(l, connectionPrefix+l.Class+"|")}
+		if err := connectionChains(m, l); err != nil {
+			return err
+		}
 	case l.Mode == plan.TLS:
 		m.ListenerFilters = append(m.ListenerFilters, tlsInspector())
-		patterns, err := names(l.ServerNames, isDNSName)
-		if err != nil {
-			return fmt.Errorf("server name: %w", err)
+		if err := connectionChains(m, l); err != nil {
+			return err
 		}
-		prefix := func(pattern string) string { return serverNamePrefix + pattern + "|" + l.Class + "|" }
-		for _, p := range patterns {
-			m.FilterChains = append(m.FilterChains, &listener.FilterChain{
-				Name:             p,
-				FilterChainMatch: &listener.FilterChainMatch{ServerNames: []string{p}},
-				Filters:          connections(l, prefix(p)),
-			})
-		}
-		m.DefaultFilterChain = &listener.FilterChain{Filters: connections(l, prefix(""))}
 	default:
 		return fmt.Errorf("no listener is of mode %q", l.Mode)
 	}
