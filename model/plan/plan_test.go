@@ -295,7 +295,7 @@ func TestEditsEqualScratch(t *testing.T) {
 		endpoints("web", 80, 8080, "10.244.1.9"), service("web", "10.96.0.1", 80, model.AppTCP),
 		input{"namespace", "shop", &model.Namespace{Name: "shop", Owner: "blue"}},
 		input{"namespace", "shop", &model.Namespace{Name: "shop", DefaultDeny: []string{"red"}}})
-	pool = append(pool, moreRows()...)
+	pool = append(append(pool, moreRows()...), policyRows()...)
 	pool = append(pool, declaredRows()...)
 	s := store()
 	now := map[string]input{}
@@ -334,7 +334,12 @@ func TestEditsEqualScratch(t *testing.T) {
 			}
 		}
 		for _, r := range s.Rows(plan.Diagnostics) {
-			seen[r.Value.([]model.Diagnostic)[0].Code] = true
+			for _, d := range r.Value.([]model.Diagnostic) {
+				seen[d.Code] = true
+			}
+		}
+		for _, r := range s.Rows(plan.Listeners) {
+			seen["times"] = seen["times"] || len(r.Value.(*plan.Listener).Times) > 0
 		}
 	}
 	for _, what := range []string{"kernel", "http", "tls", "opaque", "any", "detect", "detect2", "detect3", "direct", "shared-endpoint", "host-twice", "too-many-timeouts", "server-name", "class",

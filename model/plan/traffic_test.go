@@ -282,3 +282,13 @@ func TestTimesOfConnections(t *testing.T) {
 		{SourceNamespace: "shop", Backends: backend(policy(time.Minute, time.Hour))}, {Backends: backend(policy(2*time.Minute, 0))}}
 	check(t, timesOf(several), "connection-times", "opaque 10.96.0.1:9000 2m0s 0s")
 }
+
+// policyRows are edits of policies, and of where nodes are.
+func policyRows() []input {
+	limits := &model.TrafficPolicy{Limits: model.Limits{Requests: 1}, Locality: &model.NearFar{Failover: true}}
+	times := &model.TrafficPolicy{TCP: model.TCPPolicy{Idle: time.Second}, Locality: &model.NearFar{Distribute: []model.Distribute{{From: "*", To: map[string]uint32{"eu/*": 90, "us": 10}}}}}
+	return []input{
+		steered(80, true, limits), steered(80, true, &model.TrafficPolicy{Balance: model.AsDialled}), steered(80, false, times),
+		placed("n1", "10.240.0.1", "eu/eu-1/a"), placed("n1", "10.240.0.1", "us/us-1"), placed("n2", "10.240.0.2", "eu/eu-1/b"),
+	}
+}
