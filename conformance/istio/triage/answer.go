@@ -21,7 +21,8 @@ const step = 300 * time.Millisecond
 
 // describe is what a client and the servers have seen of one request, without what
 // differs from run to run or is no business of configuration.
-func describe(w *world.World, q *world.Request, r *wire.Reply) string {
+// timed says whether how long it took counts.
+func describe(w *world.World, q *world.Request, r *wire.Reply, timed bool) string {
 	var out []string
 	say := func(format string, a ...any) { out = append(out, fmt.Sprintf(format, a...)) }
 	switch {
@@ -42,7 +43,7 @@ func describe(w *world.World, q *world.Request, r *wire.Reply) string {
 			say("headers{%s}", h)
 		}
 	}
-	if n := (r.Took + step/5) / step; n > 0 {
+	if n := (r.Took + step/5) / step; timed && n > 0 {
 		say("took %v", time.Duration(n)*step)
 	}
 	rest := slices.Clone(r.Seen)
@@ -147,6 +148,6 @@ func cookie(v string) string {
 // reach anybody. That is for people.
 func ownWords(b string) bool {
 	b = strings.TrimSpace(b)
-	return b == "" || slices.ContainsFunc([]string{"upstream connect error", "no healthy upstream", "upstream request timeout", "fault filter abort"},
+	return b == "" || slices.ContainsFunc([]string{"upstream connect error", "no healthy upstream", "upstream request timeout", "fault filter abort", "no service has this host"},
 		func(p string) bool { return strings.HasPrefix(b, p) })
 }

@@ -56,15 +56,24 @@ const (
 // settle is how long copies of requests may be on their way when the answers are there.
 const settle = 40 * time.Millisecond
 
+// asker sends the requests of a scenario.
+type asker struct {
+	world   *world.World
+	echo    *wire.Echo
+	mirrors bool // copies may come later than the answer
+	delays  bool // how long an answer takes is the configuration's doing
+}
+
 // ask sends a request n times.
-func ask(h Half, echo *wire.Echo, w *world.World, q *world.Request, n int, mirrors bool) (Outcome, error) {
+func (a *asker) ask(h Half, q *world.Request, n int) (Outcome, error) {
+	w, echo := a.world, a.echo
 	echo.Judge(h.Judge())
 	from := w.Pod(q.Source)
-	a, err := w.Resolve(q.Host, from)
+	addr, err := w.Resolve(q.Host, from)
 	if err != nil {
 		return nil, err
 	}
-	dst := netip.AddrPortFrom(a, q.Port)
+	dst := netip.AddrPortFrom(addr, q.Port)
 	session := func() *wire.Session {
 		return &wire.Session{From: from.Addr, Dst: dst, Echo: echo, Way: func(d netip.AddrPort) wire.Way { return h.Way(from, d) }}
 	}
@@ -96,7 +105,7 @@ func ask(h Half, echo *wire.Echo, w *world.World, q *world.Request, n int, mirro
 		})
 	}
 	done.Wait()
-	if mirrors {
+	if a.mirrors {
 		time.Sleep(settle)
 	}
 	out := Outcome{}
@@ -108,7 +117,7 @@ func ask(h Half, echo *wire.Echo, w *world.World, q *world.Request, n int, mirro
 			servers[s.Server] = true
 			order = append(order, s.Server)
 		}
-		out[describe(w, q, &all[i].reply)]++
+		out[describe(w, q, &all[i].reply, a.delays || q.Waits())]++
 	}
 	if q.Spread {
 		out = extend(out, fmt.Sprintf("by %s", fewOrMany(len(servers))))

@@ -100,7 +100,9 @@ func (s *Session) dial() (net.Conn, error) {
 		Control: func(_, _ string, c syscall.RawConn) error {
 			var err error
 			c.Control(func(fd uintptr) {
-				if w.Mark != 0 {
+				// Above are the node proxy's own.
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_LOCAL_PORT_RANGE, 60999<<16|32768)
+				if w.Mark != 0 && err == nil {
 					err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(w.Mark))
 				}
 			})

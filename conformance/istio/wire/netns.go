@@ -46,7 +46,7 @@ ip link set lo up
 ip addr add 192.168.0.1/32 dev lo
 ip route add local 0.0.0.0/1 dev lo src 192.168.0.1
 ip route add local 128.0.0.0/1 dev lo src 192.168.0.1
-echo "32768 60999" > /proc/sys/net/ipv4/ip_local_port_range
+echo "32768 65535" > /proc/sys/net/ipv4/ip_local_port_range
 nft -f - <<'END'
 table ip bench {
 %s

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -137,6 +138,11 @@ func (q *Request) option(w string) error {
 		q.Headers = append(q.Headers, [2]string{name, value})
 	}
 	return nil
+}
+
+// Waits reports whether the request has its server wait.
+func (q *Request) Waits() bool {
+	return slices.ContainsFunc(q.Headers, func(h [2]string) bool { return h[0] == "x-echo-delay" })
 }
 
 // Path is the target as the standard library takes it.

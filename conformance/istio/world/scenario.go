@@ -88,6 +88,7 @@ func FromArchive(name string, a *txtar.Archive) (*Scenario, error) {
 	for _, k := range []string{"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"} {
 		s.Sidecars = s.Sidecars || strings.Contains(s.Istio, "kind: "+k)
 	}
+	s.Sidecars = s.Sidecars || strings.Contains(s.Istio, "ISTIO_MUTUAL")
 	for _, q := range s.Requests {
 		if s.World.Pod(q.Source) == nil {
 			return nil, fmt.Errorf("%s: there is no pod %s", q.Text, q.Source)
