@@ -5,16 +5,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"golang.org/x/tools/txtar"
 	"sigs.k8s.io/yaml"
 
 	"fairlead.io/fairlead/agent"
@@ -22,60 +17,27 @@ import (
 	"fairlead.io/fairlead/model/plan"
 )
 
-var update = flag.Bool("update", false, "write what comes out as what is wanted")
-
 // TestExplain runs the command that a case's first line has on its files.
 func TestExplain(t *testing.T) {
-	files, err := filepath.Glob("testdata/explain/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("cases: %v, %v", files, err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			path, err := filepath.Abs(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c, err := txtar.ParseFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Chdir(t.TempDir())
-			var want *txtar.File
-			for i, f := range c.Files {
-				if f.Name == "want" {
-					want = &c.Files[i]
-				} else if err := os.WriteFile(f.Name, f.Data, 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			args := strings.Fields(string(c.Comment))
-			r := fairlead(t, "", args...)
-			if r.code != 0 || r.err != "" || want == nil {
-				t.Fatalf("exit %d, says %q, case without want: %v", r.code, r.err, want == nil)
-			}
-			if *update {
-				want.Data = []byte(r.out)
-				if err := os.WriteFile(path, txtar.Format(c), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if d := cmp.Diff(string(want.Data), r.out); d != "" {
-				t.Error(d)
-			}
-			// The data behind it is the same in both forms.
-			var fromJSON, fromYAML agent.Explanation
-			if err := json.Unmarshal([]byte(fairlead(t, "", append(args, "-o", "json")...).out), &fromJSON); err != nil {
-				t.Fatal(err)
-			}
-			if err := yaml.Unmarshal([]byte(fairlead(t, "", append(args, "-o", "yaml")...).out), &fromYAML); err != nil {
-				t.Fatal(err)
-			}
-			if !reflect.DeepEqual(fromJSON, fromYAML) || fromJSON.Answer == nil {
-				t.Errorf("JSON %+v, YAML %+v", fromJSON.Answer, fromYAML.Answer)
-			}
-		})
-	}
+	eachCase(t, "testdata/explain/*.txtar", func(t *testing.T, c *commandCase) {
+		args := strings.Fields(c.commands[0])
+		r := fairlead(t, "", args...)
+		if r.code != 0 || r.err != "" {
+			t.Fatalf("exit %d, says %q", r.code, r.err)
+		}
+		c.judge(t, r.out)
+		// The data behind it is the same in both forms.
+		var fromJSON, fromYAML agent.Explanation
+		if err := json.Unmarshal([]byte(fairlead(t, "", append(args, "-o", "json")...).out), &fromJSON); err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.Unmarshal([]byte(fairlead(t, "", append(args, "-o", "yaml")...).out), &fromYAML); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(fromJSON, fromYAML) || fromJSON.Answer == nil {
+			t.Errorf("JSON %+v, YAML %+v", fromJSON.Answer, fromYAML.Answer)
+		}
+	})
 }
 
 func TestWrongUsageOfExplain(t *testing.T) {
