@@ -6,7 +6,7 @@
 // authorizations, and every other kind and field is refused by name.
 //
 //	routes/NS/SVC ◄── Service, VirtualServices by host, DestinationRules by host
-//	        └──► Frontend per TCP port that a VirtualService steers
+//	        └──► Frontend per TCP port that a VirtualService steers or a policy is for
 //	entry/NS/HOST ◄── ServiceEntries by host, WorkloadEntries, Pods
 //	        └──► Service, Endpoints, Workloads, and its Frontends as above
 //	workloadentry/NS/NAME ──► Workload
