@@ -33,6 +33,9 @@ func TestCases(t *testing.T) { runTable(t, "cases") }
 // TestSMI runs SMI's decision table.
 func TestSMI(t *testing.T) { runTable(t, "smi") }
 
+// TestLinkerd runs Linkerd's decision table.
+func TestLinkerd(t *testing.T) { runTable(t, "linkerd") }
+
 // runTable runs the cases of a folder: those that share a namespace together, the others
 // each in its own.
 func runTable(t *testing.T, table string) {

@@ -108,7 +108,7 @@ func TestJudge(t *testing.T) {
 
 // tables are the folders of cases: those that are run for what they show, and the
 // decision tables of single planes, whose cases have one reason each.
-var tables = []string{"cases", "smi"}
+var tables = []string{"cases", "smi", "linkerd"}
 
 // caseFiles are the files of a folder of cases.
 func caseFiles(t *testing.T, table string) []string {

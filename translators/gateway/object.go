@@ -68,6 +68,7 @@ func parent(rep *gatewayapi.Report, p gatewayapi.Parent) {
 		rep.Refuse(p.Field+".group", "unsupported-parent", "a Service is of the core group: the route is not attached to it", `write group: ""`)
 	case p.Group == gatewayapi.Group:
 		rep.Refuse(p.Field, "unsupported-parent", fmt.Sprintf("traffic that enters by a %s is not served", p.Kind), "keep the Gateway's own controller for it, or name a Service as parent")
+	case p.Group == "policy.linkerd.io": // Linkerd's Servers, which are for it to read
 	default:
 		rep.Refuse(p.Field+".kind", "unsupported-parent", fmt.Sprintf("%s of group %q is no parent that is known: the route is not attached to it", p.Kind, p.Group), "name a Service")
 	}

@@ -52,8 +52,7 @@ func (t *Translator) egress(r translators.Reader) []model.UnknownFrom {
 // judgeEgress tells what becomes of an EgressNetwork.
 func judgeEgress(r translators.Reader, o *objects.Object, rep *report) {
 	switch {
-	case !denies(o):
-		rep.refused(o, "spec", "unsupported-kind", model.Cosmetic, "what leaves the cluster is passed on, as Allow says, but is not routed", "")
+	case !denies(o): // passed on, as it is without one; of routes their parents tell
 	case o.Namespace != globalEgress && !ours(r.Namespace(o.Namespace)):
 		rep.refused(o, "spec.trafficPolicy", "egress-not-denied", model.Widens,
 			"the namespace is not Linkerd's: what its pods send out of the cluster is passed on", "mark the namespace as Linkerd's, or deny it by a NetworkPolicy")

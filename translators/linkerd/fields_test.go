@@ -3,16 +3,10 @@
 package linkerd
 
 import (
-	"encoding/json"
-	"fmt"
-	"reflect"
+	"regexp"
 	"slices"
-	"strings"
 	"testing"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators/gatewayapi"
 	"fairlead.io/fairlead/translators/objects"
 	"fairlead.io/fairlead/translators/translatortest"
@@ -135,53 +129,54 @@ var bodies = map[objects.Kind]string{
 		"retryBudget": {"retryRatio": 0.5, "minRetriesPerSecond": 3, "ttl": "20s"}}`,
 }
 
-// unusedFields change nothing by design.
-var unusedFields = []string{
-	"ServiceProfile spec.routes[0].name",                 // a label of metrics, which nobody keeps by route
-	"HTTPRoute spec.rules[0].name",                       // a name that nothing refers to
-	"GRPCRoute spec.rules[0].name",                       // likewise
-	"HTTPRoute spec.useDefaultGateways",                  // of gateways
-	"GRPCRoute spec.useDefaultGateways",                  // likewise
-	"ServerAuthorization spec.client.networks[0].except", // by its elements
+// unused says why a field means nothing.
+func unused(typ objects.Type, field string) string {
+	switch {
+	case typ.Kind == serviceProfileKind && field == "spec.routes[0].name":
+		return "a label of metrics, which nobody keeps by route"
+	case field == "spec.rules[0].name":
+		return "a name; nothing refers to it"
+	case field == "spec.useDefaultGateways":
+		return "of Gateways"
+	}
+	return ""
 }
 
-// TestEveryField: every field of every version, set to another value, changes the rows or
-// is named by a diagnostic.
+// scope: what is counted, and how much of it is to be translated.
+var scope = translatortest.Scope{
+	Excluded: map[string]string{
+		"EgressNetwork":    "refused as a whole",
+		"ExternalWorkload": "refused as a whole",
+		"Link":             "of other clusters: refused as a whole",
+	},
+	Floors: map[string]float64{"": 0.9},
+}
+
+// TestEveryField: every field of every version changes the plan or is named by a
+// diagnostic.
 func TestEveryField(t *testing.T) {
-	table := fieldTable{}
-	for _, typ := range theTranslator(t).Types() {
-		body, ok := bodies[typ.Kind]
-		if !ok {
-			continue // refused as a whole, see unsupported_kinds
-		}
-		t.Run(typ.Kind.String()+" "+typ.Version, func(t *testing.T) {
-			base := object(t, typ, body)
-			want := output(t, base)
-			for _, path := range leaves(reflect.TypeOf(typ.New()), nil, nil) {
-				name := strings.TrimPrefix(strings.ReplaceAll(strings.Join(path, "."), ".[", "["), ".")
-				if !strings.HasPrefix(name, "spec.") || slices.Contains(unusedFields, typ.Kind.Kind+" "+name) {
-					continue
-				}
-				changed := object(t, typ, body)
-				set(changed, path, sample(typ.Kind, name))
-				beside(changed, path, name)
-				got := output(t, changed)
-				said := naming(got, changed, name)
-				if got.Model() == want.Model() && said == nil {
-					t.Errorf("%s: neither the rows change nor does a diagnostic name it\n%s", name, got.DiagnosticLines())
-				}
-				table.add(typ, name, got.Model() != want.Model(), said)
+	types := slices.DeleteFunc(theTranslator(t).Types(), func(typ objects.Type) bool {
+		// Namespaces are read for their annotations, and Linkerd does not ask for grants.
+		return typ.Kind == objects.NamespaceKind || typ.Kind == gatewayapi.ReferenceGrantKind
+	})
+	fields := translatortest.Ledger{
+		Make: newTranslator, Types: types, Company: company, Bodies: bodiesOf, Beside: beside, Unused: unused,
+		Name: func(k objects.Kind) string {
+			if k == serviceProfileKind {
+				return "web.shop.svc.cluster.local"
 			}
-		})
-	}
-	if t.Failed() {
-		return
-	}
-	translatortest.Section(t, "README.md", "fields", table.String())
-	if table.share() < 0.9 {
-		t.Errorf("%.1f%% of the fields of Linkerd's own kinds are translated", 100*table.share())
-	}
-	t.Logf("%.1f%% of the fields of Linkerd's own kinds are translated", 100*table.share())
+			return "object"
+		},
+		Values: func(typ objects.Type, field string) []any {
+			if typ.Kind == serverKind && field == "spec.port" {
+				return []any{"seven", 9090}
+			}
+			return translatortest.Values(samples, field)
+		},
+		Faults: []string{"invalid-object", "invalid-value"},
+	}.Run(t)
+	translatortest.Section(t, "README.md", "fields", fields.Table())
+	fields.Reference(t, "../../docs/reference/linkerd.md", "Linkerd", "go test ./translators/linkerd -run TestEveryField -update", scope)
 }
 
 // theTranslator is one of the defaults.
@@ -194,132 +189,14 @@ func theTranslator(t *testing.T) *Translator {
 	return tr
 }
 
-// naming returns the diagnostic that names a field, or what holds it; nil if there is
-// none. One that says of an object that it is invalid as a whole names no field.
-func naming(o translatortest.Output, obj map[string]any, field string) *model.Diagnostic {
-	name := obj["metadata"].(map[string]any)["name"]
-	var best *model.Diagnostic
-	for _, d := range o.Diagnostics() {
-		if d.Source.Name != name || d.Source.Field == "spec" || d.Source.Field == "" {
-			continue
-		}
-		if d.Source.Field == field || strings.HasPrefix(field, d.Source.Field+"[") || strings.HasPrefix(field, d.Source.Field+".") {
-			if best == nil || len(d.Source.Field) > len(best.Source.Field) {
-				best = &d
-			}
-		}
-	}
-	return best
-}
-
-// fieldTable says what becomes of fields: kind, field -> versions and outcome.
-type fieldTable struct {
-	order []string
-	rows  map[string][]string // "kind | field" -> versions
-	what  map[string]string
-}
-
-func (f *fieldTable) add(typ objects.Type, name string, changes bool, said *model.Diagnostic) {
-	key := "| " + typ.Kind.String() + " | " + strings.ReplaceAll(name, "[0]", "[]") + " | "
-	if f.rows == nil {
-		f.rows, f.what = map[string][]string{}, map[string]string{}
-	}
-	if f.rows[key] == nil {
-		f.order = append(f.order, key)
-	}
-	f.rows[key] = append(f.rows[key], typ.Version)
+// bodiesOf are the valid objects of a type; what its version does not have is left out.
+func bodiesOf(typ objects.Type) []string {
+	body, ok := bodies[typ.Kind]
 	switch {
-	case said != nil && said.Outcome != model.Translated && (!changes || said.Outcome == model.Approximated):
-		f.what[key] = string(said.Outcome) + ": " + said.Message
-	case f.what[key] == "":
-		f.what[key] = "translated"
-		if said != nil && !changes {
-			f.what[key] = "translated: " + said.Message
-		}
+	case !ok:
+		return nil // refused as a whole
+	case typ.Kind == httpRouteKind && slices.Contains([]string{"v1alpha1", "v1beta1"}, typ.Version):
+		body = regexp.MustCompile(`, "backendRefs": \[[^]]*\]`).ReplaceAllString(body, "")
 	}
-}
-
-// share is that of the fields of Linkerd's own kinds that are translated.
-func (f *fieldTable) share() float64 {
-	all, done := 0, 0
-	for _, key := range f.order {
-		if strings.Contains(key, "linkerd.io") {
-			all++
-			if strings.HasPrefix(f.what[key], "translated") {
-				done++
-			}
-		}
-	}
-	return float64(done) / float64(all)
-}
-
-func (f *fieldTable) String() string {
-	var b strings.Builder
-	b.WriteString("| Kind | Field | Versions | Becomes |\n|---|---|---|---|\n")
-	for _, key := range f.order {
-		fmt.Fprintf(&b, "%s%s | %s |\n", key, strings.Join(f.rows[key], ", "), f.what[key])
-	}
-	return b.String()
-}
-
-// object puts a body into an object of the version: what the version does not have is
-// left out.
-func object(t *testing.T, typ objects.Type, body string) map[string]any {
-	t.Helper()
-	var b map[string]any
-	if err := json.Unmarshal([]byte(body), &b); err != nil {
-		t.Fatal(err)
-	}
-	name := "object"
-	if typ.Kind == serviceProfileKind {
-		name = "web.shop.svc.cluster.local"
-	}
-	if typ.Kind == httpRouteKind && slices.Contains([]string{"v1alpha1", "v1beta1"}, typ.Version) {
-		delete(b["rules"].([]any)[0].(map[string]any), "backendRefs")
-	}
-	return map[string]any{"apiVersion": typ.Kind.Group + "/" + typ.Version, "kind": typ.Kind.Kind,
-		"metadata": map[string]any{"name": name, "namespace": "shop"}, "spec": b}
-}
-
-func output(t *testing.T, o map[string]any) translatortest.Output {
-	t.Helper()
-	b, err := json.Marshal(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return translatortest.Translate(newTranslator, objects.Input{Name: "company.yaml", Data: []byte(company)}, objects.Input{Name: "in.yaml", Data: b})
-}
-
-// leaves lists the paths of a type's fields that hold plain values; lists are entered by
-// their first element, and a type within itself once.
-func leaves(t reflect.Type, path []string, within []reflect.Type) [][]string {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	if u := reflect.PointerTo(t); u.Implements(reflect.TypeFor[json.Unmarshaler]()) {
-		return [][]string{slices.Clone(path)}
-	}
-	var out [][]string
-	switch t.Kind() {
-	case reflect.Struct:
-		if n := len(slices.DeleteFunc(slices.Clone(within), func(w reflect.Type) bool { return w != t })); n > 1 {
-			return nil
-		}
-		for i := range t.NumField() {
-			f := t.Field(i)
-			if f.Type == reflect.TypeFor[metav1.TypeMeta]() || f.Type == reflect.TypeFor[metav1.ObjectMeta]() {
-				continue
-			}
-			name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-			at := append(slices.Clone(path), name)
-			if options == "inline" {
-				at = path
-			}
-			out = append(out, leaves(f.Type, at, append(slices.Clone(within), t))...)
-		}
-		return out
-	case reflect.Slice:
-		return leaves(t.Elem(), append(slices.Clone(path), "[0]"), within)
-	}
-	return [][]string{slices.Clone(path)}
+	return []string{`{"spec": ` + body + `}`}
 }

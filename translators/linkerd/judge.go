@@ -222,7 +222,7 @@ func (t *Translator) judgeParents(r translators.Reader, rt route, rep *report) (
 			case svc == nil:
 				rep.refused(rt.o, p.Field+".name", "unknown-service", model.Degrades, fmt.Sprintf("there is no service %s/%s: the route has no effect there", p.Namespace, p.Name), "")
 			case len(svc.VIPs) == 0:
-				rep.refused(rt.o, p.Field+".name", "headless-service", model.Degrades, fmt.Sprintf("service %s has no address of its own: as in Linkerd, the route has no effect there", svc.Key()), "give the service an address")
+				rep.say(rt.o, p.Field+".name", "headless-service", model.Degrades, model.Translated, fmt.Sprintf("service %s has no address of its own: as in Linkerd, the route has no effect there", svc.Key()), "give the service an address")
 			case p.Port != 0 && svc.Port(uint16(p.Port)) == nil:
 				rep.refused(rt.o, p.Field+".port", "unknown-port", model.Degrades, fmt.Sprintf("service %s has no port %d: the route has no effect there", svc.Key(), p.Port), "")
 			default:
@@ -251,9 +251,9 @@ func (t *Translator) judgeServerParent(r translators.Reader, rt route, p gateway
 	s := serverOf(o)
 	switch grpc := s.protocol == protocolGRPC; {
 	case !s.requests():
-		rep.refused(rt.o, p.Field, "no-requests", model.Narrows, fmt.Sprintf("Server %s is opaque: there are no requests, and the route has no effect", o.Key()), "")
+		rep.say(rt.o, p.Field, "no-requests", model.Narrows, model.Translated, fmt.Sprintf("Server %s is opaque: there are no requests, and the route has no effect", o.Key()), "")
 	case grpc != rt.grpc():
-		rep.refused(rt.o, p.Field, "other-protocol", model.Narrows,
+		rep.say(rt.o, p.Field, "other-protocol", model.Narrows, model.Translated,
 			fmt.Sprintf("Server %s speaks %s: a route of another kind has no effect there, as in Linkerd", o.Key(), s.protocol), "")
 	default:
 		return true

@@ -68,7 +68,7 @@ func (g *guard) choose() {
 		}
 		for _, p := range ports {
 			if first, ok := g.servers[p]; ok && first.o != o {
-				g.rep.refused(o, "spec.podSelector", "two-servers", model.Degrades,
+				g.rep.say(o, "spec.podSelector", "two-servers", model.Degrades, model.Translated,
 					fmt.Sprintf("port %d of pods that it selects is that of Server %s, which is older: there this one has no effect, as in Linkerd", p, first.o.Key()),
 					"let only one Server select a port")
 				continue

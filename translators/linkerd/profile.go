@@ -254,7 +254,7 @@ func (v *view) opaque(f *model.Frontend) {
 	v.connections(f)
 	for _, rt := range v.routes {
 		if !rt.o.Invalid {
-			v.rep.refused(rt.o, "spec.parentRefs", "opaque-port", model.Degrades,
+			v.rep.say(rt.o, "spec.parentRefs", "opaque-port", model.Degrades, model.Translated,
 				fmt.Sprintf("port %d of %s is opaque: its connections go to the service itself, as in Linkerd", v.n, v.svc.Key()),
 				"set the port's appProtocol to http or kubernetes.io/h2c if it is")
 		}

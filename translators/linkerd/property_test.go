@@ -4,54 +4,66 @@ package linkerd
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/translators"
-	"fairlead.io/fairlead/translators/host"
-	"fairlead.io/fairlead/translators/kubernetes"
 	"fairlead.io/fairlead/translators/objects"
 	"fairlead.io/fairlead/translators/translatortest"
 )
 
-// mesh is a host with this plane alone.
-type mesh struct {
-	store *incr.Store
-	host  *host.Host
-}
+func TestProperties(t *testing.T) { translatortest.Properties(t, "testdata", newTranslator) }
 
-func newMesh() mesh {
-	s := incr.New()
-	return mesh{s, host.New(s, kubernetes.New(kubernetes.Options{}), newTranslator())}
-}
-
-// print gives everything that the plane said.
-func (m mesh) print() string {
-	m.store.Run()
-	var b strings.Builder
-	for _, t := range []incr.Table{translators.Routes(Plane), translators.Authz(Plane), translators.Inbounds(Plane)} {
-		for _, r := range m.store.Rows(t) {
-			fmt.Fprintf(&b, "%s %s %s\n", r.Table, r.Key, model.Bytes(r.Value))
+// One bad object of each kind costs the others nothing. A Server that cannot be read is
+// not among them: it closes what it may be for, see server_invalid.
+func TestUnharmed(t *testing.T) {
+	var good strings.Builder
+	good.WriteString(company)
+	for i := range 100 {
+		fmt.Fprintf(&good, `---
+apiVersion: v1
+kind: Service
+metadata: {name: s%d, namespace: shop}
+spec: {clusterIP: 10.96.1.%d, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p%d, namespace: shop, labels: {app: p%d}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 8080}]}]}
+status: {podIP: 10.2.0.%d}
+---
+apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: {name: p%d, namespace: shop}
+spec: {podSelector: {matchLabels: {app: p%d}}, port: 8080, accessPolicy: all-authenticated}
+---
+apiVersion: policy.linkerd.io/v1beta3
+kind: HTTPRoute
+metadata: {name: s%d, namespace: shop}
+spec: {parentRefs: [{group: core, kind: Service, name: s%d}], rules: [{backendRefs: [{name: v1, port: 80}]}]}
+`, i, i+1, i, i, i+1, i, i, i, i)
+	}
+	var bad []string
+	for _, typ := range theTranslator(t).Types() {
+		if typ.Kind == objects.NamespaceKind || typ.Kind == serverKind {
+			continue
 		}
+		head := fmt.Sprintf("apiVersion: %s/%s\nkind: %s\nmetadata: {name: bad, namespace: shop}\n", typ.Kind.Group, typ.Version, typ.Kind.Kind)
+		bad = append(bad, head+"spec: 7\n", head+"spec: {nothing: of, the: kind}\n", head+"spec: {parentRefs: 7, rules: [7], targetRef: 7, routes: {}}\n")
 	}
-	for _, d := range m.host.Diagnostics() {
-		fmt.Fprintf(&b, "%s %s %s\n", d.Source, d.Code, d.Message)
-	}
-	return b.String()
+	translatortest.Unharmed(t, newTranslator, good.String(), bad...)
 }
 
 // manifests reads the inputs of the cases, and of the decision table.
 func manifests(t testing.TB) []objects.Input {
 	var out []objects.Input
-	for _, glob := range []string{"testdata/*.txtar", "../../conformance/linkerd/cases/*.txtar"} {
+	for _, glob := range []string{"testdata/*.txtar", "../../conformance/linkerd/*.txtar"} {
 		files, err := filepath.Glob(glob)
 		if err != nil || len(files) == 0 {
 			t.Fatalf("no cases in %s: %v", glob, err)
@@ -69,93 +81,6 @@ func manifests(t testing.TB) []objects.Input {
 		}
 	}
 	return append(out, objects.Input{Name: "company", Data: []byte(company)})
-}
-
-// The order in which objects arrive has no meaning; their creation has.
-func TestShuffled(t *testing.T) {
-	for _, in := range manifests(t) {
-		m := newMesh()
-		batch := objects.Decode(m.host.Registry(), in)
-		m.host.Replace(batch)
-		want := m.print()
-		rnd := rand.New(rand.NewPCG(1, 2))
-		for range 2 {
-			rnd.Shuffle(len(batch.Objects), func(i, j int) { batch.Objects[i], batch.Objects[j] = batch.Objects[j], batch.Objects[i] })
-			m := newMesh()
-			m.host.Replace(batch)
-			if d := cmp.Diff(want, m.print()); d != "" {
-				t.Fatalf("%s (-in order +shuffled):\n%s", in.Name, d)
-			}
-		}
-	}
-}
-
-// After any edits the result is that of a translation from scratch, and nothing is left
-// when everything is gone.
-func TestEdits(t *testing.T) {
-	m := newMesh()
-	var pool []*objects.Object
-	for _, in := range manifests(t) {
-		pool = append(pool, objects.Decode(m.host.Registry(), in).Objects...)
-	}
-	rnd := rand.New(rand.NewPCG(3, 4))
-	have := map[objects.Ref]*objects.Object{}
-	for step := range 600 {
-		o := pool[rnd.IntN(len(pool))]
-		if _, ok := have[o.Ref()]; ok && rnd.IntN(3) == 0 {
-			delete(have, o.Ref())
-			m.host.Delete(o.Ref())
-		} else {
-			have[o.Ref()] = o
-			m.host.Set(o)
-		}
-		if step%20 != 0 {
-			continue
-		}
-		fresh := newMesh()
-		for _, o := range have {
-			fresh.host.Set(o)
-		}
-		if d := cmp.Diff(fresh.print(), m.print()); d != "" {
-			t.Fatalf("step %d (-from scratch +edited):\n%s", step, d)
-		}
-	}
-	for ref := range have {
-		m.host.Delete(ref)
-	}
-	if left := m.print(); left != "" {
-		t.Errorf("left when everything is gone:\n%s", left)
-	}
-}
-
-// An object of each kind that nobody can use changes nothing for the others.
-func TestOneBadAmongOthers(t *testing.T) {
-	good := newMesh()
-	batch := objects.Decode(good.host.Registry(), objects.Input{Name: "company", Data: []byte(company)})
-	good.host.Replace(batch)
-	want := rowsOf(good)
-	for _, typ := range theTranslator(t).Types() {
-		if typ.Kind == objects.NamespaceKind || typ.Kind == serverKind {
-			continue // a Server that cannot be read closes what it may be for: see server_invalid
-		}
-		text := fmt.Sprintf("apiVersion: %s/%s\nkind: %s\nmetadata: {name: bad, namespace: shop}\nspec: {nothing: of, the: kind}\n", typ.Kind.Group, typ.Version, typ.Kind.Kind)
-		m := newMesh()
-		m.host.Replace(objects.Decode(m.host.Registry(), objects.Input{Name: "company", Data: []byte(company)}, objects.Input{Name: "x", Data: []byte(text)}))
-		if d := cmp.Diff(want, rowsOf(m)); d != "" {
-			t.Errorf("%s %s (-without +with):\n%s", typ.Kind, typ.Version, d)
-		}
-	}
-}
-
-func rowsOf(m mesh) string {
-	text := m.print()
-	var b strings.Builder
-	for line := range strings.Lines(text) {
-		if strings.HasPrefix(line, "route/") || strings.HasPrefix(line, "authz/") || strings.HasPrefix(line, "inbound/") {
-			b.WriteString(line)
-		}
-	}
-	return b.String()
 }
 
 // FuzzTranslate: whatever the objects, no panic, and what an invalid object lets in is

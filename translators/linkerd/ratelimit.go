@@ -103,13 +103,13 @@ func (t *Translator) judgeRateLimit(r reader, o *objects.Object, rep *report) {
 			continue
 		}
 		if first != o {
-			rep.refused(o, "spec.targetRef", "two-limits", model.Degrades,
+			rep.say(o, "spec.targetRef", "two-limits", model.Degrades, model.Translated,
 				fmt.Sprintf("Server %s is limited by %s, which is older: this one has no effect, as in Linkerd", s.Key(), first.Key()), "delete one of the two")
 		}
 		break
 	}
 	if !serverOf(s).requests() {
-		rep.refused(o, "spec.targetRef.name", "no-requests", model.Degrades,
+		rep.say(o, "spec.targetRef.name", "no-requests", model.Degrades, model.Translated,
 			fmt.Sprintf("Server %s is opaque: there are no requests to count", s.Key()), "")
 		return
 	}

@@ -21,7 +21,7 @@ func TestReadmeNamesCases(t *testing.T) {
 		for name := range strings.FieldsFuncSeq(m[1], func(r rune) bool { return r == ',' || r == ' ' }) {
 			n++
 			_, here := os.Stat(filepath.Join("testdata", name+".txtar"))
-			_, there := os.Stat(filepath.Join("../../conformance/linkerd/cases", name+".txtar"))
+			_, there := os.Stat(filepath.Join("../../conformance/linkerd", name+".txtar"))
 			if here != nil && there != nil {
 				t.Errorf("README.md names %s: %v", name, here)
 			}

@@ -3,93 +3,73 @@
 package linkerd
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
-	"fairlead.io/fairlead/translators/objects"
+	"fairlead.io/fairlead/translators/translatortest"
 )
 
-// samples are values for fields that differ from those of the bodies, by the end of the
-// field's name; the first that fits counts.
-var samples = []struct {
-	end   string
-	value any
-}{
-	{"matchLabels", map[string]any{"tier": "back"}},
-	{"matchExpressions[0].key", "tier"},
-	{"matchExpressions[0].operator", "DoesNotExist"},
-	{"matchExpressions[0].values[0]", "back"},
-	{"proxyProtocol", "opaque"},
-	{"accessPolicy", "cluster-unauthenticated"},
-	{"ServerPort", "seven"},
-	{"cidr", "192.168.0.0/16"},
-	{"except[0]", "10.7.0.0/16"},
-	{"unauthenticated", true},
-	{"unauthenticatedTLS", true},
-	{"identities[0]", "*.v9.serviceaccount.identity.linkerd.cluster.local"},
-	{"targetRef.kind", "HTTPRoute"},
-	{"targetRef.group", "v9"},
-	{"targetRef.name", "grpc"},
-	{"requiredAuthenticationRefs[0].kind", "Namespace"},
-	{"requestsPerSecond", 7},
-	{"parentRefs[0].kind", "Gateway"},
-	{"hostnames[0]", "v9.example"},
-	{"path.type", "Exact"},
-	{"path.value", "/v9"},
-	{"method.type", "RegularExpression"},
-	{"matches[0].method", "PUT"},
-	{"headers[0].type", "RegularExpression"},
-	{"queryParams[0].type", "RegularExpression"},
-	{"statusCode", 301},
-	{"scheme", "https"},
-	{"replaceFullPath", "/v9"},
-	{"replacePrefixMatch", "/v9"},
-	{"allowOrigins[0]", "https://v9.example"},
-	{"allowMethods[0]", "PUT"},
-	{"allowCredentials", true},
-	{"maxAge", 7},
-	{"percent", 7},
-	{"numerator", 7},
-	{"denominator", 77},
-	{"forwardBody.maxSize", 7},
-	{"codes[0]", 503},
-	{"attempts", 7},
-	{"port", 7},
-	{"weight", 7},
-	{"timeouts.request", "7s"},
-	{"timeouts.backendRequest", "3s"},
-	{"backoff", "7s"},
-	{"Timeout", "7s"},
-	{"timeout", "7s"},
-	{"lifetimeType", "Permanent"},
-	{"isFailure", true},
-	{"isRetryable", false},
-	{"retryRatio", 0.25},
-	{"minRetriesPerSecond", 7},
-	{"ttl", "7s"},
-	{"authority", "v9.shop.svc.cluster.local:80"},
-	{"opaquePorts[0]", "80"},
-	{"pathRegex", "/v9"},
-	{"status.min", 300},
-	{"status.max", 400},
-	{".not", map[string]any{"method": "PUT"}},
-}
-
-func sample(k objects.Kind, name string) any {
-	if k == serverKind && name == "spec.port" {
-		return "seven"
-	}
-	for _, s := range samples {
-		if !strings.HasSuffix(name, s.end) {
-			continue
-		}
-		if strings.HasSuffix(name, "condition.not") && strings.Contains(name, "responseClasses") {
-			continue
-		}
-		return s.value
-	}
-	return "v9"
+// samples are values that differ from those of the bodies.
+var samples = []translatortest.Sample{
+	translatortest.Of("matchLabels", map[string]any{"tier": "back"}),
+	translatortest.Of("matchExpressions[0].key", "tier"),
+	translatortest.Of("matchExpressions[0].operator", "DoesNotExist"),
+	translatortest.Of("matchExpressions[0].values[0]", "back"),
+	translatortest.Of("proxyProtocol", "opaque", "unknown", "HTTP/2", "gRPC", "TLS"),
+	translatortest.Of("accessPolicy", "all-authenticated", "all-unauthenticated", "audit", "cluster-authenticated", "cluster-unauthenticated", translatortest.Same{Value: "deny"}),
+	translatortest.Of("ServerPort", "seven"),
+	translatortest.Of("cidr", "192.168.0.0/16", "0.0.0.0/0"),
+	translatortest.Of("except[0]", "10.7.0.0/16"),
+	translatortest.Of("unauthenticated", true, translatortest.Same{Value: false}),
+	translatortest.Of("unauthenticatedTLS", true, translatortest.Same{Value: false}),
+	translatortest.Of("identities[0]", "*.v9.serviceaccount.identity.linkerd.cluster.local", "client.v9.serviceaccount.identity.linkerd.cluster.local", "*"),
+	translatortest.Of("targetRef.kind", "HTTPRoute", "Namespace"),
+	translatortest.Of("targetRef.group", "v9"),
+	translatortest.Of("targetRef.name", "grpc"),
+	translatortest.Of("requiredAuthenticationRefs[0].kind", "Namespace"),
+	translatortest.Of("requestsPerSecond", 7, 0),
+	translatortest.Of("parentRefs[0].kind", "Gateway"),
+	translatortest.Of("hostnames[0]", "v9.example"),
+	translatortest.Of("path.type", "Exact", "RegularExpression"),
+	translatortest.Of("path.value", "/v9", "/"),
+	translatortest.Of("method.type", "RegularExpression"),
+	translatortest.Of("matches[0].method", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"),
+	translatortest.Of("headers[0].type", "RegularExpression"),
+	translatortest.Of("queryParams[0].type", "RegularExpression"),
+	translatortest.Of("statusCode", 301, 303, 307, 308),
+	translatortest.Of("scheme", "https", "http"),
+	translatortest.Of("replaceFullPath", "/v9"),
+	translatortest.Of("replacePrefixMatch", "/v9", "/"),
+	translatortest.Of("allowOrigins[0]", "https://v9.example"),
+	translatortest.Of("allowMethods[0]", "PUT"),
+	translatortest.Of("allowCredentials", true),
+	translatortest.Of("maxAge", 7),
+	translatortest.Of("percent", 7, 0, 100),
+	translatortest.Of("numerator", 7, 0),
+	translatortest.Of("denominator", 77),
+	translatortest.Of("forwardBody.maxSize", 7),
+	translatortest.Of("codes[0]", 503),
+	translatortest.Of("attempts", 7),
+	translatortest.Of("port", 7),
+	translatortest.Of("weight", 7, 0),
+	translatortest.Of("timeouts.request", "7s", translatortest.Same{Value: "0s"}),
+	translatortest.Of("timeouts.backendRequest", "3s"),
+	translatortest.Of("backoff", "7s"),
+	translatortest.Of("Timeout", "7s"),
+	translatortest.Of("timeout", "7s"),
+	translatortest.Of("lifetimeType", "Permanent"),
+	translatortest.Of("isFailure", true),
+	translatortest.Of("isRetryable", false),
+	translatortest.Of("retryRatio", 0.25, 0.0),
+	translatortest.Of("minRetriesPerSecond", 7, 0),
+	translatortest.Of("ttl", "7s"),
+	translatortest.Of("authority", "v9.shop.svc.cluster.local:80"),
+	translatortest.Of("opaquePorts[0]", "80"),
+	translatortest.Of("pathRegex", "/v9"),
+	translatortest.Of("status.min", 300),
+	translatortest.Of("status.max", 400),
+	translatortest.Of(".not", map[string]any{"method": "PUT"}),
+	translatortest.Of("", "v9"),
 }
 
 // filterTypes are the types of filters by the field that each has.
@@ -97,10 +77,11 @@ var filterTypes = map[string]string{"requestHeaderModifier": "RequestHeaderModif
 	"requestRedirect": "RequestRedirect", "requestMirror": "RequestMirror", "urlRewrite": "URLRewrite", "extensionRef": "ExtensionRef", "cors": "CORS", "externalAuth": "ExternalAuth"}
 
 // beside sets what a field needs to have a meaning.
-func beside(o map[string]any, path []string, name string) {
-	put := func(v any, path ...string) { set(o, path, v) }
+func beside(o map[string]any, path []string) {
+	name := strings.ReplaceAll(strings.Join(path, "."), ".[", "[")
+	put := func(v any, path ...string) { translatortest.Set(o, path, v) }
 	parent := path[:len(path)-1]
-	sibling := func(field string, v any) { set(o, append(slices.Clone(parent), field), v) }
+	sibling := func(field string, v any) { translatortest.Set(o, append(slices.Clone(parent), field), v) }
 	for i, p := range path {
 		if p != "filters" || i+2 >= len(path) {
 			continue
@@ -194,37 +175,5 @@ func beside(o map[string]any, path []string, name string) {
 	}
 	if strings.Contains(name, "podSelector.matchExpressions") && strings.HasSuffix(o["apiVersion"].(string), "v1alpha1") {
 		delete(o["spec"].(map[string]any)["podSelector"].(map[string]any), "matchLabels")
-	}
-}
-
-// set writes a value at a path, making what is missing on the way.
-func set(o map[string]any, path []string, v any) {
-	var at any = o
-	for i, p := range path {
-		last := i == len(path)-1
-		var next any
-		if !last {
-			next = map[string]any{}
-			if strings.HasPrefix(path[i+1], "[") {
-				next = []any{map[string]any{}}
-			}
-		} else {
-			next = v
-		}
-		switch a := at.(type) {
-		case map[string]any:
-			if have, ok := a[p]; ok && !last {
-				next = have
-			}
-			a[p] = next
-		case []any:
-			if !last {
-				next = a[0]
-			}
-			a[0] = next
-		default:
-			panic(fmt.Sprintf("no way to %v", path))
-		}
-		at = next
 	}
 }

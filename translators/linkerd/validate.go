@@ -227,15 +227,22 @@ func validateAnswer(o *objects.Object, field string, m *api.ResponseMatch, rep *
 	}
 }
 
-// validateRoute judges Linkerd's own HTTPRoute as one of the Gateway API.
+// validateRoute judges Linkerd's own HTTPRoute as one of the Gateway API. A backend
+// without a port is none of its schema's: Linkerd answers its share.
 func validateRoute(o *objects.Object, rep *report) {
 	rt, ok := routeOf(o)
 	if !ok {
 		return
 	}
 	for _, d := range gatewayapi.Validate(Plane, rt.Object) {
-		if !strings.Contains(d.Source.Field, "backendRequest") {
+		if !withoutPort(o, d.Source.Field) {
 			rep.out = append(rep.out, d)
 		}
 	}
+}
+
+// withoutPort reports whether a field is the port of a backend, and is not written.
+func withoutPort(o *objects.Object, field string) bool {
+	_, written := o.Place.Lines[field]
+	return strings.Contains(field, ".backendRefs[") && strings.HasSuffix(field, "].port") && !written && o.Place.Lines != nil
 }
