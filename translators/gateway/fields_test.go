@@ -104,43 +104,65 @@ func bodies(typ objects.Type) []string {
 	return out
 }
 
-// samples by the end of a field's name, the first that fits.
-var samples = []struct {
-	end   string
-	value any
-}{
-	{"parentRefs[0].group", "example.com"}, {"parentRefs[0].kind", "Gateway"}, {"parentRefs[0].namespace", "far"}, {"parentRefs[0].name", "v1"},
-	{"sectionName", "http-7"}, {"useDefaultGateways", "All"}, {"hostnames[0]", "a.example"},
-	{"matches[0].path.type", "Exact"}, {"headers[0].type", "RegularExpression"}, {"queryParams[0].type", "RegularExpression"},
-	{"matches[0].method.type", "RegularExpression"}, {"matches[0].method", "PUT"}, {"method.service", "x"}, {"method.method", "x"},
-	{"path.value", "/x"}, {"ReplaceFullPath", "/x"}, {"replaceFullPath", "/x"}, {"replacePrefixMatch", "/x"},
-	{"filters[0].type", "Unheard"}, {"path.type", "Unheard"}, {"headers[0].value", "x+"}, {"queryParams[0].value", "x+"},
-	{"sessionPersistence.type", "Header"}, {"lifetimeType", "Session"}, {"absoluteTimeout", "2h"},
-	{"timeouts.request", "20s"}, {"timeouts.backendRequest", "1s"}, {"backoff", "2s"}, {"attempts", 7}, {"codes[0]", 500},
-	{"statusCode", 308}, {"scheme", "https"}, {"hostname", "x.example"}, {"port", 7}, {"weight", 7}, {"percent", 7},
-	{"numerator", 7}, {"denominator", 7}, {"allowOrigins[0]", "https://x.example"}, {"allowCredentials", true}, {"allowMethods[0]", "PUT"},
-	{"maxAge", 7}, {"maxSize", 7}, {"protocol", "Unheard"}, {"backendRef.namespace", "far"}, {"backendRefs[0].namespace", "far"},
-	{"backendRef.name", "v1"}, {"backendRefs[0].name", "v2"}, {"from[0].namespace", "near"}, {"to[0].name", "v2"},
+// samples are values that differ from those of the bodies.
+var samples = []translatortest.Sample{
+	translatortest.Of("parentRefs[0].group", "example.com"), translatortest.Of("parentRefs[0].kind", "Gateway"),
+	translatortest.Of("parentRefs[0].namespace", "far", translatortest.Same{Value: "shop"}), translatortest.Of("parentRefs[0].name", "v1"),
+	translatortest.Of("parentRefs[0].port", 7, 80), translatortest.Of("sectionName", "http-7", "http"),
+	translatortest.Of("useDefaultGateways", "All"), translatortest.Of("hostnames[0]", "a.example", "*.example"),
+	translatortest.Of("matches[0].path.type", "Exact", "RegularExpression"), translatortest.Of("headers[0].type", "RegularExpression", translatortest.Same{Value: "Exact"}),
+	translatortest.Of("queryParams[0].type", "RegularExpression", translatortest.Same{Value: "Exact"}),
+	translatortest.Of("matches[0].method.type", "RegularExpression", translatortest.Same{Value: "Exact"}),
+	translatortest.Of("matches[0].method", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"),
+	translatortest.Of("method.service", "x"), translatortest.Of("method.method", "x"),
+	translatortest.Of("path.value", "/x", "/"), translatortest.Of("replaceFullPath", "/x"), translatortest.Of("replacePrefixMatch", "/x", "/"),
+	translatortest.Of("filters[0].type", "Unheard"), translatortest.Of("path.type", "Unheard"),
+	translatortest.Of("headers[0].value", "x+"), translatortest.Of("queryParams[0].value", "x+"),
+	translatortest.Of("sessionPersistence.type", "Header", translatortest.Same{Value: "Cookie"}), translatortest.Of("lifetimeType", "Session"),
+	translatortest.Of("absoluteTimeout", "2h"),
+	translatortest.Of("timeouts.request", "20s", "0s"), translatortest.Of("timeouts.backendRequest", "1s", "0s"),
+	translatortest.Of("backoff", "2s"), translatortest.Of("attempts", 7, 0), translatortest.Of("codes[0]", 500, 429),
+	translatortest.Of("statusCode", 302, 303, 307, 308), translatortest.Of("scheme", "https", "http"),
+	translatortest.Of("hostname", "x.example"), translatortest.Of("port", 7), translatortest.Of("weight", 7, 0),
+	translatortest.Of("percent", 7, 0, 100), translatortest.Of("numerator", 7, 0), translatortest.Of("denominator", 7),
+	translatortest.Of("allowOrigins[0]", "https://x.example", "*"), translatortest.Of("allowCredentials", true, translatortest.Same{Value: false}),
+	translatortest.Of("allowMethods[0]", "PUT", "*"), translatortest.Of("allowHeaders[0]", "x", "*"), translatortest.Of("exposeHeaders[0]", "x", "*"),
+	translatortest.Of("maxAge", 7, translatortest.Same{Value: 5}), translatortest.Of("maxSize", 7), translatortest.Of("protocol", "Unheard"),
+	translatortest.Of("backendRef.namespace", "far", translatortest.Same{Value: "shop"}), translatortest.Of("backendRefs[0].namespace", "far", translatortest.Same{Value: "shop"}),
+	translatortest.Of("backendRef.kind", "x", translatortest.Same{Value: "Service"}), translatortest.Of("backendRefs[0].kind", "x", translatortest.Same{Value: "Service"}),
+	translatortest.Of("backendRef.group", "x", translatortest.Same{Value: ""}), translatortest.Of("backendRefs[0].group", "x", translatortest.Same{Value: ""}),
+	translatortest.Of("backendRef.name", "v1"), translatortest.Of("backendRefs[0].name", "v2", "v9"),
+	translatortest.Of("from[0].namespace", "near"), translatortest.Of("to[0].name", "v2", translatortest.Same{Value: "v1"}), translatortest.Of("from[0].kind", "GRPCRoute"),
 }
 
-func sample(_ objects.Type, field string) any {
-	for _, s := range samples {
-		if strings.HasSuffix(field, s.end) {
-			return s.value
+// scope: what is counted.
+var scope = translatortest.Scope{
+	Excluded: func() map[string]string {
+		out := map[string]string{}
+		for k := range refused {
+			out[k.Kind] = "not of services: refused as a whole"
 		}
-	}
-	return "x"
+		for _, k := range []string{"HTTPRoute", "GRPCRoute"} {
+			out[k+" spec.useDefaultGateways"] = "of Gateways"
+		}
+		return out
+	}(),
+	Floors: map[string]float64{"": 0.8},
 }
 
-// Every field of every version, set alone to another value, changes the routes or is
-// named by a diagnostic.
+// Every field of every version changes the plan or is named by a diagnostic.
 func TestEveryField(t *testing.T) {
-	table := translatortest.Ledger{
-		Make: strict, Types: newTranslator().Types(), Company: company, Bodies: bodies, Sample: sample,
-		Unused: func(_ objects.Type, field string) bool {
-			return field == "spec.rules[0].name" // nothing refers to it
+	fields := translatortest.Ledger{
+		Make: strict, Types: newTranslator().Types(), Company: company, Bodies: bodies,
+		Values: func(_ objects.Type, field string) []any { return translatortest.Values(samples, field) },
+		Unused: func(_ objects.Type, field string) string {
+			if field == "spec.rules[0].name" {
+				return "a name; nothing refers to it"
+			}
+			return ""
 		},
-		Refusals: []string{"unsupported-filter", "header-session"},
+		Faults: []string{"invalid-object", "invalid-value", "no-matching-parent", "backend-not-found", "invalid-kind", "ref-not-permitted", "unsupported-parent"},
 	}.Run(t)
-	translatortest.Section(t, "README.md", "fields", table)
+	translatortest.Section(t, "README.md", "fields", fields.Table())
+	fields.Reference(t, "../../docs/reference/gateway.md", "Gateway API", "go test ./translators/gateway -run TestEveryField -update", scope)
 }

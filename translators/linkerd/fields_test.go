@@ -148,6 +148,8 @@ var scope = translatortest.Scope{
 		"EgressNetwork":    "refused as a whole",
 		"ExternalWorkload": "refused as a whole",
 		"Link":             "of other clusters: refused as a whole",
+
+		"Server spec.externalWorkloadSelector": "selects ExternalWorkloads",
 	},
 	Floors: map[string]float64{"": 0.9},
 }
@@ -173,7 +175,8 @@ func TestEveryField(t *testing.T) {
 			}
 			return translatortest.Values(samples, field)
 		},
-		Faults: []string{"invalid-object", "invalid-value"},
+		// References to what is not there, or cannot be meant: as in Linkerd.
+		Faults: []string{"invalid-object", "invalid-value", "unknown-server", "unknown-backend", "unsupported-parent", "unsupported-kind"},
 	}.Run(t)
 	translatortest.Section(t, "README.md", "fields", fields.Table())
 	fields.Reference(t, "../../docs/reference/linkerd.md", "Linkerd", "go test ./translators/linkerd -run TestEveryField -update", scope)

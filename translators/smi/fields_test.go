@@ -3,8 +3,8 @@
 package smi
 
 import (
+	"fmt"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 
@@ -12,28 +12,39 @@ import (
 	"fairlead.io/fairlead/translators/translatortest"
 )
 
-// company is what an object needs around it for its fields to matter. Its route
-// groups have the matches that the samples name.
-const company = `
+// company is what an object needs around it for its fields to matter: services, who is
+// behind them, and clients. Its route groups have the matches that the samples name.
+var company = `
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop}
-spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}]}
+spec: {clusterIP: 10.0.0.1, selector: {tier: back}, ports: [{name: http, port: 80}, {name: http-seven, port: 7}]}
 ---
 apiVersion: v1
 kind: Service
 metadata: {name: v1, namespace: shop}
-spec: {clusterIP: 10.0.0.2, ports: [{name: http, port: 80}]}
+spec: {clusterIP: 10.0.0.2, selector: {tier: back}, ports: [{name: http, port: 80}, {name: http-seven, port: 7}]}
 ---
 apiVersion: v1
 kind: Service
 metadata: {name: v2, namespace: shop}
-spec: {clusterIP: 10.0.0.3, ports: [{name: http, port: 80}]}
+spec: {clusterIP: 10.0.0.3, selector: {tier: back}, ports: [{name: http, port: 80}, {name: http-seven, port: 7}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: v9, namespace: shop}
+spec: {clusterIP: 10.0.0.4, selector: {tier: back}, ports: [{name: http, port: 80}, {name: http-seven, port: 7}]}
+` + people + `
 ---
 apiVersion: specs.smi-spec.io/v1alpha4
 kind: HTTPRouteGroup
 metadata: {name: other, namespace: shop}
 spec: {matches: [{name: a, pathRegex: /a}, {name: b, pathRegex: /b}]}
+---
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: HTTPRouteGroup
+metadata: {name: more, namespace: shop}
+spec: {matches: [{name: a, pathRegex: /more}]}
 ---
 apiVersion: access.smi-spec.io/v1alpha3
 kind: TrafficTarget
@@ -45,12 +56,34 @@ spec:
 ---
 apiVersion: access.smi-spec.io/v1alpha3
 kind: TrafficTarget
+metadata: {name: picky, namespace: shop}
+spec:
+  destination: {kind: ServiceAccount, name: picky, namespace: shop}
+  sources: [{kind: ServiceAccount, name: client, namespace: shop}]
+  rules: [{kind: HTTPRouteGroup, name: object, matches: [m]}]
+---
+apiVersion: access.smi-spec.io/v1alpha3
+kind: TrafficTarget
 metadata: {name: l4, namespace: shop}
 spec:
   destination: {kind: ServiceAccount, name: l4, namespace: shop}
   sources: [{kind: ServiceAccount, name: client, namespace: shop}]
   rules: [{kind: TCPRoute, name: object}, {kind: UDPRoute, name: object}]
 `
+
+// people are pods: a server of each service account that the objects name, and clients.
+var people = pod("shop", "api", 1) + pod("shop", "user", 2) + pod("shop", "l4", 3) + pod("shop", "v9", 4) + pod("v9", "client", 5) + pod("shop", "picky", 6)
+
+func pod(namespace, account string, n int) string {
+	return fmt.Sprintf(`
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: %[2]s, namespace: %[1]s, labels: {tier: back}}
+spec: {nodeName: n1, serviceAccountName: %[2]s, containers: [{name: c, ports: [{containerPort: 80}, {containerPort: 7}]}]}
+status: {podIP: 10.244.1.%[3]d, conditions: [{type: Ready, status: "True"}]}
+`, namespace, account, n)
+}
 
 // bodies are valid objects, one per kind; the tests change one field of them.
 var bodies = map[objects.Kind]string{
@@ -63,22 +96,35 @@ var bodies = map[objects.Kind]string{
 	trafficSplit:   `{"service": "web", "backends": [{"service": "v1", "weight": 1}, {"service": "v2", "weight": 1}]}`,
 }
 
-// unusedFields change nothing by design: a name that nothing refers to.
-var unusedFields = []string{
-	"TCPRoute spec.matches.name", "UDPRoute spec.matches.name", // rules mean the only match, see tcp_matches_named
-	"HTTPRouteGroup matches[0].name", "HTTPRouteGroup spec.matches[0].name", // see rules_matches_some
+// unused are fields that mean nothing by design.
+func unused(_ objects.Type, field string) string {
+	if strings.HasSuffix(field, "matches.name") { // of TCPRoute and UDPRoute, see tcp_matches_named
+		return "rules mean a route's only match, whatever it is called"
+	}
+	return ""
 }
 
-// Every field of every version, set alone to another value, changes the rows or is
-// named by a diagnostic.
+// scope: what is counted, and how much of it is to be translated.
+var scope = translatortest.Scope{
+	Excluded: map[string]string{
+		"IdentityBinding": "never released, and no part of the specification",
+		"TrafficMetrics":  "an API for reading metrics, not configuration",
+	},
+	Floors: map[string]float64{"": 1},
+}
+
+// Every field of every version changes the plan or is named by a diagnostic.
 func TestEveryField(t *testing.T) {
-	table := translatortest.Ledger{
-		Make: newTranslator, Types: New(Options{}).Types(), Company: company, Bodies: body, Sample: sample,
-		Unused: func(typ objects.Type, field string) bool {
-			return slices.Contains(unusedFields, typ.Kind.Kind+" "+field)
-		},
+	fields := translatortest.Ledger{
+		Make: newTranslator, Types: New(Options{}).Types(), Company: company, Bodies: body,
+		Values: func(_ objects.Type, field string) []any { return translatortest.Values(samples, field) },
+		Unused: unused,
+		// Kinds that the specification does not have, routes that are not there, and who may
+		// open the workloads of another namespace: nobody, see destination_of_another_namespace.
+		Faults: []string{"invalid-object", "unsupported-kind", "unknown-route", "foreign-destination"},
 	}.Run(t)
-	translatortest.Section(t, "README.md", "fields", table)
+	translatortest.Section(t, "README.md", "fields", fields.Table())
+	fields.Reference(t, "../../docs/reference/smi.md", "SMI", "go test ./translators/smi -run TestEveryField -update", scope)
 }
 
 // body is the valid object of a type, where its version has the fields; none of a kind
@@ -90,6 +136,9 @@ func body(typ objects.Type) []string {
 		return nil
 	case (typ.Kind == tcpRoute || typ.Kind == udpRoute) && typ.Version != "v1alpha4":
 		return []string{"{}"}
+	case typ.Kind == trafficSplit && (typ.Version == "v1alpha3" || typ.Version == "v1alpha4"):
+		some := strings.Replace(b, `{`, `{"matches": [{"kind": "HTTPRouteGroup", "name": "other"}], `, 1)
+		return []string{`{"spec": ` + b + `}`, `{"spec": ` + some + `}`}
 	case hasField(top, "Spec"):
 		return []string{`{"spec": ` + b + `}`}
 	case typ.Kind == trafficTarget:
@@ -103,21 +152,17 @@ func hasField(t reflect.Type, name string) bool {
 	return ok
 }
 
-// sample is a value for a field that differs from those of the bodies.
-func sample(_ objects.Type, name string) any {
-	switch {
-	case strings.HasSuffix(name, "ort"), strings.HasSuffix(name, "orts[0]"):
-		return 7
-	case strings.HasSuffix(name, "weight"):
-		return 7
-	case strings.HasSuffix(name, "methods[0]"):
-		return "PUT"
-	case strings.HasSuffix(name, "rules[0].matches[0]"), strings.HasSuffix(name, "specs[0].matches[0]"):
-		return "b"
-	case strings.HasSuffix(name, "headers"):
-		return map[string]any{"x": "y"}
-	}
-	return "v9"
+// samples are values that differ from those of the bodies.
+var samples = []translatortest.Sample{
+	translatortest.Of("kind", "Group", "TCPRoute"),
+	translatortest.Of("port", 7), translatortest.Of("ports[0]", 7),
+	translatortest.Of("weight", 7, 0),
+	translatortest.Of("rules[0].name", "more", "v9"), translatortest.Of("specs[0].name", "more", "v9"), translatortest.Of("matches[0].name", "more", "v9"),
+	translatortest.Of("methods[0]", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"),
+	translatortest.Of("rules[0].matches[0]", "b"), translatortest.Of("specs[0].matches[0]", "b"),
+	translatortest.Of("pathRegex", "/y", "/y.*", ".*", "/y/[a-z]+"),
+	translatortest.Of("headers", map[string]any{"x": "y"}, map[string]any{"x": ".*"}, map[string]any{"host": "y"}),
+	translatortest.Of("", "v9"),
 }
 
 // FuzzTranslate: whatever the objects, no panic, and what an invalid object asks
