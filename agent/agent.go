@@ -87,6 +87,7 @@ type agent struct {
 	alog      *accesslog.Server
 	late      *mailbox
 	retry     map[resourceKey]serve.Change // not acknowledged yet
+	retiring  map[resourceKey]time.Time    // to be taken away from Envoy, and when
 	begun     bool                         // the source was good once: kernel and Envoy are written
 	held      bool                         // the source is not this node's: what was applied stays
 	resync    bool                         // the kernel's maps are not as wanted
@@ -106,6 +107,7 @@ type agent struct {
 	// Copies for status of what the loop owns: all ports, and those that the kernel may
 	// send to.
 	portsCopy, livePorts map[string]uint16
+	retiringCopy         map[string]int
 }
 
 // Run is the agent of a node. It returns when the context ends, leaving kernel and
@@ -143,7 +145,7 @@ func Run(ctx context.Context, o Options) error {
 
 func newAgent(o Options, pipe *pipeline.Pipeline, p *ports) *agent {
 	return &agent{opts: o, log: o.Log, ports: p, res: newResources(p), pipe: pipe, flows: hubble.NewRing(flowsKept),
-		alog: accesslog.New(flowsKept), retry: map[resourceKey]serve.Change{}, problems: map[topic]string{},
+		alog: accesslog.New(flowsKept), retry: map[resourceKey]serve.Change{}, retiring: map[resourceKey]time.Time{}, problems: map[topic]string{},
 		late: newMailbox(), rejected: rejections{}, waiting: map[resourceKey]time.Time{}, started: time.Now()}
 }
 

@@ -112,7 +112,7 @@ func (a *agent) rows(tables []incr.Table) []incr.Row {
 }
 
 // bring takes changes to Envoy and the kernel: what is new for Envoy first, then the
-// kernel, then what Envoy no longer needs.
+// kernel. What Envoy no longer needs goes a while later.
 func (a *agent) bring(ctx context.Context, changes []serve.Change, writeKernel func() error) {
 	var sets, deletes []serve.Change
 	for _, c := range changes {
@@ -122,13 +122,11 @@ func (a *agent) bring(ctx context.Context, changes []serve.Change, writeKernel f
 			deletes = append(deletes, c)
 		}
 	}
+	a.keep(sets)
 	ok := a.push(ctx, sets)
 	a.kernelWritten(writeKernel())
-	ok = a.push(ctx, deletes) && ok && !a.resync
-	if ok {
-		a.releasePorts()
-	}
-	a.publish(ok)
+	a.retire(deletes)
+	a.publish(ok && !a.resync)
 }
 
 // push sends changes and those that were not acknowledged before. It reports whether
@@ -230,6 +228,7 @@ func (a *agent) lookAfter(ctx context.Context) {
 	a.judgeLate(ctx)
 	back := a.watchProxy(ctx)
 	if a.ready() && len(a.retry) == 0 && !a.resync && !back {
+		a.takeAway(ctx)
 		return
 	}
 	acked := false
@@ -270,6 +269,7 @@ func (a *agent) greet(ctx context.Context) bool {
 		return false
 	}
 	clear(a.retry)
+	clear(a.retiring)
 	a.accepted(changesOf(all), out.Rejected)
 	for k := range a.res.want {
 		if k.typ == xds.ListenerType {
@@ -287,15 +287,5 @@ func (a *agent) greet(ctx context.Context) bool {
 func (a *agent) goLive(listener string, rejected []serve.Rejection) {
 	if !slices.ContainsFunc(rejected, func(r serve.Rejection) bool { return r.Type == xds.ListenerType && r.Name == listener }) {
 		a.ports.setLive(listener)
-	}
-}
-
-// releasePorts gives back the ports of listeners that Envoy no longer has, and to
-// which the kernel no longer sends anything.
-func (a *agent) releasePorts() {
-	for _, name := range a.ports.listeners() {
-		if _, ok := a.res.want[resourceKey{xds.ListenerType, name}]; !ok {
-			a.ports.release(name)
-		}
 	}
 }

@@ -93,6 +93,14 @@ func (r *rig) took(do func(context.Context)) string {
 	return strings.Join(r.seen, "\n")
 }
 
+// lingered lets pass as long as Envoy keeps what has retired, and looks.
+func (r *rig) lingered(ctx context.Context) {
+	for k, due := range r.retiring {
+		r.retiring[k] = due.Add(-linger)
+	}
+	r.lookAfter(ctx)
+}
+
 func (r *rig) isApplied() bool { return r.applied == r.revision && r.applied != "" }
 
 func (r *rig) says(about topic) string { return r.problems[about] }
@@ -262,6 +270,9 @@ func TestEnvoyThenKernelThenWhatGoes(t *testing.T) {
 	r.write("app.yaml", strings.ReplaceAll(theApp, "10.96.0.1", "10.96.0.2"))
 	log = r.took(r.reload)
 	before(t, log, "set ScopedRouteConfiguration 10.96.0.2:80", "kernel")
+	if log += "\n" + r.took(r.lingered); !r.isApplied() {
+		t.Error("not applied")
+	}
 	before(t, log, "kernel", "delete ScopedRouteConfiguration 10.96.0.1:80")
 	if log = r.took(r.reload) + r.took(r.lookAfter); strings.Contains(log, "set") || strings.Contains(log, "pod") {
 		t.Errorf("an idle reload did\n%s", log)
@@ -383,7 +394,7 @@ func TestPortsOfAnEarlierAgentsListenersAreGivenBack(t *testing.T) {
 		t.Errorf("listeners = %q", r.ports.listeners())
 	}
 	r.write("app.yaml", "")
-	before(t, r.took(r.reload), "kernel", "delete Listener")
+	before(t, r.took(r.reload)+"\n"+r.took(r.lingered), "kernel", "delete Listener")
 	if l := r.ports.listeners(); len(l) != 0 {
 		t.Errorf("the last pod has gone, but not the ports of %q", l)
 	}

@@ -75,8 +75,7 @@ func TestAListenerForEachMode(t *testing.T) {
 	}
 	r.write("modes.yaml", "")
 	r.write("host.yaml", "")
-	log = r.took(r.reload)
-	before(t, log, "kernel", "delete Listener")
+	before(t, r.took(r.reload)+"\n"+r.took(r.lingered), "kernel", "delete Listener")
 	if r.to["shop/web tls"]+r.to["shop/web any"]+r.to["shop/web detect"] != 0 || len(r.ports.state.Used) != 2 {
 		t.Errorf("kernel's ports %v, listeners' %v, resting %v", r.to, r.ports.state.Used, r.ports.state.Resting)
 	}

@@ -50,7 +50,10 @@ type Status struct {
 	KernelError string            `json:"kernelError,omitempty"` // why Kernel is not whole
 	Writes      map[string]uint64 `json:"writes"`                // to each kernel map, since the agent started
 	Ports       map[string]uint16 `json:"ports"`                 // of listeners
-	Flows       FlowCounts        `json:"flows"`
+	// Retiring counts by short type what Envoy keeps for a moment though nothing leads
+	// there any more.
+	Retiring map[string]int `json:"retiring,omitempty"`
+	Flows    FlowCounts     `json:"flows"`
 }
 
 // Waiting is a resource that Envoy has not acknowledged in time.

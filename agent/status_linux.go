@@ -15,6 +15,7 @@ import (
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/proxy"
+	"fairlead.io/fairlead/xds"
 	"fairlead.io/fairlead/xds/serve"
 )
 
@@ -34,6 +35,10 @@ func (a *agent) publish(applied bool) {
 	defer a.mu.Unlock()
 	if applied {
 		a.applied = a.revision
+	}
+	a.retiringCopy = map[string]int{}
+	for k := range a.retiring {
+		a.retiringCopy[xds.Short(k.typ)]++
 	}
 	a.portsCopy, a.livePorts = maps.Clone(a.ports.state.Used), map[string]uint16{}
 	for name := range a.portsCopy {
@@ -110,7 +115,7 @@ func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
 	if a.standbyOf != a.revision {
 		a.standby, a.standbyOf = diff.Standbys(a.pipe), a.revision
 	}
-	s.Standby = a.standby
+	s.Standby, s.Retiring = a.standby, a.retiringCopy
 	s.Ports, s.Rejected, s.AckLimit, s.Waiting = a.portsCopy, a.rejected.list(s.Proxy), ackLimit.String(), a.waits()
 	return s
 }

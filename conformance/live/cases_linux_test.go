@@ -54,6 +54,9 @@ func runTable(t *testing.T, table string) {
 	for _, home := range slices.Sorted(maps.Keys(shared)) {
 		t.Run(home, func(t *testing.T) { lives(t).runShared(t, shared[home]) })
 	}
+	if theWorld != nil && !t.Failed() {
+		theWorld.nothingRetires(t)
+	}
 }
 
 // namespaceFile is the manifest in which a case that shares its namespace changes it.
@@ -319,7 +322,8 @@ func (w *world) flows() []hubble.Flow {
 	return out
 }
 
-// left is what a node has in Envoy and in those maps of its kernel that it writes.
+// left is what a node has in Envoy, but for what retires, and in those maps of its
+// kernel that it writes.
 type left struct{ Envoy, Kernel map[string]int }
 
 func (w *world) left() (map[string]left, error) {
@@ -334,7 +338,7 @@ func (w *world) left() (map[string]left, error) {
 		}
 		l := left{map[string]int{}, map[string]int{}}
 		for kind, n := range s.Feed.Resources {
-			if n > 0 {
+			if n -= s.Retiring[kind]; n > 0 {
 				l.Envoy[kind] = n
 			}
 		}
@@ -351,10 +355,40 @@ func (w *world) left() (map[string]left, error) {
 // nothingLeft looks for traces of what was taken away.
 func (w *world) nothingLeft(t *testing.T) {
 	t.Helper()
-	got, err := w.left()
-	if err != nil {
-		t.Error(err)
-	} else if d := cmp.Diff(w.empty, got); d != "" {
-		t.Errorf("something is left (+):\n%s", d)
+	d := ""
+	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(50 * time.Millisecond) {
+		got, err := w.left()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if d = cmp.Diff(w.empty, got); d == "" {
+			return
+		}
 	}
+	t.Errorf("something is left (+):\n%s", d)
+}
+
+// nothingRetires waits until Envoy has nothing that was taken away.
+func (w *world) nothingRetires(t *testing.T) {
+	t.Helper()
+	for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		retiring := map[string]int{}
+		for _, node := range w.nodes() {
+			s, err := w.agents[node].Status(context.Background())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			maps.Copy(retiring, s.Retiring)
+		}
+		if len(retiring) == 0 {
+			break
+		}
+		if time.Since(begin) > 2*patience {
+			t.Errorf("Envoy keeps %v", retiring)
+			break
+		}
+	}
+	w.nothingLeft(t)
 }

@@ -113,8 +113,8 @@ func (s *storm) end(t *testing.T) {
 		}
 	}
 	t.Logf("%d requests in %.0f s, %d allowed ones answered by %v", sent, took, answered, by)
-	if rate := float64(sent) / took; rate < 500 {
-		t.Errorf("%.0f requests a second, want 500", rate)
+	if rate := float64(sent) / took; rate < 100 { // of 650, where nobody else wants the processors
+		t.Errorf("%.0f requests a second, want 100", rate)
 	}
 	if improbable(int(by["reviews-v1"]), int(answered), 0.75) {
 		t.Errorf("answered by %v, want three quarters by v1", by)
