@@ -59,7 +59,7 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, clien
 	missing := model.Backend{Namespace: namespace, Service: name, Port: port, Missing: true}
 	switch {
 	case svc == nil:
-		h.n.refused(field+".host", "unknown-destination", model.Narrows,
+		h.n.surprising(field+".host", "unknown-destination",
 			fmt.Sprintf("there is no service %s: %s", fqdn, otherwise), hostAdvice(h.t, d.GetHost()))
 		return missing
 	case svc.Port(port) == nil && !(h.anyPort && d.GetPort() == nil):
@@ -67,7 +67,7 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, clien
 		if d.GetPort() == nil {
 			advice = "write the port: without one, the port that the client used is meant"
 		}
-		h.n.refused(field+".port", "unknown-port", model.Narrows,
+		h.n.surprising(field+".port", "unknown-port",
 			fmt.Sprintf("service %s has no TCP port %d: %s", fqdn, port, otherwise), advice)
 		return missing
 	}
@@ -78,8 +78,7 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, clien
 	if d.GetSubset() != "" {
 		subset, by := policy.rule.subset(d.GetSubset())
 		if subset == nil || by.Invalid {
-			h.n.refused(field+".subset", "unknown-subset", model.Narrows,
-				fmt.Sprintf("no DestinationRule defines subset %q of %s: %s", d.GetSubset(), fqdn, otherwise), h.subsetAdvice(fqdn, policy.rule, by))
+			h.unknownSubset(field, fqdn, d.GetSubset(), otherwise, policy.rule, by)
 			return missing
 		}
 		policy.subset, out.Labels = subset, subsetLabels(subset)
@@ -89,6 +88,16 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, clien
 		h.n.surprising(field, "hash-needs-port", "the destination does not name its port: as in Istio, what a rule says for the port about hashing is not seen, and requests go to any endpoint", "write the port")
 	}
 	return out
+}
+
+// unknownSubset notes a subset that no rule defines, as in Istio, or an invalid one: by.
+func (h *httpTranslation) unknownSubset(field, fqdn, subset, otherwise string, have *ruled, by *objects.Object) {
+	msg, advice := fmt.Sprintf("no DestinationRule defines subset %q of %s: %s", subset, fqdn, otherwise), h.subsetAdvice(fqdn, have, by)
+	if by != nil && by.Invalid {
+		h.n.refused(field+".subset", "unknown-subset", model.Narrows, msg, advice)
+		return
+	}
+	h.n.surprising(field+".subset", "unknown-subset", msg, advice)
 }
 
 // subsetAdvice says how a subset comes to be known: by is the invalid rule that

@@ -26,7 +26,7 @@ func (t *Translator) judgeDestinationRule(r translators.Reader, o *objects.Objec
 	host := t.fullName(dr.GetHost(), o.Namespace)
 	services := t.servicesOf(r, host)
 	if len(services) == 0 {
-		n.refused("spec.host", "unknown-host", model.Degrades, fmt.Sprintf("%s names no service: the rule has no effect", dr.GetHost()), hostAdvice(t, dr.GetHost()))
+		n.surprising("spec.host", "unknown-host", fmt.Sprintf("%s names no service: the rule has no effect", dr.GetHost()), hostAdvice(t, dr.GetHost()))
 	}
 	t.judgeHidden(r, n, host, services)
 	j := policyJudge{n: n, ports: portsOf(services)}

@@ -302,7 +302,7 @@ func (u *unused) diagnostics(fqdn string) []model.Diagnostic {
 			continue
 		}
 		n := &notes{o: o}
-		n.refused(h.what.field, "duplicate-host", model.Degrades,
+		n.surprising(h.what.field, "duplicate-host",
 			fmt.Sprintf("%s is steered by VirtualService %s already, which comes first; Istio merges no two in the mesh", fqdn, h.by.o.Key()),
 			"put the routes into one VirtualService")
 		out = append(out, n.list...)

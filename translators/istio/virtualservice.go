@@ -122,7 +122,9 @@ func (t *Translator) judgeHosts(r translators.Reader, n *notes, vs *networking.V
 						"set appProtocol on the port, or a name that begins with http")
 				}
 			}
-			judgeHeadless(r, n, field, svc)
+			if sharesOut(vs) {
+				judgeHeadless(r, n, field, svc)
+			}
 		}
 	}
 	if out.external {
@@ -133,6 +135,20 @@ func (t *Translator) judgeHosts(r translators.Reader, n *notes, vs *networking.V
 		*list = slices.Compact(*list)
 	}
 	return out
+}
+
+// sharesOut reports whether some route has more than a service as a whole to choose from.
+func sharesOut(vs *networking.VirtualService) bool {
+	several := func(n int, destinations func(int) *networking.Destination) bool {
+		return n > 1 || n == 1 && destinations(0).GetSubset() != ""
+	}
+	return slices.ContainsFunc(vs.GetHttp(), func(h *networking.HTTPRoute) bool {
+		return several(len(h.GetRoute()), func(i int) *networking.Destination { return h.GetRoute()[i].GetDestination() })
+	}) || slices.ContainsFunc(vs.GetTcp(), func(h *networking.TCPRoute) bool {
+		return several(len(h.GetRoute()), func(i int) *networking.Destination { return h.GetRoute()[i].GetDestination() })
+	}) || slices.ContainsFunc(vs.GetTls(), func(h *networking.TLSRoute) bool {
+		return several(len(h.GetRoute()), func(i int) *networking.Destination { return h.GetRoute()[i].GetDestination() })
+	})
 }
 
 // judgeHeadless notes what is different where clients dial the pods.
