@@ -83,7 +83,9 @@ type Endpoint struct {
 	Addr   netip.AddrPort `json:"addr"`
 	Host   string         `json:"host,omitempty"` // in place of Addr: a name that is resolved
 	Pod    string         `json:"pod,omitempty"`
-	Weight uint32         `json:"weight,omitempty"`
+	Weight uint32         `json:"weight,omitempty"` // among those of its priority
+	// Priority is 0 for those that are used first; others are used when those before fail.
+	Priority uint32 `json:"priority,omitempty"`
 }
 
 // Sent is a request as an endpoint gets it.

@@ -35,12 +35,12 @@ func (t *tracer) connection(s *plan.Service) {
 		}
 		sources := t.origin(c)
 		t.step(sources, "connections like this go to %s", c)
-		addrs, _ := flat(eps)
-		if len(addrs) == 0 {
+		to := targets(eps)
+		if len(to) == 0 {
 			t.end(Outcome{Verdict: Lost, Cluster: c, Why: "there are no endpoints", By: sources})
 			return
 		}
-		t.direct(1, shared(eps), "an endpoint of "+c, t.unchanged())
+		t.spread(1, to, "an endpoint of "+c, t.unchanged())
 		return
 	}
 	t.end(Outcome{Verdict: Lost, Why: "no route takes such a connection: the proxy closes it"})
@@ -72,22 +72,4 @@ func (t *tracer) serverName() string {
 		return ""
 	}
 	return name
-}
-
-// shared gives each endpoint its part of its share.
-func shared(e *plan.ClusterEndpoints) []plan.KernelBackend {
-	var out []plan.KernelBackend
-	for _, b := range e.Backends {
-		out = append(out, plan.KernelBackend{Addr: b.Addrs[0], Weight: 1})
-	}
-	product := uint32(1)
-	for _, s := range e.Shares {
-		product *= uint32(max(len(s.Backends), 1))
-	}
-	for _, s := range e.Shares {
-		for _, b := range s.Backends {
-			out = append(out, plan.KernelBackend{Addr: b.Addrs[0], Weight: s.Weight * product / uint32(len(s.Backends))})
-		}
-	}
-	return out
 }

@@ -3,7 +3,6 @@
 package trace
 
 import (
-	"cmp"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -14,47 +13,32 @@ import (
 	"fairlead.io/fairlead/model/plan"
 )
 
-// direct ends a share at endpoints that each judge for themselves what comes to them:
-// by weight, and those that judge alike together.
-func (t *tracer) direct(share float64, to []plan.KernelBackend, why string, as *sending) {
-	total := float64(0)
-	for _, b := range to {
-		total += float64(max(b.Weight, 1))
-	}
-	for _, b := range to {
-		o := t.arrive(b.Addr, as)
-		o.Share = share * float64(max(b.Weight, 1)) / total
-		o.Why = cmp.Or(o.Why, why)
-		if o.Verdict == Reached {
-			o.Sent = as.seen()
-		}
-		t.gather(o, t.endpoint(b.Addr, b.Weight))
-	}
-}
-
 // gather adds an outcome of one endpoint to the last one, if they are alike.
 func (t *tracer) gather(o Outcome, e Endpoint) {
-	if n := len(t.out.Outcomes); n > 0 {
-		last := t.out.Outcomes[n-1]
-		last.Share, last.Endpoints = 0, nil
-		bare := o
-		bare.Share = 0
-		if model.Hash(last) == model.Hash(bare) && slices.EqualFunc(last.By, o.By, func(a, b model.Source) bool { return a == b }) {
-			t.out.Outcomes[n-1].Share += o.Share
-			t.out.Outcomes[n-1].Endpoints = append(t.out.Outcomes[n-1].Endpoints, e)
-			return
-		}
+	if n := len(t.out.Outcomes); n > 0 && alike(t.out.Outcomes[n-1], o) {
+		t.out.Outcomes[n-1].Share += o.Share
+		t.out.Outcomes[n-1].Endpoints = append(t.out.Outcomes[n-1].Endpoints, e)
+		return
 	}
 	o.Endpoints = []Endpoint{e}
 	t.end(o)
 }
 
-func (t *tracer) endpoint(a netip.AddrPort, weight uint32) Endpoint {
-	e := Endpoint{Addr: a, Weight: weight}
-	if w := t.pods[a.Addr()]; w != nil {
-		e.Pod = w.Key()
+// reserve adds an outcome without a share of its own to one that is like it.
+func (t *tracer) reserve(o Outcome, e Endpoint) {
+	for i := range t.out.Outcomes {
+		if alike(t.out.Outcomes[i], o) {
+			t.out.Outcomes[i].Endpoints = append(t.out.Outcomes[i].Endpoints, e)
+			return
+		}
 	}
-	return e
+	t.step(o.By, "if those that are preferred fail, %s at %s: %s", o.Verdict, e.Pod, o.Why)
+}
+
+// alike reports whether outcomes differ by their shares and endpoints alone.
+func alike(a, b Outcome) bool {
+	a.Share, a.Endpoints, b.Share, b.Endpoints = 0, nil, 0, nil
+	return model.Hash(a) == model.Hash(b) && slices.Equal(a.By, b.By)
 }
 
 // arrive is what the destination's own node does with something that no proxy of the
@@ -230,10 +214,10 @@ func (t *tracer) prefix(a netip.Addr) *plan.Prefix {
 }
 
 // podsOf names the workloads of endpoints.
-func (t *tracer) podsOf(addrs []netip.AddrPort) []string {
+func (t *tracer) podsOf(endpoints []target) []string {
 	var out []string
-	for _, a := range addrs {
-		if w := t.pods[a.Addr()]; w != nil {
+	for _, e := range endpoints {
+		if w := t.pods[e.addr.Addr()]; w != nil {
 			out = append(out, w.Key())
 		}
 	}

@@ -251,55 +251,29 @@ func (t *tracer) cluster(share float64, wc *plan.WeightedCluster, sent *sending,
 		t.end(Outcome{Share: share, Verdict: Lost, Status: http.StatusServiceUnavailable, Cluster: wc.Name, Why: "the cluster is not there", By: sources})
 		return
 	}
-	addrs, weights := flat(eps)
-	if len(addrs) == 0 {
+	to := targets(eps)
+	switch {
+	case len(to) == 0:
 		t.end(Outcome{Share: share, Verdict: Lost, Status: http.StatusServiceUnavailable, Cluster: wc.Name, Why: "there are no endpoints", By: sources})
-		return
+	case c.Policy != nil:
+		t.checked(t.judged(c.Policy, &sent.q, t.podsOf(to)...), share, wc.Name, to, sent)
+	case c.Checked:
+		t.checked(Outcome{Verdict: Reached}, share, wc.Name, to, sent)
+	default:
+		t.spread(share, to, "an endpoint of "+wc.Name, sent)
 	}
-	if c.Policy != nil {
-		o := t.judged(c.Policy, &sent.q, t.podsOf(addrs)...)
-		o.Share, o.Cluster = share, wc.Name
-		if o.Verdict == Denied {
-			for i, a := range addrs {
-				o.Endpoints = append(o.Endpoints, t.endpoint(a, weights[i]))
-			}
-			t.end(o)
-			return
-		}
-		t.reach(o, addrs, weights, sent)
-		return
-	}
-	if c.Checked {
-		t.reach(Outcome{Share: share, Verdict: Reached, Cluster: wc.Name}, addrs, weights, sent)
-		return
-	}
-	to := make([]plan.KernelBackend, len(addrs))
-	for i, a := range addrs {
-		to[i] = plan.KernelBackend{Addr: a, Weight: max(weights[i], 1)}
-	}
-	t.direct(share, to, "an endpoint of "+wc.Name, sent)
 }
 
-func (t *tracer) reach(o Outcome, addrs []netip.AddrPort, weights []uint32, sent *sending) {
-	for i, a := range addrs {
-		o.Endpoints = append(o.Endpoints, t.endpoint(a, weights[i]))
+// checked ends a share at endpoints of a cluster, which has judged for them.
+func (t *tracer) checked(o Outcome, share float64, cluster string, to []target, sent *sending) {
+	o.Share, o.Cluster = share, cluster
+	for _, e := range to {
+		o.Endpoints = append(o.Endpoints, t.endpoint(e))
 	}
-	o.Sent, o.Why = sent.seen(), "an endpoint of "+o.Cluster
+	if o.Verdict == Reached {
+		o.Sent, o.Why = sent.seen(), "an endpoint of "+cluster
+	}
 	t.end(o)
-}
-
-// flat lists endpoints with the weight of each, 0 where all are alike.
-func flat(e *plan.ClusterEndpoints) (addrs []netip.AddrPort, weights []uint32) {
-	add := func(bs []plan.Backend, w uint32) {
-		for _, b := range bs {
-			addrs, weights = append(addrs, b.Addrs[0]), append(weights, w)
-		}
-	}
-	add(e.Backends, 0)
-	for _, s := range e.Shares {
-		add(s.Backends, s.Weight)
-	}
-	return addrs, weights
 }
 
 // origin is what the user wrote that an id came from.

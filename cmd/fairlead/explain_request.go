@@ -196,6 +196,9 @@ func (p *page) outcome(o *trace.Outcome, several bool) {
 		if e.Pod != "" {
 			at += " " + e.Pod
 		}
+		if e.Priority > 0 {
+			at += ", when those before fail"
+		}
 		p.line(3, "%s %s", word, at)
 	}
 	if s := o.Sent; s != nil && o.Verdict == trace.Reached {

@@ -3,6 +3,7 @@
 package live
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"regexp"
@@ -98,14 +99,17 @@ func podNames(o trace.Outcome) string {
 var grpcOf = map[uint32]uint32{400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 
 // results are what a client would see if everything came as an answer says: of each
-// endpoint as many as its share.
+// endpoint as many as its share, and nothing of those that are in reserve.
 func results(a *trace.Answer, n int, facts func(trace.Endpoint) echo.Facts) []load.Result {
 	var out []load.Result
 	scheme, _, _ := strings.Cut(a.URL, "://")
 	for _, o := range a.Outcomes {
 		count := max(1, int(math.Round(o.Share*float64(n))))
+		first := slices.MinFunc(append([]trace.Endpoint{{Priority: math.MaxUint32}}, o.Endpoints...),
+			func(a, b trace.Endpoint) int { return cmp.Compare(a.Priority, b.Priority) }).Priority
+		used := slices.DeleteFunc(slices.Clone(o.Endpoints), func(e trace.Endpoint) bool { return e.Priority > first })
 		total := uint32(0)
-		for _, e := range o.Endpoints {
+		for _, e := range used {
 			total += max(1, e.Weight)
 		}
 		if o.Verdict != trace.Reached || len(o.Endpoints) == 0 {
@@ -114,7 +118,7 @@ func results(a *trace.Answer, n int, facts func(trace.Endpoint) echo.Facts) []lo
 			}
 			continue
 		}
-		for _, e := range o.Endpoints {
+		for _, e := range used {
 			for range max(1, int(math.Round(float64(count)*float64(max(1, e.Weight))/float64(total)))) {
 				out = append(out, reached(scheme, a, o, e, facts))
 			}
