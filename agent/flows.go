@@ -17,7 +17,6 @@ import (
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
 	"fairlead.io/fairlead/xds/accesslog"
-	"fairlead.io/fairlead/xds/render"
 )
 
 // kernelFlow names what the kernel decided and keeps it.
@@ -95,7 +94,7 @@ func (a *agent) answered(out *hubble.Flow, r accesslog.Record) {
 	switch {
 	case r.Details == tooMany:
 		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "rate-limit", "", saidBy(in)
-	case in != nil && (r.Details == noRoute || r.Route == render.Unmatched):
+	case in != nil && r.Details == noRoute:
 		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "no-route", "", saidBy(in)
 	case m != nil && m[1] == "none" && in != nil:
 		// Nor did the route that the request took.

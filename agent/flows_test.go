@@ -143,7 +143,6 @@ spec: {targetRef: {group: policy.linkerd.io, kind: Server, name: s}, total: {req
 		"too many":             {"local_rate_limited", base.Route, 429, "denied", "rate-limit", "HTTPLocalRateLimitPolicy shop/limit"},
 		"too many for gRPC":    {"local_rate_limited", base.Route, 200, "denied", "rate-limit", "HTTPLocalRateLimitPolicy shop/limit"},
 		"no route":             {"route_not_found", "", 404, "denied", "no-route", "Server shop/s"},
-		"no route, counted":    {"direct_response", "unmatched", 404, "denied", "no-route", "Server shop/s"},
 		"nobody on this route": {"rbac_access_denied_matched_policy[none]", base.Route, 403, "denied", "policy", "HTTPRoute shop/open"},
 		"answered":             {"via_upstream", base.Route, 404, "forwarded", "", "HTTPRoute shop/open"},
 	} {

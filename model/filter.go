@@ -56,7 +56,7 @@ type Inbound struct {
 	App App `json:"app,omitempty"`
 	// Routes, if there are any, are tried in order; a request that none matches gets 404.
 	Routes []InboundRoute `json:"routes,omitempty"`
-	// RateLimit is counted before permissions are judged.
+	// RateLimit counts what permissions let in and a route sends on.
 	RateLimit *RateLimit `json:"rateLimit,omitempty"`
 	Src       []Source   `json:"-"`
 }

@@ -54,7 +54,7 @@ type PodPort struct {
 type Inbound struct {
 	// Routes in order; no match: 404. None: all pass, as the pod's Policy says.
 	Routes []InboundRoute `json:"routes,omitempty"`
-	// RateLimit is counted before, also for requests that no route takes.
+	// RateLimit counts what routes and permissions let in, but for what is redirected.
 	RateLimit *model.RateLimit `json:"rateLimit,omitempty"`
 	Sources   []model.Source   `json:"sources"`
 }

@@ -86,6 +86,47 @@ func TestRateLimit(t *testing.T) {
 	p.waitFor("a new bucket", func() bool { return mustFetch(t, vip(0, 1, 80), "/a").Status == 200 })
 }
 
+// A limit behind the policy counts what goes on alone: nothing that is refused, that no
+// route takes, or whose route has a limit that is not switched on. Trap: a route cannot do
+// without a bucket.
+func TestRateLimitBehindPolicy(t *testing.T) {
+	chain := loadFirst + `
+          - {name: policy, typed_config: {"@type": E/filters.http.rbac.v3.RBAC}}
+          - {name: limit, typed_config: {"@type": E/filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: limit}}`
+	p := start(t, strings.Replace(withLimits(), loadFirst+`
+          - {name: limit, typed_config: {"@type": E/filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: limit}}`, chain, 1))
+	const off = `limit: {"@type": E/filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: limit, token_bucket: {max_tokens: 4294967295, tokens_per_fill: 4294967295, fill_interval: 1s}}`
+	table := func(redirect string) string {
+		return `
+name: r
+request_headers_to_remove: [x-dst]
+virtual_hosts:
+- name: v
+  domains: ["*"]
+  typed_per_filter_config:
+    limit:
+      "@type": E/filters.http.local_ratelimit.v3.LocalRateLimit
+      stat_prefix: limit
+      token_bucket: ` + full(2) + `
+      filter_enabled: {default_value: {numerator: 100}}
+      filter_enforced: {default_value: {numerator: 100}}
+  routes:
+  - {match: {prefix: /a}, direct_response: {status: 200}}
+  - {match: {prefix: /closed}, direct_response: {status: 200}, typed_per_filter_config: ` + perRoute("policy", "rules: {action: ALLOW}") + `}
+  - {match: {prefix: /old}, redirect: {path_redirect: /none}, typed_per_filter_config: {` + redirect + `}}`
+	}
+	p.push(resource(t, xds.RouteType, table(off)), scopeTo(t, vip(0, 1, 80), "r", true))
+	var got []string
+	for _, path := range []string{"/old", "/closed", "/none", "/closed", "/old", "/a", "/none", "/a", "/a", "/closed", "/old"} {
+		got = append(got, fmt.Sprint(mustFetch(t, vip(0, 1, 80), path).Status))
+	}
+	none := `limit: {"@type": E/filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: limit}`
+	if o := p.pushOutcome(resource(t, xds.RouteType, table(none))); len(o.Rejected) != 1 {
+		t.Error("a route may do without a bucket")
+	}
+	equal(t, "counted", strings.Join(got, " "), "404 403 404 403 404 200 404 200 429 403 404")
+}
+
 // Limits by the address of the connection, whatever a header says: of some addresses
 // together, and of all others together. The limit of all comes on top.
 func TestRateLimitByAddress(t *testing.T) {

@@ -113,6 +113,8 @@ func (t *Translator) judgeRateLimit(r reader, o *objects.Object, rep *report) {
 			fmt.Sprintf("Server %s is opaque: there are no requests to count", s.Key()), "")
 		return
 	}
-	rep.approximated(o, "spec", "limit-by-bucket", model.Cosmetic,
-		"a limit is a bucket that is filled each second, where Linkerd's fills all the time: at the turn of a second a burst may be a little longer", "")
+	if v.Spec.Total != nil && (v.Spec.Identity != nil || len(v.Spec.Overrides) > 0) {
+		rep.approximated(o, "spec.total", "limit-of-all-asked-last", model.Degrades,
+			"requests that the limit of their client refuses leave more of the total to others, where Linkerd counts them there first", "")
+	}
 }

@@ -28,9 +28,9 @@ const (
 	FaultFilter       = "fl.fault"       // the client's stage: aborts and delays,
 	CORSFilter        = "fl.cors"        // answers to browsers,
 	ClientFilter      = "fl.client"      // and any further filters
-	RateLimitFilter   = "fl.ratelimit"   // the destination's stage: how much,
-	DestinationFilter = "fl.destination" // any further filters that refuse nobody,
-	DenyFilter        = "fl.deny"        // what any plane denies; then AllowFilter
+	DestinationFilter = "fl.destination" // the destination's stage: any further filters that refuse nobody,
+	DenyFilter        = "fl.deny"        // what any plane denies; then AllowFilter,
+	RateLimitFilter   = "fl.ratelimit"   // and of what may pass how much
 )
 
 // AllowFilter is the filter of one plane's allows; group < AllowSlots.
@@ -65,13 +65,14 @@ func httpFilters(inbound bool) []*hcm.HttpFilter {
 		enabled(FaultFilter, &fault.HTTPFault{DisableDownstreamClusterStats: true}),
 		enabled(CORSFilter, &cors.Cors{}),
 		disabled(ClientFilter, &filterchain.FilterChainConfig{}),
-		limit,
 		disabled(DestinationFilter, &filterchain.FilterChainConfig{}),
 		enabled(DenyFilter, &rbac.RBAC{}),
 	}
 	for i := range AllowSlots {
 		fs = append(fs, enabled(AllowFilter(i), &rbac.RBAC{}))
 	}
+	// Behind all that refuses: what is refused uses nothing up that others have.
+	fs = append(fs, limit)
 	// No x-envoy-* headers are added for applications to see.
 	return append(fs, enabled("envoy.filters.http.router", &router.Router{SuppressEnvoyHeaders: true}))
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"net/http"
 	"net/netip"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	ratelimit "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -31,12 +31,8 @@ const (
 	otherKey  = "other"
 )
 
-// Unmatched is the name of the route that requests take which no other one does, where
-// they are counted.
-const Unmatched = "unmatched"
-
-// limited puts a table's limit on a virtual host: one bucket for all of its routes, and
-// for requests that none of them takes, which a last route answers.
+// limited puts a table's limit on a virtual host: one bucket for all of its routes that
+// go on. Requests that are refused, redirected or taken by no route are not counted.
 //
 // A changed table makes new buckets, which are full.
 func limited(h *route.VirtualHost, l *plan.Limit) error {
@@ -50,12 +46,22 @@ func limited(h *route.VirtualHost, l *plan.Limit) error {
 	}
 	h.TypedPerFilterConfig = maps.Clone(h.TypedPerFilterConfig)
 	h.TypedPerFilterConfig[RateLimitFilter] = filter
-	h.Routes = append(h.Routes, &route.Route{
-		Name:   Unmatched,
-		Match:  &route.RouteMatch{PathSpecifier: &route.RouteMatch_Prefix{}},
-		Action: directResponse(http.StatusNotFound, ""),
-	})
+	for _, r := range h.Routes {
+		if r.GetRedirect() == nil {
+			continue
+		}
+		if r.TypedPerFilterConfig == nil {
+			r.TypedPerFilterConfig = map[string]*anypb.Any{}
+		}
+		r.TypedPerFilterConfig[RateLimitFilter] = pack(uncounted())
+	}
 	return nil
+}
+
+// uncounted is the configuration of a route whose requests are not counted. A route has
+// to have a bucket; this one is not asked.
+func uncounted() *ratelimit.LocalRateLimit {
+	return &ratelimit.LocalRateLimit{StatPrefix: "fl", TokenBucket: perSecond(math.MaxUint32)}
 }
 
 // rateLimit is nil if there is no limit.
