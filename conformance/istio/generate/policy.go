@@ -54,6 +54,9 @@ func (d *draft) trafficPolicy() {
 			d.locality(block)
 		}
 	}
+	if lb, ok := policy["loadBalancer"].(object); ok && lb["consistentHash"] != nil {
+		delete(lb, "simple")
+	}
 	spec := object{"host": host}
 	about := func(at string) {
 		for _, f := range fields {

@@ -3,8 +3,10 @@
 package ours
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/incr"
@@ -18,7 +20,7 @@ import (
 // That the two do the same is what conformance/live is about.
 type kernel struct {
 	services  map[netip.AddrPort]*plan.Service
-	any       map[uint16]*plan.Service
+	ranges    []*plan.Service // of many addresses, the longest first, those of all last
 	pods      map[netip.Addr]*plan.Pod
 	addresses map[netip.Addr]*plan.Address
 	prefixes  []*plan.Prefix
@@ -37,20 +39,19 @@ type rows interface {
 }
 
 func newKernel(t rows, ports map[string]uint16) *kernel {
-	k := &kernel{services: map[netip.AddrPort]*plan.Service{}, any: map[uint16]*plan.Service{}, pods: map[netip.Addr]*plan.Pod{},
+	k := &kernel{services: map[netip.AddrPort]*plan.Service{}, pods: map[netip.Addr]*plan.Pod{},
 		addresses: map[netip.Addr]*plan.Address{}, verdicts: map[verdictKey]plan.Action{}, ports: ports}
 	for _, r := range t.Rows(plan.Services) {
 		s := r.Value.(*plan.Service)
 		switch {
-		case s.Protocol != model.TCP:
-		case s.Addr.IsUnspecified():
-			if s.Addr.Is4() {
-				k.any[s.Port] = s
-			}
+		case s.Protocol != model.TCP, s.Addr.Is6():
+		case s.Bits != 0, s.Addr.IsUnspecified():
+			k.ranges = append(k.ranges, s)
 		default:
 			k.services[netip.AddrPortFrom(s.Addr, s.Port)] = s
 		}
 	}
+	slices.SortStableFunc(k.ranges, func(a, b *plan.Service) int { return cmp.Compare(b.Bits, a.Bits) })
 	for _, r := range t.Rows(plan.Pods) {
 		p := r.Value.(*plan.Pod)
 		k.pods[p.Addr] = p
@@ -79,6 +80,9 @@ func (k *kernel) way(from netip.Addr, dst netip.AddrPort) wire.Way {
 			return wire.Way{To: dst, Mark: wire.Redirect(k.ports[l])}
 		}
 	}
+	if pod != nil && pod.KnownOnly && svc == nil && dst.Addr() != from {
+		return wire.Way{Refused: true}
+	}
 	if svc != nil && !svc.Direct && !svc.Addr.IsUnspecified() {
 		to, ok := balance(svc.Backends)
 		if !ok {
@@ -95,14 +99,24 @@ func (k *kernel) way(from netip.Addr, dst netip.AddrPort) wire.Way {
 	return wire.Way{To: dst, Mark: wire.Redirect(k.ports[plan.InboundListener])}
 }
 
+// service is what the address and port are a service's by: exactly, by a range, or because
+// they are nobody else's.
 func (k *kernel) service(dst netip.AddrPort) *plan.Service {
 	if s := k.services[dst]; s != nil {
 		return s
 	}
-	if k.addresses[dst.Addr()] != nil || k.hasServiceAt(dst.Addr()) {
+	if k.hasServiceAt(dst.Addr()) {
 		return nil
 	}
-	return k.any[dst.Port()]
+	for _, s := range k.ranges {
+		if s.Port != dst.Port() || s.Bits == 0 && k.addresses[dst.Addr()] != nil {
+			continue
+		}
+		if s.Bits == 0 || netip.PrefixFrom(s.Addr, int(s.Bits)).Contains(dst.Addr()) {
+			return s
+		}
+	}
+	return nil
 }
 
 func (k *kernel) hasServiceAt(a netip.Addr) bool {

@@ -134,6 +134,8 @@ func compare(istio, ours Half, a *asker, q *world.Request) (*Difference, error) 
 		switch {
 		case try == 2:
 			return &Difference{Request: q.Text, Istio: theirs.String(), Ours: own.String()}, nil
+		case q.N == 1:
+			n = 24
 		case q.N == 0 && (len(theirs) > 1 || len(own) > 1):
 			n = many
 		}
@@ -146,6 +148,7 @@ var unseen = map[string]bool{
 	"identity-by-address": true, // nothing is encrypted, and an address is believed
 	"counted-by-node":     true, // what one client's requests do alone is the same
 	"remote-is-peer":      true, // there is no other proxy in front
+	"unsupported-gateway": true, // nobody asks at a gateway
 }
 
 var position = regexp.MustCompile(`\[[^\]]*\]`)
