@@ -57,9 +57,15 @@ func noteSettings(o *objects.Object, rep *report) {
 				rep.refused(o, field, "invalid-annotation", model.Narrows, fmt.Sprintf("%q is not a policy: nobody is let in where no Server says so", v), "use "+policyWords())
 			}
 		case slices.Contains(settingsKeys, key):
-			if _, err := readPorts(v); err != nil {
-				rep.refused(o, field, "invalid-annotation", model.Degrades, err.Error()+"; the others are taken", "")
+			ports, err := readPorts(v)
+			effect := model.Degrades
+			if key == requireTLSKey {
+				effect = model.Widens
 			}
+			if err != nil {
+				rep.refused(o, field, "invalid-annotation", effect, err.Error()+"; the others are taken", "")
+			}
+			noteMany(o, key, ports, rep)
 		case key == skipOutboundKey && o.Kind == objects.NamespaceKind:
 			if _, err := readPorts(v); err != nil {
 				rep.refused(o, field, "invalid-annotation", model.Degrades, err.Error()+"; the others are taken", "")
@@ -70,6 +76,20 @@ func noteSettings(o *objects.Object, rep *report) {
 		default:
 			noteOther(o, key, rep)
 		}
+	}
+}
+
+// noteMany tells what becomes of sets of ports that are too many to be written out.
+func noteMany(o *objects.Object, key string, ports portSet, rep *report) {
+	_, few := ports.list()
+	_, fewOthers := ports.others().list()
+	const advice = "name fewer ports"
+	switch {
+	case few:
+	case key == skipInboundKey:
+		rep.approximated(o, annotation(key), "many-ports", model.Narrows, fmt.Sprintf("these are more than %d ports: of them those are left alone that a pod declares", maxPorts), advice)
+	case key == requireTLSKey && !fewOthers:
+		rep.approximated(o, annotation(key), "many-ports", model.Narrows, fmt.Sprintf("these are more than %d ports: clients need an identity at all others, too, that a pod does not declare", maxPorts), advice)
 	}
 }
 

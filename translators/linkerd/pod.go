@@ -163,20 +163,17 @@ func (g *guard) defaultRules(named map[uint16]bool) []model.AuthRule {
 	} else {
 		src = append(src, g.o.Source(Plane, ""))
 	}
+	most, some, ports := g.required()
+	ports = slices.DeleteFunc(ports, func(p uint16) bool { return named[p] })
 	var out []model.AuthRule
-	stricter := map[uint16]bool{}
-	for _, p := range g.ports(g.settings.required) {
-		if named[p] {
-			continue
-		}
-		stricter[p] = true
-		if c, ok := g.t.client(g.settings.policy.authenticated()); ok {
+	if c, ok := g.t.client(some); ok {
+		for _, p := range ports {
 			out = append(out, grant{c, slices.Concat(src, g.settings.src)}.rule(model.Operation{Ports: []uint16{p}}))
 		}
 	}
-	except := slices.Concat(slices.Collect(maps.Keys(named)), slices.Collect(maps.Keys(stricter)))
+	except := slices.Concat(slices.Collect(maps.Keys(named)), ports)
 	slices.Sort(except)
-	if c, ok := g.t.client(g.settings.policy); ok {
+	if c, ok := g.t.client(most); ok {
 		var to []model.Operation
 		if len(except) > 0 {
 			to = []model.Operation{{NotPorts: except}}
@@ -189,6 +186,17 @@ func (g *guard) defaultRules(named map[uint16]bool) []model.AuthRule {
 		}
 	}
 	return out
+}
+
+// required are the default policies of most ports and of some, where clients need an
+// identity at either. If there are too many of these, they are most: all but those that
+// are not meant, so that none is open which should not be.
+func (g *guard) required() (most, some accessPolicy, ports []uint16) {
+	most, some = g.settings.policy, g.settings.policy.authenticated()
+	if ports, ok := g.settings.required.list(); ok {
+		return most, some, ports
+	}
+	return some, most, g.ports(g.settings.required.others())
 }
 
 // canonical puts rules in the order of their content; of equal rules one stays, with the

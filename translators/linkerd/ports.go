@@ -3,8 +3,10 @@
 package linkerd
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -73,6 +75,22 @@ func (s portSet) list() (out []uint16, ok bool) {
 		}
 	}
 	return out, true
+}
+
+// others are all ports that are not in the set.
+func (s portSet) others() portSet {
+	var out portSet
+	next := 1
+	for _, r := range slices.SortedFunc(slices.Values(s), func(a, b portRange) int { return cmp.Compare(a.first, b.first) }) {
+		if int(r.first) > next {
+			out = append(out, portRange{uint16(next), r.first - 1})
+		}
+		next = max(next, int(r.last)+1)
+	}
+	if next <= math.MaxUint16 {
+		out = append(out, portRange{uint16(next), math.MaxUint16})
+	}
+	return out
 }
 
 func validPort(n int64) bool { return n >= 1 && n <= math.MaxUint16 }
