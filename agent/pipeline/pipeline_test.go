@@ -102,6 +102,72 @@ spec:
   parentRefs: [{group: "", kind: Service, name: reviews, namespace: shop}]
   rules: [{backendRefs: [{name: reviews, namespace: shop, port: 80}]}]
 ---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: outside, namespace: other}
+spec: {hosts: [api.example.org], addresses: [192.0.2.0/24], resolution: STATIC, endpoints: [{address: 10.8.0.1, labels: {version: v1}}], ports: [{number: 80, name: http, protocol: HTTP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: db, namespace: other}
+spec: {host: db, trafficPolicy: {connectionPool: {tcp: {maxConnections: 75}}, loadBalancer: {consistentHash: {httpHeaderName: x-user}}}, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: other}
+spec: {egress: [{hosts: ["./*", "shop/*"]}]}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: other}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: linked, annotations: {linkerd.io/inject: enabled, config.linkerd.io/default-inbound-policy: all-unauthenticated}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: pay, namespace: linked, labels: {app: pay}}
+spec: {nodeName: node-1, serviceAccountName: pay, containers: [{name: c, ports: [{name: http, containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: pay, namespace: linked, annotations: {retry.linkerd.io/http: 5xx}}
+spec: {selector: {app: pay}, ports: [{name: http, port: 80, targetPort: http}]}
+---
+apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: {name: pay, namespace: linked}
+spec: {podSelector: {matchLabels: {app: pay}}, port: http, proxyProtocol: HTTP/1}
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: pay, namespace: linked}
+spec: {targetRef: {group: policy.linkerd.io, kind: Server, name: pay}, requiredAuthenticationRefs: [{group: policy.linkerd.io, kind: NetworkAuthentication, name: near}]}
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: NetworkAuthentication
+metadata: {name: near, namespace: linked}
+spec: {networks: [{cidr: 10.244.1.0/24}]}
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: HTTPLocalRateLimitPolicy
+metadata: {name: pay, namespace: linked}
+spec: {targetRef: {group: policy.linkerd.io, kind: Server, name: pay}, total: {requestsPerSecond: 75}}
+---
+apiVersion: policy.linkerd.io/v1beta3
+kind: HTTPRoute
+metadata: {name: pay, namespace: linked}
+spec:
+  parentRefs: [{group: core, kind: Service, name: pay, port: 80}]
+  rules: [{matches: [{path: {value: /api/}, method: GET}], backendRefs: [{name: pay, port: 80}]}]
+---
+apiVersion: linkerd.io/v1alpha2
+kind: ServiceProfile
+metadata: {name: pay.linked.svc.cluster.local, namespace: other}
+spec: {routes: [{name: api, condition: {method: GET, pathRegex: /api/.*}, isRetryable: true}]}
+---
 apiVersion: example.com/v1
 kind: Unheard
 metadata: {name: of, namespace: other}
@@ -156,6 +222,9 @@ var edits = [][2]string{
 	{"10.244.1.0/24", "10.244.2.0/24"}, {"sa/frontend", "sa/batch"}, {`status: "True"`, `status: "False"`}, {"name: http", "name: tcp"},
 	{"fairlead.io/default-deny: smi", "fairlead.io/control-plane: smi"}, {"istio-injection: enabled", "istio-injection: disabled"},
 	{"fairlead.io/route-by: destination", "fairlead.io/route-by: authority"}, {"fairlead.io/route-by: authority", "fairlead.io/unknown-hosts: refuse"},
+	{"linkerd.io/inject: enabled", "linkerd.io/inject: disabled"}, {"default-inbound-policy: all-unauthenticated", "default-inbound-policy: deny"},
+	{"retry.linkerd.io/http: 5xx", "retry.linkerd.io/limit: \"3\""}, {"mode: STRICT", "mode: PERMISSIVE"}, {`"shop/*"`, `"~/*"`}, {"75", "7"},
+	{"app: pay", "app: db"}, {"resolution: STATIC", "resolution: DNS"},
 	{"clusterIP: None, ", ""}, {"port: 9000", "port: 3306"},
 	{"10.244.1.11\n", "10.244.1.99\n"}, {"app: frontend", "app: batch"}, {"port: 80\n", "port: 81\n"},
 }
