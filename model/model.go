@@ -475,7 +475,8 @@ type Mirror struct {
 	// PerMillion is the share that is copied, 0 to 1,000,000.
 	PerMillion uint32 `json:"perMillion"`
 	// Shadow: the host that the copy names ends in "-shadow".
-	Shadow bool `json:"shadow,omitempty"`
+	Shadow bool     `json:"shadow,omitempty"`
+	Src    []Source `json:"-"`
 }
 
 // Retry repeats failed requests. On and StatusCodes use Envoy's retry_on words.

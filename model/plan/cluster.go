@@ -4,6 +4,7 @@ package plan
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -262,6 +263,19 @@ func (c *compiler) policyAt(w *model.Workload, port uint16) (*Policy, judged) {
 	return g.Policy(port), here
 }
 
+// judgeCopies notes where it matters that Envoy opens connections for copies by itself, and
+// knows no client for them: where the target's policy asks who sends.
+func (c *compiler) judgeCopies(m model.Mirror, groups []policyGroup) {
+	asks := func(g policyGroup) bool { return g.policy != nil && len(identityMatches(g.policy)) > 0 }
+	if len(m.Src) == 0 || !slices.ContainsFunc(groups, asks) {
+		return
+	}
+	c.say(model.Diagnostic{Source: m.Src[0], Code: "copies-without-identity", Effect: model.Narrows, Outcome: model.Approximated,
+		Message: fmt.Sprintf("copies come from the node's address, not from the client's: the policy of %s asks for identities, and copies have none",
+			model.FrontendKey(m.Backend.Namespace, m.Backend.Service, m.Backend.Port)),
+		Advice: "let the node's address in, or copy to a service without such a policy"})
+}
+
 // mirror copies to clusters of their own: upstream filters do not stop a copy, so
 // connections to a guarded target leave from ports that do not count as checked
 // and its own node judges them.
@@ -280,6 +294,7 @@ func (c *compiler) mirror(m model.Mirror, app model.App) []Mirror {
 		}
 		return out
 	}
+	c.judgeCopies(m, groups)
 	name, app := c.qualify("mirror/"+model.FrontendKey(m.Backend.Namespace, m.Backend.Service, m.Backend.Port), m.Backend, app)
 	name = c.named(name)
 	cl, near := &Cluster{Name: name, App: app}, (*model.NearFar)(nil)

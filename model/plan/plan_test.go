@@ -260,6 +260,36 @@ func TestMirrorToAGuardedServiceIsNotChecked(t *testing.T) {
 	}
 }
 
+// Copies come from nobody: that is said where the target's policy asks who sends, and
+// nowhere else.
+func TestCopiesWithoutIdentity(t *testing.T) {
+	f := &model.Frontend{Namespace: "shop", Service: "web", Port: 80, Routes: []model.Route{{
+		Backends: []model.Backend{{Namespace: "shop", Service: "web", Port: 80, Weight: 1}},
+		Mirrors:  []model.Mirror{{Src: []model.Source{{Kind: "Route", Name: "r"}}, PerMillion: 1e6, Backend: model.Backend{Namespace: "shop", Service: "web", Port: 80}}}}}}
+	target := model.Target{Namespace: "shop", Labels: map[string]string{"app": "web"}}
+	byPath := model.AuthRule{To: []model.Operation{{Paths: []model.StringMatch{{Kind: model.Exact, Value: "/"}}}}}
+	for _, c := range []struct {
+		rules []model.AuthRule
+		want  int
+	}{{nil, 0}, {[]model.AuthRule{byPath}, 0}, {[]model.AuthRule{from("client")}, 1}} {
+		rows := append(world(), input{"route/red", f.Key(), f})
+		if c.rules != nil {
+			rows = append(rows, allow("p", target, c.rules...))
+		}
+		n := 0
+		for _, row := range store(rows...).Rows(plan.Diagnostics) {
+			for _, d := range row.Value.([]model.Diagnostic) {
+				if d.Code == "copies-without-identity" && d.Source.Name == "r" {
+					n++
+				}
+			}
+		}
+		if n != c.want {
+			t.Errorf("%d diagnostics with rules %s", n, model.Bytes(c.rules))
+		}
+	}
+}
+
 func TestL4SplitInTheKernel(t *testing.T) {
 	f := &model.Frontend{Namespace: "shop", Service: "db", Port: 5432, Backends: []model.Backend{
 		{Namespace: "shop", Service: "db1", Port: 5432, Weight: 75}, {Namespace: "shop", Service: "db2", Port: 5432, Weight: 25}}}

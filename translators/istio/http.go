@@ -189,10 +189,7 @@ func (h *httpTranslation) mirrors(p *placedRoute, client string) []model.Mirror 
 			return // nobody waits for the copies' answers
 		}
 		b.Weight = 1
-		// Envoy opens connections for copies by itself: it knows no client for them.
-		h.n.approximated(field, "copies-without-identity", model.Narrows,
-			"copies come from the node's address, not from the client's: where policy wants an identity they are denied", "")
-		out = append(out, model.Mirror{Backend: b, PerMillion: share, Shadow: h.t.profile.shadowHosts})
+		out = append(out, model.Mirror{Src: []model.Source{h.n.o.Source(Plane, field)}, Backend: b, PerMillion: share, Shadow: h.t.profile.shadowHosts})
 	}
 	if d := in.GetMirror(); d != nil {
 		share := uint32(everything)
