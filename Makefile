@@ -31,9 +31,9 @@ bench: setup build ## run the benchmarks; ratios and counts go to docs/performan
 	hack/bench.sh
 
 .PHONY: generate
-generate: ## rebuild the eBPF objects (needs clang-19) and the golden files
+generate: ## rebuild the eBPF objects (needs clang-19), the golden files and docs/reference
 	$(GO) generate ./bpf/...
-	$(GO) test ./translators/istio ./translators/smi ./translators/gateway ./translators/kubernetes ./xds/render -update
+	$(GO) test ./translators/istio ./translators/smi ./translators/linkerd ./translators/gateway ./translators/kubernetes ./xds/render -update
 
 .PHONY: lint
 lint: ## check formatting, vet and cross-build

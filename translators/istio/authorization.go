@@ -101,9 +101,8 @@ func (t *Translator) authorization(r translators.Reader, n *notes, p *security.A
 		if p.GetProvider() != nil {
 			n.refused("spec.provider", "unsupported-field", model.Narrows, "the provider is not asked", "")
 		}
-	default:
-		n.refused("spec.action", "unsupported-action", model.Cosmetic,
-			fmt.Sprintf("%s is not supported: the policy has no effect on traffic and nothing is recorded", p.GetAction()), "")
+	default: // AUDIT, which is for plugins of Istio's proxies
+		n.surprising("spec.action", "unsupported-action", fmt.Sprintf("%s changes no traffic, and no plugin records any", p.GetAction()), "")
 		return nil
 	}
 	c := &ruleTranslation{t: t, n: n, domains: t.mesh(r).trustDomains(), deny: a.Deny}

@@ -25,7 +25,7 @@ func (h *httpTranslation) fault(field string, in *networking.HTTPFaultInjection)
 	out := model.Fault{}
 	if d := in.GetDelay(); d != nil {
 		if share := delayShare(d); d.GetExponentialDelay() != nil {
-			h.n.refused(field+".delay.exponentialDelay", "unsupported-field", model.Degrades,
+			h.n.surprising(field+".delay.exponentialDelay", "no-effect",
 				"delays have a fixed length: requests are not delayed, as in Istio", "use fixedDelay")
 		} else if share > 0 && d.GetFixedDelay() != nil {
 			out.Delay, out.DelayPerMillion = duration(d.GetFixedDelay()), share
@@ -39,7 +39,7 @@ func (h *httpTranslation) fault(field string, in *networking.HTTPFaultInjection)
 		case *networking.HTTPFaultInjection_Abort_GrpcStatus:
 			out.AbortGRPC, out.AbortPerMillion = uint32(grpcStatuses[e.GrpcStatus]), share
 		case *networking.HTTPFaultInjection_Abort_Http2Error:
-			h.n.refused(field+".abort.http2Error", "unsupported-field", model.Degrades,
+			h.n.surprising(field+".abort.http2Error", "no-effect",
 				"requests are aborted with a status: none is aborted with an error of HTTP/2, as in Istio", "use httpStatus or grpcStatus")
 		}
 	}

@@ -4,18 +4,13 @@ package istio
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	networking "istio.io/api/networking/v1alpha3"
-	security "istio.io/api/security/v1beta1"
 	"sigs.k8s.io/yaml"
 
 	"fairlead.io/fairlead/model"
@@ -23,219 +18,52 @@ import (
 	"fairlead.io/fairlead/translators/translatortest"
 )
 
-// TestLedger sets every field of the kinds that are translated, in company that
-// makes it matter, and demands that the rows change or that a diagnostic names the
-// field. With -update it writes the tables of README.md.
+// TestLedger sets every field of every kind, in company that makes it matter, and demands
+// that the plan of a node changes or that a diagnostic names the field. With -update it
+// writes the tables of README.md, and docs/reference/istio.md.
 func TestLedger(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := string(readme)
+	var all translatortest.Fields
 	for _, k := range ledgerKinds {
-		var rows []ledgerRow
+		var rows translatortest.Fields
 		for _, l := range leaves(k.spec.ProtoReflect().Descriptor(), nil) {
 			rows = append(rows, k.judge(t, l))
 		}
-		if share := k.translated(rows); share < k.floor {
-			t.Errorf("%s: %.3f of the fields in scope are translated, want %.3f", k.kind, share, k.floor)
-		}
-		text = replaceTable(t, text, k.kind, table(rows))
+		translatortest.Section(t, "README.md", "fields of "+k.kind, table(rows))
+		all = append(all, rows...)
 	}
-	if flag.Lookup("update").Value.String() == "true" {
-		if err := os.WriteFile("README.md", []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	} else if text != string(readme) {
-		t.Error("the tables of README.md are out of date: run go test -run Ledger -update")
-	}
+	mesh := meshFields(t)
+	translatortest.Section(t, "README.md", "fields of MeshConfig", table(mesh))
+	all = append(all, mesh...)
+	all = append(all, wholeKinds(t)...)
+	all.Reference(t, "../../docs/reference/istio.md", "Istio", "go test ./translators/istio -run TestLedger -update", ledgerScope)
 }
 
-// world is what the objects are about.
-const world = `
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec: {clusterIP: 10.96.0.1, ports: [{name: http, port: 80}, {name: http-alt, port: 8080}, {name: tcp, port: 9000}, {name: tcp-b, port: 9001}, {name: tls, port: 9443}, {name: tls-b, port: 9444}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: api, namespace: shop}
-spec: {clusterIP: 10.96.0.2, ports: [{name: http, port: 80}, {name: http-alt, port: 8080}, {name: tcp, port: 9000}, {name: tcp-b, port: 9001}, {name: tls, port: 9443}, {name: tls-b, port: 9444}]}
-`
-
-const rules = `
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: subsets, namespace: shop}
-spec: {host: web, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}
-`
-
-// leafServices are VirtualServices to delegate to.
-const leafServices = `
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: leaf, namespace: shop}
-spec: {http: [{match: [{uri: {prefix: /leaf}}], route: [{destination: {host: web, subset: v1}}]}]}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: leaf-b, namespace: shop}
-spec: {http: [{match: [{uri: {prefix: /leaf}}], route: [{destination: {host: web, subset: v2}}]}]}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: leaf, namespace: other}
-spec: {http: [{route: [{destination: {host: web.shop.svc.cluster.local}}]}]}
-`
-
-const user = `
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: user, namespace: shop}
-spec: {hosts: [web, api], http: [{route: [{destination: {host: web, subset: v1, port: {number: 80}}}]}]}
-`
-
-// ledgerKind is a kind and how its fields are tried.
-type ledgerKind struct {
-	kind, api string
-	spec      proto.Message
-	world     string
-	// bases are specifications to which a field is added: that of the longest prefix
-	// of its path.
-	bases map[string]string
-	// values are JSON values for fields whose type does not tell a good one.
-	values map[string]string
-	// silent fields change nothing and need no diagnostic, for the reason given.
-	silent map[string]string
-	// floor is the least share of the fields in scope that are translated, or have no effect
-	// in Istio either; outOfScope are those about what is not served here.
-	floor      float64
-	outOfScope []string
-}
-
-// translated is the share of the fields in scope.
-func (k *ledgerKind) translated(rows []ledgerRow) float64 {
-	in, all := 0, 0
-	for _, r := range rows {
-		if slices.Contains(k.outOfScope, r.path) {
+// wholeKinds are those of which every object is refused.
+func wholeKinds(t *testing.T) translatortest.Fields {
+	var out translatortest.Fields
+	for _, k := range []objects.Kind{gatewayKind, workloadGroupKind, envoyFilterKind, proxyConfigKind, requestAuthenticationKind, telemetryKind, wasmPluginKind} {
+		versions := apiVersions(k)
+		o := ledgerKind{kind: k.Kind, api: k.Group + "/" + versions[0]}
+		at := slices.IndexFunc(o.plan(t, map[string]any{}).Diagnostics(), func(d model.Diagnostic) bool { return d.Source.Name == "it" && d.Outcome != model.Translated })
+		if at < 0 {
+			t.Errorf("nothing is said of a %s", k)
 			continue
 		}
-		if all++; r.outcome == string(model.Translated) || r.outcome == "no effect" {
-			in++
-		}
+		d := o.plan(t, map[string]any{}).Diagnostics()[at]
+		out = append(out, translatortest.Field{Kind: k.Kind, Name: translatortest.WholeKind,
+			Fates: []translatortest.Fate{{Outcome: d.Outcome, Message: d.Message, Advice: d.Advice}}})
 	}
-	return float64(in) / float64(all)
+	return out
 }
 
-var ledgerKinds = []ledgerKind{
-	{
-		kind: "VirtualService", api: "networking.istio.io/v1", spec: &networking.VirtualService{}, world: world + rules + leafServices,
-		floor: 0.97, outOfScope: []string{"gateways", "http.match.gateways", "tcp.match.gateways", "tls.match.gateways"},
-		bases: map[string]string{
-			"": `{hosts: [web], http: [{match: [{uri: {prefix: /a}}], route: [{destination: {host: web, subset: v1}, weight: 1}, {destination: {host: api}, weight: 1}]}]}`,
-
-			"http.redirect":                `{hosts: [web], http: [{redirect: {authority: a.example}}]}`,
-			"http.redirect.authority":      `{hosts: [web], http: [{redirect: {uri: /a}}]}`,
-			"http.delegate":                `{hosts: [web], http: [{delegate: {name: leaf}}, {route: [{destination: {host: web}}]}]}`,
-			"http.fault.delay":             `{hosts: [web], http: [{fault: {delay: {fixedDelay: 1s, percentage: {value: 50}}}, route: [{destination: {host: web}}]}]}`,
-			"http.fault.delay.percent":     `{hosts: [web], http: [{fault: {delay: {fixedDelay: 1s}}, route: [{destination: {host: web}}]}]}`,
-			"http.fault.abort":             `{hosts: [web], http: [{fault: {abort: {httpStatus: 503, percentage: {value: 50}}}, route: [{destination: {host: web}}]}]}`,
-			"http.corsPolicy":              `{hosts: [web], http: [{corsPolicy: {allowOrigins: [{exact: "https://a.example"}]}, route: [{destination: {host: web}}]}]}`,
-			"http.corsPolicy.allowOrigin":  `{hosts: [web], http: [{corsPolicy: {maxAge: 1s}, route: [{destination: {host: web}}]}]}`,
-			"http.directResponse.status":   `{hosts: [web], http: [{directResponse: {status: 200}}]}`,
-			"http.directResponse.body":     `{hosts: [web], http: [{directResponse: {status: 200}}]}`,
-			"http.rewrite.uriRegexRewrite": `{hosts: [web], http: [{rewrite: {uriRegexRewrite: {match: /a, rewrite: /b}}, route: [{destination: {host: web}}]}]}`,
-			"http.retries":                 `{hosts: [web], http: [{retries: {attempts: 1}, route: [{destination: {host: web}}]}]}`,
-			"http.mirror":                  `{hosts: [web], http: [{mirror: {host: web}, route: [{destination: {host: web}}]}]}`,
-			"http.mirrorPercent":           `{hosts: [web], http: [{mirror: {host: web}, route: [{destination: {host: web}}]}]}`,
-			"http.mirrorPercentage":        `{hosts: [web], http: [{mirror: {host: web}, route: [{destination: {host: web}}]}]}`,
-			"http.mirrors":                 `{hosts: [web], http: [{mirrors: [{destination: {host: web}}], route: [{destination: {host: web}}]}]}`,
-			"tcp":                          `{hosts: [web], tcp: [{route: [{destination: {host: web}, weight: 1}, {destination: {host: api}, weight: 1}]}]}`,
-			"tls":                          `{hosts: [web.shop.svc.cluster.local, api.shop.svc.cluster.local], tls: [{match: [{sniHosts: [web.shop.svc.cluster.local]}], route: [{destination: {host: web}, weight: 1}, {destination: {host: api}, weight: 1}]}]}`,
-		},
-		values: map[string]string{
-			"hosts": `["api"]`, "gateways": `["mesh", "gw"]`, "exportTo": `["."]`,
-			"http.match.port": `80`, "http.match.gateways": `["mesh", "gw"]`, "http.match.uri.regex": `"/[a-z]+"`,
-			"http.match.headers.regex": `"a|b"`, "http.match.withoutHeaders.regex": `"a|b"`, "http.match.queryParams.regex": `"a|b"`,
-			"http.match.method.regex": `"a|b"`, "http.match.scheme.regex": `"a|b"`, "http.match.authority.regex": `"a|b"`,
-			"http.match.uri.exact": `"/b"`, "http.match.uri.prefix": `"/b"`, "http.match.ignoreUriCase": `true`,
-			"http.route.destination.host": `"api"`, "http.route.destination.subset": `"v2"`, "http.route.destination.port.number": `8080`,
-			"http.route.weight": `3`, "http.mirror.host": `"api"`, "http.mirror.subset": `"v2"`, "http.mirror.port.number": `8080`,
-			"http.mirrors.destination.host": `"api"`, "http.mirrors.destination.subset": `"v2"`, "http.mirrors.destination.port.number": `8080`,
-			"http.redirect.scheme": `"https"`, "http.redirect.redirectCode": `308`, "http.redirect.port": `8443`, "http.redirect.derivePort": `"FROM_REQUEST_PORT"`,
-			"http.delegate.name": `"leaf-b"`, "http.delegate.namespace": `"other"`, "http.fault.abort.httpStatus": `418`, "http.fault.abort.grpcStatus": `"ABORTED"`,
-			"http.corsPolicy.allowMethods": `["GET"]`, "http.corsPolicy.allowOrigins.regex": `"https://(a|b)"`, "http.corsPolicy.unmatchedPreflights": `"IGNORE"`,
-			"http.directResponse.status": `404`, "http.rewrite.uriRegexRewrite.match": `"/c"`, "http.retries.retryOn": `"reset,503"`,
-			"http.retries.retryIgnorePreviousHosts": `false`, "http.retries.attempts": `5`,
-			"tls.match.port": `9443`, "tls.match.gateways": `["gw"]`, "tls.match.destinationSubnets": `["192.0.2.0/24"]`, "tls.match.sniHosts": `["api.shop.svc.cluster.local"]`,
-			"tls.route.destination.host": `"api"`, "tls.route.destination.subset": `"v2"`, "tls.route.destination.port.number": `9444`, "tls.route.weight": `3`,
-			"tcp.match.port": `9000`, "tcp.match.gateways": `["gw"]`, "tcp.match.destinationSubnets": `["192.0.2.0/24"]`,
-			"tcp.route.destination.host": `"api"`, "tcp.route.destination.subset": `"v2"`, "tcp.route.destination.port.number": `9001`, "tcp.route.weight": `3`,
-		},
-		silent: map[string]string{
-			"http.name":       "a name; traffic is the same",
-			"http.match.name": "a name; traffic is the same",
-		},
-	},
-	{
-		kind: "DestinationRule", api: "networking.istio.io/v1", spec: &networking.DestinationRule{}, world: world + user,
-		bases: ruleBases(), values: ruleValues(),
-	},
-	{
-		kind: "Sidecar", api: "networking.istio.io/v1", spec: &networking.Sidecar{}, world: world + user,
-		bases: map[string]string{
-			"":                                       `{egress: [{hosts: ["~/*"]}]}`,
-			"workloadSelector":                       `{egress: [{hosts: ["~/*"]}]}`,
-			"egress.port":                            `{egress: [{port: {number: 8080, protocol: HTTP}, hosts: ["~/*"]}]}`,
-			"egress.port.protocol":                   `{egress: [{port: {number: 8080, protocol: HTTP}, hosts: ["*/*"]}]}`,
-			"egress.port.number":                     `{egress: [{port: {number: 8080, protocol: HTTP}, hosts: ["*/*"]}]}`,
-			"egress.bind":                            `{egress: [{port: {number: 8080, protocol: HTTP}, hosts: ["~/*"]}]}`,
-			"egress.captureMode":                     `{egress: [{port: {number: 8080, protocol: HTTP}, hosts: ["~/*"]}]}`,
-			"ingress":                                `{ingress: [{port: {number: 80, protocol: HTTP}}]}`,
-			"outboundTrafficPolicy":                  `{egress: [{hosts: ["~/*"]}]}`,
-			"outboundTrafficPolicy.egressProxy":      `{egress: [{hosts: ["~/*"]}], outboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: {host: web.shop.svc.cluster.local}}}`,
-			"outboundTrafficPolicy.egressProxy.host": `{egress: [{hosts: ["~/*"]}], outboundTrafficPolicy: {mode: ALLOW_ANY}}`,
-		},
-		values: map[string]string{
-			"egress.hosts": `["*/web.shop.svc.cluster.local"]`, "egress.port.number": `80`, "egress.port.protocol": `"TCP"`, "egress.captureMode": `"NONE"`,
-			"egress.bind": `"127.0.0.1"`, "ingress.captureMode": `"NONE"`, "ingress.bind": `"10.0.0.1"`, "ingress.defaultEndpoint": `"127.0.0.1:8081"`,
-			"outboundTrafficPolicy.mode": `"REGISTRY_ONLY"`, "egressProxy.host": `"api.shop.svc.cluster.local"`, "egressProxy.port.number": `8080`,
-			"ingress.port.number": `8080`,
-		},
-		silent: map[string]string{
-			"egress.port.name":        "a name; traffic is the same",
-			"egress.port.targetPort":  "Istio ignores it",
-			"ingress.port.name":       "a name; traffic is the same",
-			"ingress.port.targetPort": "Istio ignores it",
-			"ingress.port.number":     "a port that is listed is reached as its Service says, and so is one that is not",
-			"ingress.port.protocol":   "a port speaks what its Service says",
-		},
-	},
-	serviceEntryLedger(),
-	workloadEntryLedger(),
-	peerAuthenticationLedger(),
-	{
-		kind: "AuthorizationPolicy", api: "security.istio.io/v1", spec: &security.AuthorizationPolicy{}, world: world,
-		bases: map[string]string{
-			"":           `{rules: [{}]}`,
-			"action":     `{rules: [{}]}`,
-			"provider":   `{action: CUSTOM, rules: [{}]}`,
-			"rules.to":   `{rules: [{to: [{operation: {ports: ["80"]}}]}]}`,
-			"rules.when": `{rules: [{when: [{key: source.ip, values: ["10.0.0.1"]}]}]}`,
-		},
-		values: map[string]string{
-			"action": `"DENY"`, "rules.from.source.serviceAccounts": `["shop/a"]`, "rules.from.source.notServiceAccounts": `["shop/a"]`,
-			"rules.from.source.ipBlocks": `["10.1.0.0/16"]`, "rules.from.source.notIpBlocks": `["10.1.0.0/16"]`,
-			"rules.from.source.remoteIpBlocks": `["10.1.0.0/16"]`, "rules.from.source.notRemoteIpBlocks": `["10.1.0.0/16"]`,
-			"rules.to.operation.ports": `["8080"]`, "rules.to.operation.notPorts": `["8080"]`,
-			"rules.when.key": `"destination.ip"`, "rules.when.values": `["10.2.0.0/16"]`, "rules.when.notValues": `["10.2.0.0/16"]`,
-			"targetRefs.kind": `"Service"`,
-		},
-	},
+func apiVersions(k objects.Kind) []string {
+	var out []string
+	for _, typ := range newTranslator().Types() {
+		if typ.Kind == k {
+			out = append(out, typ.Version)
+		}
+	}
+	return out
 }
 
 // field is a leaf and the way to it.
@@ -268,13 +96,12 @@ func leaves(md protoreflect.MessageDescriptor, way field) []field {
 	return out
 }
 
-// ledgerRow is what became of a field.
-type ledgerRow struct{ path, outcome, reason string }
-
-func (k *ledgerKind) judge(t *testing.T, f field) ledgerRow {
+func (k *ledgerKind) judge(t *testing.T, f field) translatortest.Field {
 	path := f.path()
+	row := translatortest.Field{Kind: k.kind, Name: path}
 	if why, ok := k.silent[path]; ok {
-		return ledgerRow{path, "no effect", why}
+		row.Fates = []translatortest.Fate{{Outcome: translatortest.NoEffect, Message: why}}
+		return row
 	}
 	base := ""
 	for p := range k.bases {
@@ -282,26 +109,41 @@ func (k *ledgerKind) judge(t *testing.T, f field) ledgerRow {
 			base = p
 		}
 	}
-	without, with := k.tree(t, k.bases[base]), k.tree(t, k.bases[base])
-	put(with, f, k.value(f))
-	before, after := k.translate(t, without), k.translate(t, with)
-	row := ledgerRow{path: path}
+	before := k.plan(t, k.tree(t, k.bases[base]))
+	for _, v := range k.of(f) {
+		same, isSame := v.(translatortest.Same)
+		if isSame {
+			v = same.Value
+		}
+		with := k.tree(t, k.bases[base])
+		put(with, f, v)
+		after := k.plan(t, with)
+		fate, said := k.fate(t, path, before, after)
+		switch changed := before.Plan() != after.Plan(); {
+		case isSame && (changed || said):
+			t.Errorf("%s %s: %v is not the same as without it: %s", k.kind, path, v, fate.Message)
+		case !isSame && !changed && !said:
+			t.Errorf("%s %s: set to %v, and nothing changed and nothing was said", k.kind, path, v)
+		}
+		if !isSame {
+			row.Fates = translatortest.AddFate(row.Fates, fate, v)
+		}
+	}
+	return row
+}
+
+// fate is what diagnostics say of a field, and whether they say something.
+func (k *ledgerKind) fate(t *testing.T, path string, before, after translatortest.Output) (translatortest.Fate, bool) {
+	fate, said := translatortest.Fate{Outcome: model.Translated}, false
 	for _, d := range after.Diagnostics() {
 		if d.Code == "invalid-value" || d.Code == "invalid-object" || d.Source.Plane == "" {
 			t.Errorf("%s %s: the test's value is invalid: %s", k.kind, path, d.Message)
 		}
 		if d.Source.Kind == k.kind && d.Source.Name == "it" && names(d.Source.Field, path) && !slices.Contains(before.Diagnostics(), d) {
-			row.outcome, row.reason = string(d.Outcome), d.Message
+			fate, said = translatortest.Fate{Outcome: d.Outcome, Message: d.Message, Advice: d.Advice}, true
 		}
 	}
-	changed := before.Model() != after.Model()
-	switch {
-	case row.outcome == "" && changed:
-		row.outcome = string(model.Translated)
-	case row.outcome == "":
-		t.Errorf("%s %s: set to %v, and nothing changed and nothing was said", k.kind, path, k.value(f))
-	}
-	return row
+	return fate, said
 }
 
 var index = regexp.MustCompile(`\[[^\]]*\]`)
@@ -320,36 +162,58 @@ func (k *ledgerKind) tree(t *testing.T, base string) map[string]any {
 	return out
 }
 
-func (k *ledgerKind) translate(t *testing.T, spec map[string]any) translatortest.Output {
+func (k *ledgerKind) plan(t *testing.T, spec map[string]any) translatortest.Output {
 	b, err := json.Marshal(map[string]any{"apiVersion": k.api, "kind": k.kind, "spec": spec,
 		"metadata": map[string]any{"name": "it", "namespace": "shop"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return translatortest.Translate(newTranslator, objects.Input{Name: "world.yaml", Data: []byte(k.world)}, objects.Input{Name: "it.yaml", Data: b})
+	return translatortest.Planned(newTranslator, objects.Input{Name: "world.yaml", Data: []byte(k.world)}, objects.Input{Name: "it.yaml", Data: b})
 }
 
-// value is what the field is set to.
-func (k *ledgerKind) value(f field) any {
+// of is what the field is set to, one after the other: what is listed, else a value of
+// the type; of an enumeration each but the first, which is none.
+func (k *ledgerKind) of(f field) []any {
 	last := f[len(f)-1]
 	path := f.path()
-	for p, v := range k.values {
-		if path == p || strings.HasSuffix(path, "."+p) {
-			var out any
-			if err := json.Unmarshal([]byte(v), &out); err != nil {
-				panic(err)
-			}
-			return out
+	best := ""
+	for p := range k.values {
+		if (path == p || strings.HasSuffix(path, "."+p)) && len(p) > len(best) {
+			best = p
 		}
 	}
-	one := scalar(last)
 	switch {
+	case best != "":
+		return parseValues(k.values[best])
 	case last.IsMap():
-		return map[string]any{"a": scalar(last.MapValue())}
+		return []any{map[string]any{"a": scalar(last.MapValue())}}
 	case last.IsList():
-		return []any{one}
+		return []any{[]any{scalar(last)}}
+	case last.Kind() == protoreflect.EnumKind:
+		var out []any
+		for i := 1; i < last.Enum().Values().Len(); i++ {
+			out = append(out, string(last.Enum().Values().Get(i).Name()))
+		}
+		return out
 	}
-	return one
+	return []any{scalar(last)}
+}
+
+// parseValues reads JSON values between " | "; one behind "=" is the same as none.
+func parseValues(text string) []any {
+	var out []any
+	for part := range strings.SplitSeq(text, " | ") {
+		part, same := strings.CutPrefix(part, "=")
+		var v any
+		if err := json.Unmarshal([]byte(part), &v); err != nil {
+			panic(part + ": " + err.Error())
+		}
+		if same {
+			v = translatortest.Same{Value: v}
+		}
+		out = append(out, v)
+	}
+	return out
 }
 
 func scalar(fd protoreflect.FieldDescriptor) any {
@@ -416,20 +280,20 @@ func child(tree map[string]any, name string) map[string]any {
 }
 
 // table joins fields of one parent that fare the same.
-func table(rows []ledgerRow) string {
+func table(rows translatortest.Fields) string {
 	var b strings.Builder
 	b.WriteString("| Field | Becomes | What that means |\n|---|---|---|\n")
 	for i := 0; i < len(rows); {
-		prefix, n := rows[i].path, 1
-		for parts := strings.Split(rows[i].path, "."); len(parts) > 1; {
+		prefix, n := rows[i].Name, 1
+		for parts := strings.Split(rows[i].Name, "."); len(parts) > 1; {
 			parts = parts[:len(parts)-1]
 			p := strings.Join(parts, ".") + "."
 			all := 0
 			same := true
 			for j := range rows {
-				if strings.HasPrefix(rows[j].path, p) {
+				if strings.HasPrefix(rows[j].Name, p) {
 					all++
-					same = same && j >= i && rows[j].outcome == rows[i].outcome && rows[j].reason == rows[i].reason
+					same = same && j >= i && rows[j].Becomes() == rows[i].Becomes()
 				}
 			}
 			if !same {
@@ -439,19 +303,8 @@ func table(rows []ledgerRow) string {
 				prefix, n = p+"*", all
 			}
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", prefix, rows[i].outcome, rows[i].reason)
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", prefix, rows[i].Outcome(), rows[i].Meaning())
 		i += n
 	}
 	return b.String()
-}
-
-func replaceTable(t *testing.T, text, kind, table string) string {
-	begin, end := "<!-- fields of "+kind+" -->\n", "<!-- end -->"
-	i := strings.Index(text, begin)
-	if i < 0 {
-		t.Fatalf("README.md has no place for the fields of %s", kind)
-	}
-	i += len(begin)
-	j := strings.Index(text[i:], end)
-	return text[:i] + table + text[i+j:]
 }

@@ -32,6 +32,7 @@ var policyBases = map[string]string{
 	"loadBalancer.localityLbSetting.enabled":          `outlierDetection: {interval: 1s}`,
 	"loadBalancer.zoneAwareLbSetting.failover":        `loadBalancer: {zoneAwareLbSetting: {failover: [{from: a, to: b}]}}`,
 	"loadBalancer.zoneAwareLbSetting.enabled":         `loadBalancer: {zoneAwareLbSetting: {failover: [{from: a, to: b}]}}`,
+	"outlierDetection":                                `outlierDetection: {interval: 1s}`,
 	"outlierDetection.consecutiveLocalOriginFailures": `outlierDetection: {splitExternalLocalOriginErrors: true}`,
 	"connectionPool.http.http2KeepAlive":              `connectionPool: {http: {http2KeepAlive: {interval: 60s, timeout: 30s}}}`,
 	"retryBudget":                                     `retryBudget: {}`,
@@ -41,7 +42,8 @@ var policyBases = map[string]string{
 
 // policyValues are values for fields of policies, by the end of their path.
 var policyValues = map[string]string{
-	"loadBalancer.simple": `"RANDOM"`, "tls.mode": `"SIMPLE"`,
+	"h2UpgradePolicy":     `"UPGRADE" | ="DO_NOT_UPGRADE"`,
+	"loadBalancer.simple": `"RANDOM" | "ROUND_ROBIN" | "PASSTHROUGH" | ="LEAST_REQUEST" | ="LEAST_CONN" | ="UNSPECIFIED"`, "tls.mode": `"SIMPLE"`,
 	"consistentHash.maglev.tableSize": `65537`, "consistentHash.httpHeaderName": `"x-other"`,
 	"localityLbSetting.distribute.from": `"c/*"`, "localityLbSetting.distribute.to": `{"c": 100}`,
 	"localityLbSetting.failover.from": `"c"`, "localityLbSetting.failover.to": `"c"`,
@@ -49,7 +51,13 @@ var policyValues = map[string]string{
 	"localityLbSetting.enabled": `false`, "zoneAwareLbSetting.enabled": `false`,
 	"localityLbSetting.failoverPriority": `["topology.kubernetes.io/region"]`, "zoneAwareLbSetting.failoverPriority": `["app=a"]`,
 	"outlierDetection.outlierDetectionHttpErrorCodes": `[429]`,
-	"proxyProtocol.version":                           `"V2"`,
+	"proxyProtocol.version":                           `"V2" | "V1"`,
+	"outlierDetection.consecutive5xxErrors":           `7 | 0`,
+	"outlierDetection.consecutiveGatewayErrors":       `7 | =0`,
+	"outlierDetection.splitExternalLocalOriginErrors": `true | =false`,
+	"outlierDetection.maxEjectionPercent":             `7 | 100`,
+	"outlierDetection.minHealthPercent":               `7 | =0`,
+	"connectionPool.http.useClientProtocol":           `true | =false`,
 	"tunnel.targetHost":                               `"target.example.com"`,
 	"portLevelSettings.port.number":                   `8080`,
 	"workloadSelector.matchLabels":                    `{"app": "a"}`,

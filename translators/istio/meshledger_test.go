@@ -11,7 +11,6 @@ import (
 	meshapi "istio.io/api/mesh/v1alpha1"
 
 	"fairlead.io/fairlead/model"
-	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/translators/objects"
 	"fairlead.io/fairlead/translators/translatortest"
 )
@@ -39,6 +38,11 @@ kind: AuthorizationPolicy
 metadata: {name: a, namespace: roots}
 spec: {rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/a]}}]}]}
 ---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: a, namespace: shop}
+spec: {rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/client, x/ns/shop/sa/web]}}]}]}
+---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: near, namespace: shop}
@@ -59,50 +63,47 @@ var meshValues = map[string]string{
 	"serviceEntryVisibility": `{"applyToSidecars": true}`, "ingressControllerMode": `"DEFAULT"`, "accessLogEncoding": `"JSON"`,
 }
 
-// TestMeshConfigLedger sets every field of MeshConfig and demands that the rows or the
-// defaults change, or that a diagnostic names the field.
-func TestMeshConfigLedger(t *testing.T) {
+// meshFields sets every field of MeshConfig and demands that the plan changes, or that a
+// diagnostic names the field.
+func meshFields(t *testing.T) translatortest.Fields {
 	translate := func(mesh string) translatortest.Output {
-		return translatortest.Translate(newTranslator, objects.Input{Name: "world.yaml", Data: []byte(meshWorld)}, objects.Input{Name: "mesh.yaml", Data: []byte(meshYAML(mesh))})
+		return translatortest.Planned(newTranslator, objects.Input{Name: "world.yaml", Data: []byte(meshWorld)}, objects.Input{Name: "mesh.yaml", Data: []byte(meshYAML(mesh))})
 	}
-	content := func(o translatortest.Output) string {
-		return o.Model() + string(model.Bytes(o.Store.Get(translators.Defaults, Plane)))
-	}
-	before := content(translate("{}"))
-	var rows []ledgerRow
+	before := translate("{}").Plan()
+	var rows translatortest.Fields
 	fields := (&meshapi.MeshConfig{}).ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		fd := fields.Get(i)
-		value, ok := meshValues[fd.JSONName()]
-		if !ok {
-			v := scalar(fd)
-			if fd.IsList() {
-				v = []any{v}
-			}
-			b, err := json.Marshal(v)
+		kind := ledgerKind{kind: "MeshConfig", values: meshValues}
+		row := translatortest.Field{Kind: "MeshConfig", Name: fd.JSONName()}
+		for _, v := range kind.of(field{fd}) {
+			b, err := json.Marshal(map[string]any{fd.JSONName(): v})
 			if err != nil {
 				t.Fatal(err)
 			}
-			value = string(b)
-		}
-		out := translate(`{"` + fd.JSONName() + `": ` + value + `}`)
-		row := ledgerRow{path: fd.JSONName()}
-		for _, d := range out.Diagnostics() {
-			if d.Code == "invalid-value" || d.Code == "invalid-object" {
-				t.Errorf("%s: %s is invalid: %s", fd.JSONName(), value, d.Message)
+			out := translate(string(b))
+			fate, said := meshFate(t, fd.JSONName(), out)
+			if out.Plan() == before && !said {
+				t.Errorf("%s, and nothing changed and nothing was said", b)
 			}
-			if name, ok := strings.CutPrefix(d.Source.Field, meshField("")); ok && (name == fd.JSONName() || strings.HasPrefix(name, fd.JSONName()+".")) {
-				row.outcome, row.reason = string(d.Outcome), d.Message
-			}
-		}
-		switch changed := content(out) != before; {
-		case row.outcome == "" && changed:
-			row.outcome = string(model.Translated)
-		case row.outcome == "":
-			t.Errorf("%s: set to %s, and nothing changed and nothing was said", fd.JSONName(), value)
+			row.Fates = translatortest.AddFate(row.Fates, fate, v)
 		}
 		rows = append(rows, row)
 	}
-	slices.SortStableFunc(rows, func(a, b ledgerRow) int { return strings.Compare(a.path, b.path) })
-	translatortest.Section(t, "README.md", "fields of MeshConfig", table(rows))
+	slices.SortStableFunc(rows, func(a, b translatortest.Field) int { return strings.Compare(a.Name, b.Name) })
+	return rows
+}
+
+// meshFate is what diagnostics say of a field of MeshConfig, and whether they say something.
+func meshFate(t *testing.T, field string, out translatortest.Output) (translatortest.Fate, bool) {
+	fate, said := translatortest.Fate{Outcome: model.Translated}, false
+	for _, d := range out.Diagnostics() {
+		if d.Code == "invalid-value" || d.Code == "invalid-object" {
+			t.Errorf("%s is invalid: %s", field, d.Message)
+		}
+		if name, ok := strings.CutPrefix(d.Source.Field, meshField("")); ok && (name == field || strings.HasPrefix(name, field+".")) {
+			fate, said = translatortest.Fate{Outcome: d.Outcome, Message: d.Message, Advice: d.Advice}, true
+		}
+	}
+	return fate, said
 }

@@ -20,8 +20,8 @@ import (
 
 func TestProperties(t *testing.T) { translatortest.Properties(t, "testdata", newTranslator) }
 
-// One bad object of each kind costs the others nothing. A Server that cannot be read is
-// not among them: it closes what it may be for, see server_invalid.
+// One bad object of each kind costs the others nothing. A Server that cannot be read
+// closes what it may be for, see server_invalid: it has a namespace of its own here.
 func TestUnharmed(t *testing.T) {
 	var good strings.Builder
 	good.WriteString(company)
@@ -51,10 +51,14 @@ spec: {parentRefs: [{group: core, kind: Service, name: s%d}], rules: [{backendRe
 	}
 	var bad []string
 	for _, typ := range theTranslator(t).Types() {
-		if typ.Kind == objects.NamespaceKind || typ.Kind == serverKind {
+		if typ.Kind == objects.NamespaceKind {
 			continue
 		}
-		head := fmt.Sprintf("apiVersion: %s/%s\nkind: %s\nmetadata: {name: bad, namespace: shop}\n", typ.Kind.Group, typ.Version, typ.Kind.Kind)
+		namespace := "shop"
+		if typ.Kind == serverKind {
+			namespace = "spare"
+		}
+		head := fmt.Sprintf("apiVersion: %s/%s\nkind: %s\nmetadata: {name: bad, namespace: %s}\n", typ.Kind.Group, typ.Version, typ.Kind.Kind, namespace)
 		bad = append(bad, head+"spec: 7\n", head+"spec: {nothing: of, the: kind}\n", head+"spec: {parentRefs: 7, rules: [7], targetRef: 7, routes: {}}\n")
 	}
 	translatortest.Unharmed(t, newTranslator, good.String(), bad...)

@@ -148,7 +148,7 @@ func (l Ledger) fates(t *testing.T, typ objects.Type, path []string, body string
 			t.Errorf("%s: %v neither changes the plan nor does a diagnostic name it\n%s", name, v, got.DiagnosticLines())
 		}
 		if !isSame {
-			out = addFate(out, l.fate(said), v)
+			out = AddFate(out, l.fate(said), v)
 		}
 	}
 	return out
@@ -207,8 +207,8 @@ func (l Ledger) naming(k objects.Kind, o Output, field string) *model.Diagnostic
 	return best
 }
 
-// addFate adds what becomes of a value to what becomes of others.
-func addFate(fates []Fate, f Fate, value any) []Fate {
+// AddFate adds what becomes of a value to what becomes of others.
+func AddFate(fates []Fate, f Fate, value any) []Fate {
 	text := fmt.Sprint(value)
 	if b, err := json.Marshal(value); err == nil {
 		text = strings.Trim(string(b), `"`)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -137,26 +138,37 @@ func edits(t *testing.T, inputs []objects.Input, make func() translators.Transla
 }
 
 // Unharmed checks that each of some bad objects, put beside good ones, changes no row that
-// the good ones came to.
+// the good ones came to, is told to be wrong, and leaves nothing when it has gone.
 func Unharmed(t *testing.T, make func() translators.Translator, good string, bad ...string) {
 	t.Helper()
-	before := Translate(make, objects.Input{Name: "good.yaml", Data: []byte(good)})
-	if n := len(before.Rows()); n < 100 {
+	out := Translate(make, objects.Input{Name: "good.yaml", Data: []byte(good)})
+	before := out.Rows()
+	if n := len(before); n < 100 {
 		t.Fatalf("the good objects come to %d rows", n)
 	}
+	all := out.Model()
 	for _, b := range bad {
-		after := Translate(make, objects.Input{Name: "good.yaml", Data: []byte(good)}, objects.Input{Name: "bad.yaml", Data: []byte(b)})
-		told := false
-		for _, d := range after.Host.Diagnostics() {
-			told = told || d.IsError() && d.Source.File == "bad.yaml"
+		batch := objects.Decode(out.Host.Registry(), objects.Input{Name: "bad.yaml", Data: []byte(b)})
+		for _, o := range batch.Objects {
+			out.Host.Set(o)
 		}
-		if !told {
+		out.Store.Run()
+		if !slices.ContainsFunc(append(batch.Diagnostics, out.Host.Diagnostics()...), func(d model.Diagnostic) bool {
+			return d.IsError() && d.Source.File == "bad.yaml"
+		}) {
 			t.Errorf("nothing is told to be wrong with\n%s", b)
 		}
-		for _, r := range before.Rows() {
-			if d := cmp.Diff(string(model.Bytes(r.Value)), string(model.Bytes(after.Store.Get(r.Table, r.Key)))); d != "" {
+		for _, r := range before {
+			if d := cmp.Diff(string(model.Bytes(r.Value)), string(model.Bytes(out.Store.Get(r.Table, r.Key)))); d != "" {
 				t.Errorf("%s %s is changed by\n%s%s", r.Table, r.Key, b, d)
 			}
+		}
+		for _, o := range batch.Objects {
+			out.Host.Delete(o.Ref())
+		}
+		out.Store.Run()
+		if d := cmp.Diff(all, out.Model()); d != "" {
+			t.Errorf("left of\n%s%s", b, d)
 		}
 	}
 }

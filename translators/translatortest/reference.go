@@ -53,14 +53,26 @@ func (f Field) Outcome() model.Outcome {
 
 // Becomes is what tables say of a field.
 func (f Field) Becomes() string {
+	meaning := f.Meaning()
+	if len(f.Fates) > 1 {
+		return meaning
+	}
+	if meaning != "" {
+		meaning = ": " + meaning
+	}
+	return string(f.Fates[0].Outcome) + meaning
+}
+
+// Meaning is what is said beside the outcome, or of each value if they fare differently.
+func (f Field) Meaning() string {
+	if len(f.Fates) == 1 {
+		return cell(f.Fates[0].Message)
+	}
 	var parts []string
 	for _, fate := range f.Fates {
-		text := string(fate.Outcome)
+		text := "`" + strings.Join(fate.Values, "`, `") + "` " + string(fate.Outcome)
 		if fate.Message != "" {
 			text += ": " + fate.Message
-		}
-		if len(f.Fates) > 1 {
-			text = "`" + strings.Join(fate.Values, "`, `") + "` " + text
 		}
 		parts = append(parts, text)
 	}
@@ -244,7 +256,9 @@ func (f Fields) document(title, command string, s Scope) string {
 			line(k, c)
 		}
 	}
-	line("**All**", f.Count("", s))
+	all := f.Count("", s)
+	line("**All**", all)
+	fmt.Fprintf(&b, "\nOf the fields in scope %.1f %% are translated, or mean nothing in the plane neither.\n", 100*all.Share())
 	if len(s.Excluded) > 0 {
 		b.WriteString("\nNot counted:\n\n")
 		for _, key := range sortedKeys(s.Excluded) {
