@@ -3,6 +3,7 @@
 package diff
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -10,7 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"fairlead.io/fairlead/agent/trace"
 	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/plan"
 )
 
 // nothing stands for what is not there.
@@ -43,6 +46,29 @@ func actionChanges(a, b *model.Route) []Change {
 	add("fault", contentWord(a.Fault), contentWord(b.Fault))
 	add("CORS", contentWord(a.CORS), contentWord(b.CORS))
 	return out
+}
+
+// outcomeChanges lists how two routes differ that do the same, where what comes of it
+// depends on their matches: what is put in place of a prefix.
+func outcomeChanges(a, b *model.Route, q *plan.Request) []Change {
+	if a == nil || b == nil {
+		return nil
+	}
+	if x, y := pathBehind(a, q.Path), pathBehind(b, q.Path); x != y {
+		return []Change{{"path", x, y}}
+	}
+	return nil
+}
+
+// pathBehind is the path of a request behind a route, or where it is redirected to.
+func pathBehind(r *model.Route, path string) string {
+	switch {
+	case r.Redirect != nil && r.Redirect.Prefix != nil:
+		return trace.RewrittenPath(&model.Rewrite{Path: cmp.Or(*r.Redirect.Prefix, "/")}, r.Match.Path, path)
+	case r.Rewrite != nil && r.Redirect == nil && r.Direct == nil:
+		return trace.RewrittenPath(r.Rewrite, r.Match.Path, path)
+	}
+	return path
 }
 
 // endKind names what differs where requests end.
@@ -94,9 +120,9 @@ func backendsWord(in []model.Backend) string {
 		if len(shares) > 1 {
 			words[i] += fmt.Sprintf(" %.4g%%", 100*float64(b.Weight)/float64(total))
 		}
-		for what, e := range map[string]model.HeaderEdit{"request": b.RequestHeaders, "response": b.ResponseHeaders} {
+		for j, e := range []model.HeaderEdit{b.RequestHeaders, b.ResponseHeaders} {
 			if !e.IsZero() {
-				words[i] += fmt.Sprintf(" (%s headers %s)", what, editWord(e))
+				words[i] += fmt.Sprintf(" (%s headers %s)", []string{"request", "response"}[j], editWord(e))
 			}
 		}
 		if b.Policy != nil {
@@ -171,7 +197,11 @@ func editWord(e model.HeaderEdit) string {
 func mirrorsWord(in []model.Mirror) string {
 	var words []string
 	for _, m := range in {
-		words = append(words, fmt.Sprintf("%s %g%%", backendName(m.Backend), float64(m.PerMillion)/1e4))
+		w := fmt.Sprintf("%s %g%%", backendsWord([]model.Backend{m.Backend}), float64(m.PerMillion)/1e4)
+		if m.Shadow {
+			w += " as -shadow"
+		}
+		words = append(words, w)
 	}
 	if len(words) == 0 {
 		return nothing

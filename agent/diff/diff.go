@@ -20,18 +20,20 @@ type Tables interface {
 type Report struct {
 	Routes      []RouteChange      `json:"routes,omitempty"`
 	Permissions []PermissionChange `json:"permissions,omitempty"`
+	Entities    []EntityChange     `json:"entities,omitempty"`
 	// Asked counts the requests that were compared; 0: both sides are equal to the byte.
 	Asked int `json:"asked"`
 }
 
 // Empty reports whether nothing would change.
-func (r *Report) Empty() bool { return len(r.Routes)+len(r.Permissions) == 0 }
+func (r *Report) Empty() bool { return len(r.Routes)+len(r.Permissions)+len(r.Entities) == 0 }
 
 // Widens reports whether somebody may do more: at a workload, or by requests for hosts
 // that nobody knows.
 func (r *Report) Widens() bool {
 	return slices.ContainsFunc(r.Permissions, func(p PermissionChange) bool { return p.Effect == model.Widens }) ||
-		slices.ContainsFunc(r.Routes, func(c RouteChange) bool { return slices.ContainsFunc(c.Changes, Change.passes) })
+		slices.ContainsFunc(r.Routes, func(c RouteChange) bool { return slices.ContainsFunc(c.Changes, Change.passes) }) ||
+		slices.ContainsFunc(r.Entities, func(c EntityChange) bool { return slices.ContainsFunc(c.Changes, Change.passes) })
 }
 
 // Change is one thing that differs.
@@ -78,6 +80,7 @@ func Compare(before, after Tables, namespaces ...string) *Report {
 	r := &Report{}
 	r.frontends(before, after, in)
 	r.permissions(before, after, in)
+	r.entities(before, after, in)
 	return r
 }
 

@@ -5,27 +5,17 @@ package diff
 import (
 	"fmt"
 	"net/http"
-	"net/netip"
 	"slices"
+	"strings"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
 	"fairlead.io/fairlead/translators"
 )
 
-// sender is somebody who may send, as one side's kernel and proxies know him.
-type sender struct {
-	name     string
-	identity string
-	addr     netip.Addr
-}
-
-// anybodyElse is who has an address that nobody is known to have.
-const anybodyElse = "anybody else"
-
 // permissions compares what may come in to the workloads that both sides have.
 func (r *Report) permissions(before, after Tables, in func(string) bool) {
-	type group struct{ old, new uint64 }
+	type group struct{ old, new string }
 	groups := map[group][]*model.Workload{}
 	var order []group
 	for _, row := range after.Rows(translators.Workloads) {
@@ -33,7 +23,7 @@ func (r *Report) permissions(before, after Tables, in func(string) bool) {
 		if w.HostNetwork || !in(w.Namespace) || before.Get(translators.Workloads, row.Key) == nil {
 			continue
 		}
-		g := group{governed(before, row.Key).ID, governed(after, row.Key).ID}
+		g := group{contentOf(governed(before, row.Key)), contentOf(governed(after, row.Key))}
 		if g.old == g.new {
 			continue
 		}
@@ -41,6 +31,9 @@ func (r *Report) permissions(before, after Tables, in func(string) bool) {
 			order = append(order, g)
 		}
 		groups[g] = append(groups[g], w)
+	}
+	if len(order) == 0 {
+		return
 	}
 	everybody := senders(before, after)
 	for _, g := range order {
@@ -55,41 +48,14 @@ func governed(t Tables, key string) *plan.Governed {
 	return &plan.Governed{}
 }
 
-// senders are an address of each identity, one in each range that a policy names, and
-// one that nobody has.
-func senders(sides ...Tables) []sender {
-	seen := map[string]bool{}
-	var out []sender
-	add := func(s sender) {
-		if s.addr.IsValid() && !seen[s.name] {
-			seen[s.name] = true
-			out = append(out, s)
-		}
+// contentOf tells policy sets apart, with what is said of requests that come in.
+func contentOf(g *plan.Governed) string {
+	in := make([]plan.Inbound, len(g.Inbounds))
+	for i, x := range g.Inbounds {
+		in[i] = *x
+		in[i].Src = nil
 	}
-	for _, t := range sides {
-		for _, row := range t.Rows(translators.Workloads) {
-			if w := row.Value.(*model.Workload); w.Identity != "" && !w.HostNetwork && len(w.Addresses) > 0 {
-				add(sender{w.Identity, w.Identity, w.Addresses[0]})
-			}
-		}
-		for _, row := range t.Rows(plan.Prefixes) {
-			if p := row.Value.(*plan.Prefix); !p.Unassigned && p.Prefix.Bits() > 0 {
-				add(sender{name: p.Prefix.String(), addr: p.Prefix.Addr()})
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b sender) int { return compareStrings(a.name, b.name) })
-	return append(out, sender{name: anybodyElse, addr: netip.MustParseAddr("192.0.2.254")})
-}
-
-func compareStrings(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
+	return fmt.Sprintf("%016x %s", g.ID, model.Hash(in))
 }
 
 // finding is what differs at a port for one who sends.
@@ -108,13 +74,14 @@ func (r *Report) workloads(before, after Tables, ws []*model.Workload, everybody
 		names[i] = ws[i].Key()
 	}
 	for _, port := range ports(a, b) {
+		r.limits(names, port.Port, a, b)
 		type key struct {
 			effect            model.Effect
 			example, old, new string
 		}
 		at := map[key]int{}
-		for _, s := range everybody {
-			for _, f := range r.compare(before, after, w, port, s) {
+		for _, alike := range alikes(before, after, w, port, everybody) {
+			for _, f := range r.compare(before, after, w, port, alike[0]) {
 				k := key{f.effect, f.example, f.old.word, f.new.word}
 				i, ok := at[k]
 				if !ok {
@@ -124,12 +91,61 @@ func (r *Report) workloads(before, after Tables, ws []*model.Workload, everybody
 						Old: f.old.word, New: f.new.word})
 				}
 				p := &r.Permissions[i]
-				p.From = append(p.From, s.name)
+				for _, s := range alike {
+					p.From = append(p.From, s.name)
+				}
 				p.OldSources = sortedSources(slices.Concat(p.OldSources, f.old.by))
 				p.NewSources = sortedSources(slices.Concat(p.NewSources, f.new.by))
 			}
 		}
+		for _, i := range at {
+			p := &r.Permissions[i]
+			slices.SortFunc(p.From, compareNames)
+			p.From = slices.Compact(p.From)
+		}
 	}
+}
+
+// limits compares how much may come in.
+func (r *Report) limits(workloads []string, port uint16, a, b *plan.Governed) {
+	old, new := inboundAt(a, port), inboundAt(b, port)
+	x, y := limitWord(old.RateLimit), limitWord(new.RateLimit)
+	if x == y {
+		return
+	}
+	r.Permissions = append(r.Permissions, PermissionChange{Effect: limitEffect(old.RateLimit, new.RateLimit), Workloads: workloads, Port: port,
+		From: []string{everybodyWord}, Old: x, New: y, OldSources: sortedSources(old.Src), NewSources: sortedSources(new.Src)})
+}
+
+const everybodyWord = "everybody"
+
+func inboundAt(g *plan.Governed, port uint16) *plan.Inbound {
+	if i := slices.IndexFunc(g.Inbounds, func(in *plan.Inbound) bool { return in.Port == port }); i >= 0 {
+		return g.Inbounds[i]
+	}
+	return &plan.Inbound{}
+}
+
+func limitWord(l *model.RateLimit) string {
+	if l == nil {
+		return "no limit"
+	}
+	return "requests per second: " + contentWord(l)
+}
+
+// limitEffect is Narrows if all get as little as before, or less.
+func limitEffect(a, b *model.RateLimit) model.Effect {
+	if b == nil {
+		return model.Widens
+	}
+	less := func(old, new uint32) bool { return new != 0 && (old == 0 || new <= old) || old == 0 && new == 0 }
+	if a == nil {
+		a = &model.RateLimit{}
+	}
+	if less(a.Total, b.Total) && less(a.PerIdentity, b.PerIdentity) && model.Hash(a.Overrides) == model.Hash(b.Overrides) {
+		return model.Narrows
+	}
+	return model.Widens
 }
 
 // ports are those that either side tells apart, and 0 for all others.
@@ -148,23 +164,80 @@ func ports(a, b *plan.Governed) []plan.GovernedPort {
 	return append(out, plan.GovernedPort{})
 }
 
-// compare finds what one sender may do on one side alone: connections where that alone
-// decides, else requests that the rules of both sides tell apart.
-func (r *Report) compare(before, after Tables, w *model.Workload, port plan.GovernedPort, s sender) []finding {
-	a, b := side{before, w, port, s}, side{after, w, port, s}
-	x, y := a.connection(), b.connection()
-	if !x.depends && !y.depends {
-		r.Asked++
-		if x.allowed == y.allowed {
-			return nil
+// alikes puts senders together that no rule of either side tells apart.
+func alikes(before, after Tables, w *model.Workload, port plan.GovernedPort, everybody []sender) [][]sender {
+	at := map[string]int{}
+	var out [][]sender
+	for _, s := range everybody {
+		k := side{before, w, port, s, s.before}.meant() + "|" + side{after, w, port, s, s.after}.meant()
+		i, ok := at[k]
+		if !ok {
+			i = len(out)
+			at[k] = i
+			out = append(out, nil)
 		}
-		return []finding{{effect(y.allowed), "", x, y}}
+		out[i] = append(out[i], s)
 	}
+	return out
+}
+
+// compare finds what one sender may do on one side alone: connections where that alone
+// decides, else requests that the rules of both sides tell apart; and datagrams.
+func (r *Report) compare(before, after Tables, w *model.Workload, port plan.GovernedPort, s sender) []finding {
+	a, b := side{before, w, port, s, s.before}, side{after, w, port, s, s.after}
+	var out []finding
+	x, y := a.connection(model.TCP), b.connection(model.TCP)
+	switch {
+	case x.depends || y.depends:
+		out = r.ofRequests(a, b)
+	case x.allowed != y.allowed:
+		out = []finding{{effect(y.allowed), "", x, y}}
+	}
+	r.Asked += 2
+	if port.Port != 0 && !takesDatagrams(w, port.Port, before, after) {
+		return out
+	}
+	x, y = a.connection(model.UDP), b.connection(model.UDP)
+	same := func(f finding) bool { return f.example == "" && f.effect == effect(y.allowed) }
+	if x.allowed != y.allowed && !slices.ContainsFunc(out, same) {
+		out = append(out, finding{effect(y.allowed), "datagrams", x, y})
+	}
+	return out
+}
+
+// takesDatagrams reports whether anybody says that UDP comes to a port of a workload.
+func takesDatagrams(w *model.Workload, port uint16, sides ...Tables) bool {
+	if slices.ContainsFunc(w.Ports, func(p model.WorkloadPort) bool { return p.Port == port && p.Protocol == model.UDP }) {
+		return true
+	}
+	for _, t := range sides {
+		for _, row := range t.Rows(translators.Endpoints) {
+			for _, p := range row.Value.(*model.Endpoints).Ports {
+				is := func(e model.Endpoint) bool { return e.Port == port && slices.Contains(w.Addresses, e.Addr) }
+				if p.Protocol == model.UDP && slices.ContainsFunc(p.Backends, is) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// ofRequests compares what becomes of requests.
+func (r *Report) ofRequests(a, b side) []finding {
+	s := &search{}
+	a.rules(s)
+	s.split = len(s.lists)
+	b.rules(s)
+	asked, all := s.requests()
+	r.Asked += len(asked)
 	var out []finding
 	seen := map[string]bool{} // what decided, already told
-	for _, q := range distinct(slices.Concat(a.requests(), b.requests())) {
-		r.Asked++
+	for _, q := range asked {
 		x, y := a.request(q), b.request(q)
+		if x.allowed && y.allowed && x.word != y.word {
+			r.arrival(a, x, y, &q)
+		}
 		e := effect(y.allowed)
 		by := fmt.Sprint(e, x.by, y.by)
 		if x.allowed == y.allowed || seen[by] {
@@ -173,7 +246,22 @@ func (r *Report) compare(before, after Tables, w *model.Workload, port plan.Gove
 		seen[by] = true
 		out = append(out, finding{e, example(&q), x, y})
 	}
+	if why := s.uncertain(all); why != "" && len(out) == 0 {
+		g, h := a.governed(), b.governed()
+		out = append(out, finding{model.Widens, "", verdict{word: "as the rules say", by: g.Src},
+			verdict{word: "as other rules say, and it is not known whether that is the same: " + why, by: h.Src}})
+	}
 	return out
+}
+
+// arrival tells of requests that both sides let in and do something else with.
+func (r *Report) arrival(s side, x, y verdict, q *plan.Request) {
+	c := RouteChange{Frontend: fmt.Sprintf("inbound %s:%d", s.w.Key(), s.port.Port), Example: example(q), Changes: []Change{{"answer", x.word, y.word}}}
+	same := func(o RouteChange) bool { return o.Frontend == c.Frontend && o.Changes[0] == c.Changes[0] }
+	if !slices.ContainsFunc(r.Routes, same) {
+		c.OldSources, c.NewSources = sortedSources(x.by), sortedSources(y.by)
+		r.Routes = append(r.Routes, c)
+	}
 }
 
 func effect(allowed bool) model.Effect {
@@ -189,6 +277,7 @@ type side struct {
 	w    *model.Workload
 	port plan.GovernedPort
 	s    sender
+	as   source
 }
 
 // verdict is what becomes of something.
@@ -201,9 +290,9 @@ type verdict struct {
 func (s side) governed() *plan.Governed { return governed(s.t, s.w.Key()) }
 
 // connection is what the kernel says.
-func (s side) connection() verdict {
+func (s side) connection(proto model.Protocol) verdict {
 	g := s.governed()
-	action, rule := g.Verdict(s.class(), s.port.Port, model.TCP)
+	action, rule := g.Verdict(s.as.class, s.port.Port, proto)
 	by := g.Src
 	if rule != 0 {
 		by = plan.RuleSources(s.t, fmt.Sprintf("%016x", rule), s.w.Key())
@@ -220,56 +309,91 @@ func (s side) connection() verdict {
 	return verdict{word: "denied", by: by}
 }
 
-func (s side) class() *plan.Class {
-	id := uint64(0)
-	if a, ok := s.t.Get(plan.Addresses, s.s.addr.String()).(*plan.Address); ok {
-		id = a.Class
-	} else {
-		best := -1
-		for _, row := range s.t.Rows(plan.Prefixes) {
-			if p := row.Value.(*plan.Prefix); p.Prefix.Contains(s.s.addr) && p.Prefix.Bits() > best {
-				best, id = p.Prefix.Bits(), p.Class
-			}
+// meant tells senders apart by the kernel's verdict and by the rules that mean them.
+func (s side) meant() string {
+	var b strings.Builder
+	for _, p := range []model.Protocol{model.TCP, model.UDP} {
+		v := s.connection(p)
+		fmt.Fprintf(&b, "%t %t %v ", v.allowed, v.depends, v.by)
+	}
+	for _, list := range s.lists() {
+		for _, r := range list {
+			fmt.Fprintf(&b, "%t ", s.means(r))
 		}
 	}
-	if c, ok := s.t.Get(plan.Classes, fmt.Sprintf("%016x", id)).(*plan.Class); ok {
-		return c
-	}
-	return &plan.Class{}
+	return b.String()
 }
 
-// requests are those that the side's rules and routes tell apart.
-func (s side) requests() []plan.Request {
-	g := s.governed()
-	out := ofRules(g.Deny)
-	for _, group := range g.Allow {
-		out = append(out, ofRules(group)...)
+// lists are the rules of the side, those of routes that come in too.
+func (s side) lists() [][]model.AuthRule {
+	policy := func(p *plan.Policy) [][]model.AuthRule {
+		if p == nil {
+			return nil
+		}
+		return append([][]model.AuthRule{p.Deny}, p.Allow...)
 	}
-	for _, route := range g.InboundRoutes(s.w, s.port.Port) {
-		out = append(out, requests(route.Match)...)
+	g := s.governed()
+	out := policy(g.Policy(s.port.Port))
+	if g.OnlyInbound(s.port.Port) {
+		for _, route := range g.InboundRoutes(s.w, s.port.Port) {
+			out = append(out, policy(route.Policy)...)
+		}
 	}
 	return out
 }
 
+// means reports whether the rule is about the sender, whatever the request.
+func (s side) means(r model.AuthRule) bool {
+	rule := model.AuthRule{From: r.From}
+	for _, c := range r.When {
+		if c.Kind != model.OnHeader {
+			rule.When = append(rule.When, c)
+		}
+	}
+	return holds(rule)(&plan.Request{Client: s.as.client})
+}
+
+// rules adds what the side's rules and routes tell apart.
+func (s side) rules(to *search) {
+	g := s.governed()
+	var routes []term
+	if g.OnlyInbound(s.port.Port) {
+		for _, route := range g.InboundRoutes(s.w, s.port.Port) {
+			routes = append(routes, ofMatch(route.Match))
+		}
+	}
+	to.list(routes...)
+	for _, list := range s.lists() {
+		var terms []term
+		for _, r := range list {
+			if s.means(r) {
+				terms = append(terms, ofRule(r)...)
+			}
+		}
+		to.list(terms...)
+	}
+}
+
 // request is what becomes of a request.
 func (s side) request(q plan.Request) verdict {
-	c := s.connection()
+	c := s.connection(model.TCP)
 	if !c.depends {
 		return c
 	}
-	q.Client = plan.Client{Identity: s.s.identity, Addr: s.s.addr}
+	q.Client = s.as.client
 	g := s.governed()
 	policy := g.Policy(s.port.Port)
+	done := "allowed"
 	if g.OnlyInbound(s.port.Port) {
 		routes := g.InboundRoutes(s.w, s.port.Port)
 		i := slices.IndexFunc(routes, func(r plan.Route) bool { return plan.MatchesRequest(r.Match, &q) })
 		if i < 0 {
 			return verdict{word: fmt.Sprintf("%d, no route", http.StatusNotFound), by: g.Src}
 		}
-		policy = routes[i].Policy
+		policy, done = routes[i].Policy, arrivalWord(&routes[i])
 	}
 	d := policy.Judge(&q)
-	v := verdict{allowed: !d.Denied, word: "allowed"}
+	v := verdict{allowed: !d.Denied, word: done}
 	if d.Denied {
 		v.word, v.by = "denied", g.Src
 	}
@@ -277,4 +401,19 @@ func (s side) request(q plan.Request) verdict {
 		v.by = plan.RuleSources(s.t, plan.RuleName(*d.Rule), s.w.Key())
 	}
 	return v
+}
+
+// arrivalWord is what the destination does with a request that it lets in.
+func arrivalWord(r *plan.Route) string {
+	out := "allowed"
+	if r.Redirect != nil {
+		out = "redirect " + contentWord(r.Redirect)
+	}
+	if w := editWord(r.RequestHeaders); w != nothing {
+		out += ", request headers " + w
+	}
+	if w := editWord(r.ResponseHeaders); w != nothing {
+		out += ", response headers " + w
+	}
+	return out
 }

@@ -73,31 +73,6 @@ func validWord(f *frontend) string {
 	return "valid"
 }
 
-// clients are those whom the routes of both sides tell apart: a client of each
-// namespace and set of labels that is named, and one that nobody names.
-func clients(a, b []model.Route) []plan.Client {
-	out := map[string]plan.Client{"": {}}
-	for _, r := range slices.Concat(a, b) {
-		ns, labels := r.Match.SourceNamespace, r.Match.SourceLabels
-		if ns == "" && len(labels) == 0 {
-			continue
-		}
-		c := plan.Client{Labels: labels}
-		if ns != "" {
-			c.Identity = model.SPIFFE("example", ns, "default")
-		}
-		out[model.Hash(r.Match.SourceLabels)+ns] = c
-		if ns != "" && len(labels) > 0 {
-			out["unlabelled "+ns] = plan.Client{Identity: c.Identity}
-		}
-	}
-	var list []plan.Client
-	for _, k := range slices.Sorted(maps.Keys(out)) {
-		list = append(list, out[k])
-	}
-	return list
-}
-
 func clientWord(c plan.Client) string {
 	var words []string
 	if c.Identity != "" {
@@ -121,34 +96,45 @@ func clientWord(c plan.Client) string {
 // requests compares what both sides do with the requests that their matches tell apart.
 // Of those that meet the same two routes one is told.
 func (r *Report) requests(key string, a, b *frontend) {
-	var asked []plan.Request
-	for _, route := range slices.Concat(a.Routes, b.Routes) {
-		asked = append(asked, requests(route.Match)...)
-	}
-	asked = distinct(asked)
+	s := &search{}
+	s.list(ofRoutes(a.Routes)...)
+	s.split = len(s.lists)
+	s.list(ofRoutes(b.Routes)...)
+	asked, all := s.requests()
+	r.Asked += len(asked)
 	told := map[[2]int]bool{}
-	every := clients(a.Routes, b.Routes)
-	for _, c := range every {
-		for i := range asked {
-			q := asked[i]
-			q.Client = c
-			r.Asked++
-			x, y := taken(a.Routes, &q), taken(b.Routes, &q)
-			if told[[2]int{x, y}] {
-				continue
-			}
-			changes := actionChanges(routeAt(a.Routes, x), routeAt(b.Routes, y))
-			if len(changes) == 0 {
-				continue
-			}
-			told[[2]int{x, y}] = true
-			rc := RouteChange{Frontend: key, For: clientWord(c), Changes: changes, OldSources: sourcesAt(a, x), NewSources: sourcesAt(b, y)}
-			if len(asked) > 2 || len(every) > 1 {
-				rc.Example = example(&q)
-			}
-			r.Routes = append(r.Routes, rc)
+	for _, q := range asked {
+		x, y := taken(a.Routes, &q), taken(b.Routes, &q)
+		if told[[2]int{x, y}] {
+			continue
 		}
+		old, new := routeAt(a.Routes, x), routeAt(b.Routes, y)
+		changes := actionChanges(old, new)
+		if len(changes) == 0 {
+			changes = outcomeChanges(old, new, &q)
+		}
+		if len(changes) == 0 {
+			continue
+		}
+		told[[2]int{x, y}] = true
+		rc := RouteChange{Frontend: key, For: clientWord(q.Client), Changes: changes, OldSources: sourcesAt(a, x), NewSources: sourcesAt(b, y)}
+		if s.depends() {
+			rc.Example = example(&q)
+		}
+		r.Routes = append(r.Routes, rc)
 	}
+	if why := s.uncertain(all); why != "" && len(told) == 0 {
+		r.Routes = append(r.Routes, RouteChange{Frontend: key, Changes: []Change{{"routes", "written so", "written otherwise, and it is not known whether that is the same: " + why}},
+			OldSources: sortedSources(a.src), NewSources: sortedSources(b.src)})
+	}
+}
+
+func ofRoutes(in []model.Route) []term {
+	out := make([]term, len(in))
+	for i := range in {
+		out[i] = ofMatch(in[i].Match)
+	}
+	return out
 }
 
 // taken is the index of the route that takes a request, -1 if none does.

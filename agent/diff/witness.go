@@ -3,6 +3,7 @@
 package diff
 
 import (
+	"maps"
 	"regexp/syntax"
 	"slices"
 	"strings"
@@ -11,8 +12,7 @@ import (
 	"fairlead.io/fairlead/model/plan"
 )
 
-// sample is a string that satisfies a match, and others gives strings near to it that
-// may not.
+// sample is a string that satisfies a match.
 func sample(m model.StringMatch) string {
 	switch m.Kind {
 	case model.Regex:
@@ -34,6 +34,59 @@ func ofRegex(expr string) string {
 		return ""
 	}
 	return ofSyntax(re.Simplify())
+}
+
+// moreOfRegex are others: with each alternative, and with what is repeated once more.
+func moreOfRegex(expr string) []string {
+	re, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, v := range variants(re) {
+		out = append(out, ofSyntax(v))
+	}
+	return out
+}
+
+// variants are expressions for some of what one takes, each with one part of it chosen
+// otherwise than ofSyntax does.
+func variants(re *syntax.Regexp) []*syntax.Regexp {
+	var out []*syntax.Regexp
+	with := func(i int, sub *syntax.Regexp) {
+		c := *re
+		c.Sub = slices.Clone(re.Sub)
+		c.Sub[i] = sub
+		out = append(out, &c)
+	}
+	concat := func(subs ...*syntax.Regexp) *syntax.Regexp {
+		return &syntax.Regexp{Op: syntax.OpConcat, Sub: subs}
+	}
+	switch re.Op {
+	case syntax.OpAlternate:
+		out = append(out, re.Sub[1:]...)
+	case syntax.OpPlus:
+		out = append(out, concat(re.Sub[0], re.Sub[0]))
+	case syntax.OpStar:
+		out = append(out, re.Sub[0], concat(re.Sub[0], re.Sub[0]), concat())
+	case syntax.OpQuest:
+		out = append(out, concat())
+	case syntax.OpRepeat:
+		if re.Max < 0 || re.Max > max(1, re.Min) {
+			out = append(out, concat(slices.Repeat([]*syntax.Regexp{re.Sub[0]}, max(1, re.Min)+1)...))
+		}
+		return out
+	}
+	for i, sub := range re.Sub {
+		for _, v := range variants(sub) {
+			if re.Op == syntax.OpConcat || re.Op == syntax.OpCapture {
+				with(i, v)
+			} else {
+				out = append(out, v)
+			}
+		}
+	}
+	return out
 }
 
 func ofSyntax(re *syntax.Regexp) string {
@@ -73,161 +126,93 @@ func ofSyntax(re *syntax.Regexp) string {
 	return ""
 }
 
-// paths are those that a match and its neighbours tell apart.
-func paths(m *model.StringMatch) []string {
-	if m == nil {
-		return []string{"/"}
-	}
-	s := sample(*m)
-	out := []string{s}
-	switch m.Kind {
-	case model.Prefix, model.Segments:
-		base := strings.TrimSuffix(s, "/")
-		out = append(out, base, base+"x", base+"/x", base+"/")
-	case model.Exact, model.Regex, model.Template:
-		out = append(out, s+"/", s+"/x", s+"x")
-	}
-	if m.IgnoreCase {
-		out = append(out, strings.ToUpper(s))
-	}
-	return slices.DeleteFunc(out, func(p string) bool { return !strings.HasPrefix(p, "/") })
-}
+// pairs is how many prefixes and ends are put together at most.
+const pairs = 1000
 
-// requests are those that a route's match tells apart from others: what it takes, and
-// what it misses by one condition.
-func requests(m model.RouteMatch) []plan.Request {
-	base := plan.Request{Method: "GET", Scheme: "http", Path: "/"}
-	if m.Method != nil {
-		base.Method = sample(*m.Method)
-	}
-	if m.Scheme != nil {
-		base.Scheme = sample(*m.Scheme)
-	}
-	if m.Authority != nil {
-		base.Authority = sample(*m.Authority)
-	}
-	for _, h := range m.Headers {
-		if v, ok := value(h); ok {
-			base.Headers = append(base.Headers, model.Header{Name: h.Name, Value: v})
+// samples are strings that satisfy matches, alone or several at once, or nearly do.
+func samples(in ...model.StringMatch) []string {
+	var out, begins, ends []string
+	for _, m := range in {
+		s := sample(m)
+		out = append(out, s)
+		switch m.Kind {
+		case model.Prefix, model.Segments:
+			base := strings.TrimSuffix(s, "/")
+			out = append(out, base, base+"x", base+"/x", base+"/")
+			begins = append(begins, s)
+		case model.Suffix:
+			ends = append(ends, m.Value)
+		case model.Template:
+			out = append(out, strings.NewReplacer("{**}", "", "{*}", "x").Replace(m.Value), strings.NewReplacer("{**}", "x/y", "{*}", "x/y").Replace(m.Value))
+		case model.Regex:
+			out = append(out, moreOfRegex(m.Value)...)
+			ends = append(ends, s)
+		}
+		out = append(out, s+"/", s+"/x", s+"x", "x"+s)
+		if m.IgnoreCase {
+			out = append(out, strings.ToUpper(s))
 		}
 	}
-	for _, p := range m.Query {
-		if v, ok := value(p); ok {
-			base.Query = strings.TrimPrefix(base.Query+"&"+p.Name+"="+v, "&")
-		}
-	}
-	var out []plan.Request
-	for _, p := range paths(m.Path) {
-		q := base
-		q.Path = p
-		out = append(out, q)
-	}
-	full := out[0]
-	for i := range full.Headers {
-		q := full
-		q.Headers = slices.Delete(slices.Clone(full.Headers), i, i+1)
-		out = append(out, q)
-		q.Headers = slices.Clone(full.Headers)
-		q.Headers[i].Value += "x"
-		out = append(out, q)
-	}
-	for _, h := range m.Headers {
-		if h.Not {
-			q := full
-			q.Headers = append(slices.Clone(full.Headers), model.Header{Name: h.Name, Value: sample(h.Match)})
-			out = append(out, q)
-		}
-	}
-	if full.Query != "" {
-		q := full
-		q.Query = ""
-		out = append(out, q)
-	}
-	if m.Method != nil {
-		for _, other := range []string{"GET", "POST", "DELETE"} {
-			q := full
-			q.Method = other
-			out = append(out, q)
-		}
+	for i := range min(pairs, len(begins)*len(ends)) {
+		out = append(out, begins[i/len(ends)]+ends[i%len(ends)])
 	}
 	return out
 }
 
-// value is what a header or parameter has to be; false: it has to be left out.
-func value(m model.NamedMatch) (string, bool) {
-	switch {
-	case m.Not && m.Match.Kind == model.Present:
-		return "", false
-	case m.Not && m.MissingEmpty:
-		return "", false
-	case m.Not:
-		return sample(m.Match) + "-not", true
-	}
-	return sample(m.Match), true
-}
-
-// ofOperation are requests that an operation of a policy tells apart.
-func ofOperation(o model.Operation) []plan.Request {
-	first := func(in []model.StringMatch) *model.StringMatch {
-		if len(in) == 0 {
-			return nil
-		}
-		return &in[0]
-	}
-	m := model.RouteMatch{Method: first(o.Methods), Authority: first(o.Hosts), Headers: o.Headers}
-	var out []plan.Request
-	all := slices.Concat(o.Paths, o.NotPaths)
-	if len(all) == 0 {
-		out = requests(m)
-	}
-	for i := range all {
-		m.Path = &all[i]
-		out = append(out, requests(m)...)
-	}
-	for _, more := range slices.Concat(o.Methods, o.NotMethods) {
-		for _, q := range out[:min(len(out), 1)] {
-			q.Method = sample(more)
-			out = append(out, q)
-		}
-	}
-	for _, more := range slices.Concat(o.Hosts, o.NotHosts) {
-		for _, q := range out[:min(len(out), 1)] {
-			q.Authority = sample(more)
-			out = append(out, q)
-		}
+// sets makes each of some strings a request's, by set.
+func sets(values []string, set func(q *plan.Request, value string)) []func(*plan.Request) {
+	var out []func(*plan.Request)
+	for _, v := range values {
+		out = append(out, func(q *plan.Request) { set(q, v) })
 	}
 	return out
 }
 
-// ofRules are requests that rules tell apart.
-func ofRules(rules []model.AuthRule) []plan.Request {
-	var out []plan.Request
-	for _, r := range rules {
-		for _, o := range r.To {
-			out = append(out, ofOperation(o)...)
-		}
-		for _, c := range r.When {
-			if c.Kind != model.OnHeader {
-				continue
-			}
-			for _, v := range slices.Concat(c.Values, c.NotValues) {
-				out = append(out, plan.Request{Method: "GET", Scheme: "http", Path: "/", Headers: []model.Header{{Name: c.Name, Value: sample(v)}}})
+// settings are what one thing about a request may be that matches of it tell apart; on is
+// as conditions have it.
+func settings(on string, in []model.StringMatch) []func(*plan.Request) {
+	values := samples(in...)
+	kind, name, _ := strings.Cut(on, " ")
+	switch kind {
+	case "path":
+		for i, p := range values {
+			if !strings.HasPrefix(p, "/") {
+				values[i] = "/" + p
 			}
 		}
+		return sets(append(values, "/other/path"), func(q *plan.Request, v string) { q.Path, q.Query, _ = strings.Cut(v, "?") })
+	case "method":
+		return sets(append(values, "GET", "POST", "DELETE", "OTHER"), func(q *plan.Request, v string) { q.Method = v })
+	case "scheme":
+		return sets(append(values, "https"), func(q *plan.Request, v string) { q.Scheme = v })
+	case "authority":
+		for _, h := range values {
+			values = append(values, h+":80")
+		}
+		values = slices.DeleteFunc(values, func(h string) bool { return strings.Contains(h, "/") })
+		return sets(append(values, "other.example"), func(q *plan.Request, v string) { q.Authority = v })
+	case "header":
+		return sets(append(values, ""), func(q *plan.Request, v string) {
+			q.Headers = append(q.Headers, model.Header{Name: name, Value: v})
+		})
+	case "parameter":
+		return sets(append(values, ""), func(q *plan.Request, v string) {
+			q.Query = strings.TrimPrefix(q.Query+"&"+name+"="+v, "&")
+		})
+	case "namespace":
+		return sets(exactly(in), func(q *plan.Request, v string) { q.Client.Identity = model.SPIFFE("example", v, "default") })
 	}
-	return out
+	return sets(exactly(in), func(q *plan.Request, v string) {
+		labels := map[string]string{name: v}
+		maps.Copy(labels, q.Client.Labels)
+		q.Client.Labels = labels
+	})
 }
 
-// distinct drops repeats; the plainest request, which no match is about, comes last.
-func distinct(in []plan.Request) []plan.Request {
-	in = append(in, plan.Request{Method: "GET", Scheme: "http", Path: "/"}, plan.Request{Method: "POST", Scheme: "http", Path: "/other/path"})
-	seen := map[string]bool{}
-	var out []plan.Request
-	for _, q := range in {
-		if k := model.Hash(q); !seen[k] {
-			seen[k] = true
-			out = append(out, q)
-		}
+func exactly(in []model.StringMatch) []string {
+	out := make([]string, len(in))
+	for i := range in {
+		out[i] = in[i].Value
 	}
 	return out
 }

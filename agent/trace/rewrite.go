@@ -24,7 +24,7 @@ func rewritten(r *plan.Route, q *plan.Request) *sending {
 	s := &sending{q: *q}
 	s.q.Headers = slices.Clone(q.Headers)
 	if w := r.Rewrite; w != nil {
-		s.q.Path = rewrittenPath(w, r.Match.Path, q.Path)
+		s.q.Path = RewrittenPath(w, r.Match.Path, q.Path)
 		if w.Authority != "" {
 			s.q.Authority = w.Authority
 		}
@@ -97,7 +97,8 @@ func (s *sending) seen() *Sent {
 	return out
 }
 
-func rewrittenPath(w *model.Rewrite, m *model.StringMatch, path string) string {
+// RewrittenPath is what a rewrite makes of a path that a match (nil: any) takes.
+func RewrittenPath(w *model.Rewrite, m *model.StringMatch, path string) string {
 	switch {
 	case w.PathRegex != nil:
 		re, err := regexp.Compile(w.PathRegex.Match)

@@ -29,11 +29,11 @@ func TestRewrittenPath(t *testing.T) {
 		{"/b", &model.StringMatch{Kind: model.Exact, Value: "/a"}, "/a", "/b"},
 		{"/b", nil, "/a/x", "/b"},
 	} {
-		if got := rewrittenPath(&model.Rewrite{Path: c.by}, c.match, c.path); got != c.want {
+		if got := RewrittenPath(&model.Rewrite{Path: c.by}, c.match, c.path); got != c.want {
 			t.Errorf("%s by %s for %+v: %s, want %s", c.path, c.by, c.match, got, c.want)
 		}
 	}
-	if got := rewrittenPath(&model.Rewrite{Path: "/b", FullPath: "/c"}, segments("/a"), "/a/x"); got != "/c" {
+	if got := RewrittenPath(&model.Rewrite{Path: "/b", FullPath: "/c"}, segments("/a"), "/a/x"); got != "/c" {
 		t.Errorf("the whole path: %s", got)
 	}
 }

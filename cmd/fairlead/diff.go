@@ -28,8 +28,9 @@ func diffCommand() *cobra.Command {
 		Short: "Say what another configuration would change, and for whom",
 		Long: `Diff compares two files or folders, or what two control planes say in the same ones:
 routes, weights, timeouts and retries of every frontend, and who may do more or less at
-every workload, with file and line on both sides. It compares what things mean, by
-requests that the matches and rules of both sides tell apart, not how they are written.
+every workload, and which services and workloads are not the same, with file and line on
+both sides. It compares what things mean, by requests that the matches and rules of both
+sides tell apart, not how they are written; what it cannot prove to be the same it tells.
 
 With --from and --to each side is what there would be if its control plane were the only
 one. What a single namespace's change of owner would do: fairlead swap --dry-run.
@@ -146,6 +147,9 @@ func printReport(w io.Writer, r *diff.Report) error {
 	for i := range r.Permissions {
 		p.permissionChange(&r.Permissions[i])
 	}
+	for i := range r.Entities {
+		p.entityChange(&r.Entities[i])
+	}
 	if !r.Empty() {
 		more, less := 0, 0
 		for _, c := range r.Permissions {
@@ -155,7 +159,11 @@ func printReport(w io.Writer, r *diff.Report) error {
 				less++
 			}
 		}
-		p.line(0, "%d differences of routes, %d permissions more, %d less", len(r.Routes), more, less)
+		of := ""
+		if n := len(r.Entities); n > 0 {
+			of = fmt.Sprintf(", %d services and workloads differ", n)
+		}
+		p.line(0, "%d differences of routes, %d permissions more, %d less%s", len(r.Routes), more, less, of)
 	}
 	return p.err
 }
@@ -169,6 +177,15 @@ func (p *page) routeChange(c *diff.RouteChange) {
 		about += "  (" + c.For + ")"
 	}
 	p.line(0, "%s", about)
+	for _, x := range c.Changes {
+		p.line(1, "%s: %s -> %s", x.What, x.Old, x.New)
+	}
+	p.bothSources(c.OldSources, c.NewSources)
+	p.line(0, "")
+}
+
+func (p *page) entityChange(c *diff.EntityChange) {
+	p.line(0, "%s %s", c.Kind, c.Name)
 	for _, x := range c.Changes {
 		p.line(1, "%s: %s -> %s", x.What, x.Old, x.New)
 	}

@@ -7,14 +7,13 @@ import (
 	"slices"
 
 	"fairlead.io/fairlead/model"
-	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/model/merge"
 )
 
 // choiceOf is how a frontend treats hosts that are not its own: as it says itself,
 // else as its namespace is marked, else as its plane does by default. Nobody says:
 // requests go where they are sent.
-func choiceOf(r *incr.Reader, key, namespace string, f *model.Frontend) model.Choice {
+func choiceOf(r getter, key, namespace string, f *model.Frontend) model.Choice {
 	var out model.Choice
 	fill := func(c model.Choice) {
 		out.Basis, out.Unknown = cmp.Or(out.Basis, c.Basis), cmp.Or(out.Unknown, c.Unknown)
@@ -36,7 +35,7 @@ func choiceOf(r *incr.Reader, key, namespace string, f *model.Frontend) model.Ch
 // defaultsOf are those of the plane that owns the frontend, or would own it: the
 // namespace's owner, else the mesh whose mark the namespace carries. nil if there is
 // no such plane.
-func defaultsOf(r *incr.Reader, key string, n *model.Namespace) *model.Defaults {
+func defaultsOf(r getter, key string, n *model.Namespace) *model.Defaults {
 	var planes []string
 	if o, ok := r.Get(merge.Owners, key).(*merge.Owner); ok {
 		planes = append(planes, o.Plane)

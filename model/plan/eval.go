@@ -127,8 +127,7 @@ func (q question) condition(c model.Condition) truth {
 	return q.unseen()
 }
 
-// Matches reports whether the string satisfies the match. Template matches are
-// about paths and judged by the proxy alone: here they never match.
+// Matches reports whether the string satisfies the match.
 func Matches(m model.StringMatch, s string) bool {
 	v := m.Value
 	if m.IgnoreCase {
@@ -152,8 +151,31 @@ func Matches(m model.StringMatch, s string) bool {
 		}
 		re, err := regexp.Compile(flags + "^(?:" + m.Value + ")$")
 		return err == nil && re.MatchString(s)
+	case model.Template:
+		re, err := regexp.Compile("^" + templateExpr(m.Value) + "$")
+		return err == nil && re.MatchString(s)
 	}
 	return false
+}
+
+// segmentText are the characters that a wildcard of a template takes; as in Envoy's
+// source/extensions/path/uri_template_lib/uri_template_internal.cc.
+const segmentText = `a-zA-Z0-9\-._~%!$&'()+,;:@=`
+
+// templateExpr is the expression that Envoy makes of a path template.
+func templateExpr(s string) string {
+	segments := strings.Split(s, "/")
+	for i, seg := range segments {
+		switch seg {
+		case "{*}":
+			segments[i] = "[" + segmentText + "]+"
+		case "{**}":
+			segments[i] = "[" + segmentText + "/]*"
+		default:
+			segments[i] = regexp.QuoteMeta(seg)
+		}
+	}
+	return strings.Join(segments, "/")
 }
 
 // verdict judges a class at a port of a policy set.

@@ -19,17 +19,28 @@ func (b *builder) heldStage() incr.Stage {
 			if w == nil || !w.Capture {
 				return nil
 			}
-			unknown := unknownTo(r, w)
-			if unknown == "" {
-				if c := choiceOf(r, "", w.Namespace, nil); c.Basis == model.ByAuthority {
-					unknown = c.Unknown
-				}
-			}
-			if unknown != model.UnknownRefuse {
+			if UnknownOf(r, w) != model.UnknownRefuse {
 				return nil
 			}
 			return []incr.Row{{Table: held, Key: key, Value: true}}
 		}}
+}
+
+// UnknownOf is what becomes of what a captured workload sends to hosts that nobody knows,
+// "" if that is not asked.
+func UnknownOf(t getter, w *model.Workload) model.Unknown {
+	if u := unknownTo(t, w); u != "" {
+		return u
+	}
+	if c := choiceOf(t, "", w.Namespace, nil); c.Basis == model.ByAuthority {
+		return c.Unknown
+	}
+	return ""
+}
+
+// getter reads tables.
+type getter interface {
+	Get(t incr.Table, key string) any
 }
 
 // known puts the endpoints of a headless port, which have no entries otherwise, for pods

@@ -33,7 +33,7 @@ func (c *compiler) unknownFrom(key, namespace string) []UnknownFrom {
 
 // unknownTo is what becomes of hosts that nobody knows for one client, "" if the plane of
 // its namespace has no exception for it.
-func unknownTo(r *incr.Reader, w *model.Workload) model.Unknown {
+func unknownTo(r getter, w *model.Workload) model.Unknown {
 	n, _ := r.Get(namespaces, w.Namespace).(*model.Namespace)
 	d := defaultsOf(r, "", n)
 	if d == nil {
