@@ -248,7 +248,7 @@ const (
 )
 
 // policyAt is what is judged at a workload's port, nil if nothing is, and where. A node
-// without Fairlead has no inbound listener: what can be judged for it is judged here.
+// without Fairlead has no inbound listener: what can be judged for it is judged here, without its routes.
 func (c *compiler) policyAt(w *model.Workload, port uint16) (*Policy, judged) {
 	if w == nil {
 		return nil, unknown
@@ -260,7 +260,7 @@ func (c *compiler) policyAt(w *model.Workload, port uint16) (*Policy, judged) {
 	if n, _ := c.r.Get(nodes, w.Node).(*model.Node); n != nil && n.Managed && g.OnlyInbound(port) {
 		return nil, there
 	}
-	return g.Policy(port), here
+	return g.folded(w, port), here
 }
 
 // judgeCopies notes where it matters that Envoy opens connections for copies by itself, and

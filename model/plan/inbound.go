@@ -155,8 +155,22 @@ func (g *Governed) inboundRoutes(w *model.Workload, p GovernedPort) []Route {
 // routePolicy is what guards one route: what guards the port, and its own rules.
 func (g *Governed) routePolicy(w *model.Workload, port uint16, r *model.InboundRoute) *Policy {
 	own := *g
-	own.Allow = append(slices.Clone(g.Allow), resolveDestination(r.Allow, w.Addresses, true))
+	own.Allow = append(slices.Clone(g.Allow), sortRules(resolveDestination(r.Allow, w.Addresses, true)))
 	return own.Policy(port)
+}
+
+// folded is what a proxy can judge of a port that does not know the port's routes: who
+// may take none of them is not let in.
+func (g *Governed) folded(w *model.Workload, port uint16) *Policy {
+	in := g.inbound(port)
+	if in == nil || len(in.Routes) == 0 {
+		return g.Policy(port)
+	}
+	any := model.InboundRoute{}
+	for _, r := range in.Routes {
+		any.Allow = append(any.Allow, r.Allow...)
+	}
+	return g.routePolicy(w, port, &any)
 }
 
 // inboundID is a route's name: the same route of another port is another's.

@@ -118,6 +118,32 @@ func TestInboundOfUnmanagedNode(t *testing.T) {
 	}
 }
 
+// A proxy that judges for a node without Fairlead does not know the routes there: who may
+// take none of them is not let in.
+func TestInboundRoutesOfUnmanagedNode(t *testing.T) {
+	routes := model.Inbound{Routes: []model.InboundRoute{
+		{Match: path("/a"), Allow: []model.AuthRule{from("client")}}, {Match: path("/b"), Allow: []model.AuthRule{from("other")}}}}
+	rows := append(world(), allow("a", model.Target{Namespace: "shop", Workload: "web-2"}, model.AuthRule{}), inboundAt("red", "web-2", routes))
+	rows[1] = input{"node", "n2", &model.Node{Name: "n2", Addresses: []netip.Addr{addr("10.240.0.2")}}}
+	s := store(rows...)
+	found := false
+	for _, r := range s.Rows(plan.Clusters) {
+		c := r.Value.(*plan.Cluster)
+		if s.Get(plan.Endpoints, c.Name).(*plan.ClusterEndpoints).Backends[0].Addrs[0].Addr() != addr("10.244.2.2") {
+			continue
+		}
+		found = true
+		for _, who := range []string{"client", "other", "third"} {
+			if d := c.Policy.Judge(&plan.Request{Path: "/a", Client: plan.Client{Identity: from(who).From[0].Identities[0].Value}}); d.Denied != (who == "third") {
+				t.Errorf("%s: %s denied: %v", c.Name, who, d.Denied)
+			}
+		}
+	}
+	if !found {
+		t.Error("there is no cluster")
+	}
+}
+
 // Another node's proxy may send requests for a port to the inbound listener before this
 // node knows that it is read: there is a way on for them.
 func TestOpaquePortsHaveInboundTables(t *testing.T) {
