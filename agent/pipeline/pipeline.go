@@ -33,6 +33,7 @@ type Options struct {
 	Node         string // whose plan
 	TrustDomain  string // of the workloads' identities; "" = cluster.local
 	Domain       string // of the services' DNS names; "" = cluster.local
+	Agents       bool   // see kubernetes.Options
 	IstioVersion string // whose behaviour is wanted; "" = the newest that is known
 	// IstioOutboundTrafficPolicy and IstioDetectionTimeout come before what MeshConfig
 	// says, unless they are zero and nil; see istio.Options.
@@ -80,7 +81,7 @@ func New(o Options) (*Pipeline, error) {
 		names[i] = p.Plane()
 	}
 	store := incr.New()
-	h := host.New(store, kubernetes.New(kubernetes.Options{TrustDomain: o.TrustDomain, Domain: o.Domain}), planes...)
+	h := host.New(store, kubernetes.New(kubernetes.Options{TrustDomain: o.TrustDomain, Domain: o.Domain, Agents: o.Agents}), planes...)
 	merge.Register(store, names)
 	plan.Register(store, o.Node, names)
 	return &Pipeline{store: store, host: h, decoder: objects.NewDecoder(h.Registry())}, nil

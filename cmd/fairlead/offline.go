@@ -40,7 +40,7 @@ type input struct {
 }
 
 func inputFlags(c *cobra.Command) *input {
-	in := &input{}
+	in := &input{pipeline: pipeline.Options{Agents: true}}
 	c.Flags().StringArrayVarP(&in.files, "file", "f", nil, "file or folder of manifests, - for standard input; repeat for more")
 	meshFlags(c, &in.pipeline)
 	return in

@@ -43,17 +43,23 @@ const DefaultTrustDomain = "cluster.local"
 const DefaultDomain = "cluster.local"
 
 // Translator turns Kubernetes' own objects into rows.
-type Translator struct{ trustDomain, domain string }
+type Translator struct {
+	trustDomain, domain string
+	agents              bool
+}
 
 // Options of the translator.
 type Options struct {
 	TrustDomain string // of the workloads' identities; "" = DefaultTrustDomain
 	Domain      string // of the services' DNS names; "" = DefaultDomain
+	// Agents: nodes that do not say whether an agent runs on them are taken to have one.
+	// What is asked of manifests alone is what they come to once Fairlead is there.
+	Agents bool
 }
 
 // New returns a translator.
 func New(o Options) *Translator {
-	return &Translator{cmp.Or(o.TrustDomain, DefaultTrustDomain), cmp.Or(o.Domain, DefaultDomain)}
+	return &Translator{cmp.Or(o.TrustDomain, DefaultTrustDomain), cmp.Or(o.Domain, DefaultDomain), o.Agents}
 }
 
 // Types lists the kinds that are decoded. Deployments and their like are decoded
@@ -84,7 +90,7 @@ func (t *Translator) Register(s *incr.Store) {
 	s.Index(translators.Objects(objects.PodKind), podsByLabel, podLabels)
 	s.Index(translators.Objects(objects.EndpointSliceKind), slicesByService, sliceService)
 	t.add(s, "namespace", objects.NamespaceKind, namespace)
-	t.add(s, "node", objects.NodeKind, node)
+	t.add(s, "node", objects.NodeKind, t.node)
 	t.add(s, "service", objects.ServiceKind, t.service)
 	t.add(s, "endpoints", objects.ServiceKind, endpoints)
 	t.add(s, "workload", objects.PodKind, t.workload)

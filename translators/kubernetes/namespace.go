@@ -152,7 +152,7 @@ func podRanges(spec corev1.NodeSpec, rep *report) []netip.Prefix {
 	return slices.Compact(out)
 }
 
-func node(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
+func (t *Translator) node(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	v := o.Value.(*corev1.Node)
 	n := &model.Node{Name: o.Name, Locality: nodeLocality(o.Labels), Src: o.Source(Plane, "")}
 	for i, a := range v.Status.Addresses {
@@ -171,7 +171,9 @@ func node(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	switch v := o.Annotations[AgentKey]; v {
 	case "true":
 		n.Managed = true
-	case "", "false":
+	case "":
+		n.Managed = t.agents
+	case "false":
 	default:
 		rep.refused(`metadata.annotations["`+AgentKey+`"]`, "unknown-value", fmt.Sprintf("%q is not a value of %s", v, AgentKey), "use true or false")
 	}
