@@ -5,48 +5,48 @@ package swap
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+
+	"fairlead.io/fairlead/translators/objects"
 )
 
-// File finds the manifest with a namespace in a file or a folder.
+// File finds the manifest with a namespace in a file or a folder, among those that the
+// agents read.
 func File(path, namespace string) (string, error) {
 	var found []string
-	err := filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	for _, in := range objects.Files([]string{path}, nil) {
+		if in.Err != nil {
+			return "", fmt.Errorf("look for namespace %s: %w", namespace, in.Err)
 		}
-		if d.IsDir() || p != path && (strings.HasPrefix(d.Name(), ".") || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(p))) {
-			return nil
+		switch _, _, err := SetOwner(in.Data, namespace, None); {
+		case err == nil:
+			found = append(found, in.Name)
+		case !errors.Is(err, ErrNoNamespace):
+			return "", fmt.Errorf("%s: %w", in.Name, err)
 		}
-		text, err := os.ReadFile(p)
-		if err != nil {
-			return err
-		}
-		if _, _, err := SetOwner(text, namespace, None); err == nil {
-			found = append(found, p)
-		}
-		return nil
-	})
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("look for namespace %s: %w", namespace, err)
-	case len(found) == 0:
-		return "", fmt.Errorf("%s: namespace %s: %w: add one, by itself or among others", path, namespace, ErrNoNamespace)
-	case len(found) > 1:
-		return "", fmt.Errorf("namespace %s stands in %s: leave one of them", namespace, strings.Join(found, " and "))
 	}
-	return found[0], nil
+	switch len(found) {
+	case 0:
+		return "", fmt.Errorf("%s: namespace %s: %w: add one, by itself or among others", path, namespace, ErrNoNamespace)
+	case 1:
+		return found[0], nil
+	}
+	return "", fmt.Errorf("namespace %s stands in %s: leave one of them", namespace, strings.Join(found, " and "))
 }
 
-// WriteOwner is SetOwner of a file, in one write: readers see the old text or the new.
+// WriteOwner is SetOwner of a file, in one write: readers see the old text or the new,
+// whatever interrupts it. A link stays one: the file that it leads to is written.
 func WriteOwner(file, namespace, plane string) (was string, err error) {
+	fail := func(err error) error { return fmt.Errorf("swap %s: %w", namespace, err) }
+	file, err = filepath.EvalSymlinks(file)
+	if err != nil {
+		return "", fail(err)
+	}
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return "", fmt.Errorf("swap %s: %w", namespace, err)
+		return "", fail(err)
 	}
 	edited, was, err := SetOwner(text, namespace, plane)
 	if err != nil {
@@ -54,22 +54,33 @@ func WriteOwner(file, namespace, plane string) (was string, err error) {
 	}
 	info, err := os.Stat(file)
 	if err != nil {
-		return "", fmt.Errorf("swap %s: %w", namespace, err)
+		return "", fail(err)
 	}
-	next := filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+".swap")
-	err = os.WriteFile(next, edited, info.Mode().Perm())
-	if err == nil {
-		err = os.Rename(next, file)
+	if info.Mode().Perm()&0o222 == 0 {
+		return "", fail(fmt.Errorf("%s is not to be written: its mode is %s", file, info.Mode().Perm()))
 	}
-	if err != nil {
-		return "", errors.Join(fmt.Errorf("swap %s: %w", namespace, err), remove(next))
+	if err := replace(file, edited, info.Mode().Perm()); err != nil {
+		return "", fail(err)
 	}
 	return was, nil
 }
 
-func remove(file string) error {
-	if err := os.Remove(file); !errors.Is(err, fs.ErrNotExist) {
+// replace puts another content in place of a file's. The new file has a name that no
+// agent reads until it is whole.
+func replace(file string, content []byte, mode os.FileMode) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".swap-*")
+	if err != nil {
 		return err
 	}
-	return nil
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), file)
 }

@@ -5,9 +5,11 @@ package swap
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -25,50 +27,87 @@ const None = "none"
 var ErrNoNamespace = errors.New("no Namespace object of that name")
 
 // SetOwner edits the manifest of a namespace, which may stand among others in a YAML
-// text: plane owns it, or None takes the choice back. The other documents keep every
-// byte. It returns whose it was.
+// text or in a List: plane owns it, or None takes the choice back. The other documents
+// keep every byte. It returns whose it was.
 func SetOwner(text []byte, namespace, plane string) (edited []byte, was string, err error) {
 	parts := documents(text)
-	for i, part := range parts {
-		var doc yaml.Node
-		if yaml.Unmarshal(part, &doc) != nil || len(doc.Content) != 1 {
-			continue
-		}
-		meta := namespaceNamed(doc.Content[0], namespace)
-		if meta == nil {
-			continue
-		}
-		was = cmp.Or(annotation(meta, kubernetes.OwnerKey), None)
-		annotate(meta, kubernetes.OwnerKey, plane)
-		annotate(meta, PreviousKey, was)
-		var b bytes.Buffer
-		if bytes.HasPrefix(part, []byte("---")) {
-			line, _, _ := bytes.Cut(part, []byte("\n"))
-			b.Write(append(line, '\n'))
-		}
-		enc := yaml.NewEncoder(&b)
-		enc.SetIndent(2)
-		if err := enc.Encode(&doc); err != nil {
-			return nil, "", fmt.Errorf("write namespace %s: %w", namespace, err)
-		}
-		parts[i] = b.Bytes()
-		return bytes.Join(parts, nil), was, nil
+	at, doc, meta, err := find(parts, namespace)
+	if err != nil {
+		return nil, "", err
 	}
-	return nil, "", fmt.Errorf("namespace %s: %w", namespace, ErrNoNamespace)
+	was = cmp.Or(annotation(meta, kubernetes.OwnerKey), None)
+	annotate(meta, kubernetes.OwnerKey, plane)
+	annotate(meta, PreviousKey, was)
+	if parts[at], err = written(parts[at], doc); err != nil {
+		return nil, "", fmt.Errorf("write namespace %s: %w", namespace, err)
+	}
+	return bytes.Join(parts, nil), was, nil
 }
 
 // Previous is whose a namespace was before the last swap, "" if there was none.
 func Previous(text []byte, namespace string) string {
-	for _, part := range documents(text) {
-		var doc yaml.Node
-		if yaml.Unmarshal(part, &doc) != nil || len(doc.Content) != 1 {
+	_, _, meta, err := find(documents(text), namespace)
+	if err != nil {
+		return ""
+	}
+	return annotation(meta, PreviousKey)
+}
+
+// find gives the document with a namespace, and the namespace's metadata in it.
+func find(parts [][]byte, namespace string) (at int, doc, meta *yaml.Node, err error) {
+	for i, part := range parts {
+		var d yaml.Node
+		if yaml.Unmarshal(part, &d) != nil || len(d.Content) != 1 {
 			continue
 		}
-		if meta := namespaceNamed(doc.Content[0], namespace); meta != nil {
-			return annotation(meta, PreviousKey)
+		for _, object := range objectsIn(d.Content[0]) {
+			m := namespaceNamed(object, namespace)
+			switch {
+			case m == nil:
+			case meta != nil:
+				return 0, nil, nil, fmt.Errorf("namespace %s stands there twice: leave one of them", namespace)
+			default:
+				at, doc, meta = i, &d, m
+			}
 		}
 	}
-	return ""
+	if meta == nil {
+		return 0, nil, nil, fmt.Errorf("namespace %s: %w", namespace, ErrNoNamespace)
+	}
+	return at, doc, meta, nil
+}
+
+// objectsIn is an object, or those of a List.
+func objectsIn(n *yaml.Node) []*yaml.Node {
+	kind, items := field(n, "kind"), field(n, "items")
+	if kind == nil || !strings.HasSuffix(kind.Value, "List") || items == nil {
+		return []*yaml.Node{n}
+	}
+	return items.Content
+}
+
+// written is a document in place of another: JSON in place of JSON.
+func written(part []byte, doc *yaml.Node) ([]byte, error) {
+	var b bytes.Buffer
+	line, _, _ := bytes.Cut(part, []byte("\n"))
+	if rest, marked := bytes.CutPrefix(line, []byte("---")); marked {
+		b.WriteString("---")
+		if rest = bytes.TrimRight(rest, " \t\r"); bytes.HasPrefix(bytes.TrimLeft(rest, " \t"), []byte("#")) {
+			b.Write(rest)
+		}
+		b.WriteByte('\n')
+	}
+	if json.Valid(part) {
+		if err := writeJSON(&b, doc.Content[0], ""); err != nil {
+			return nil, err
+		}
+		b.WriteByte('\n')
+		return b.Bytes(), nil
+	}
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	err := enc.Encode(doc)
+	return b.Bytes(), err
 }
 
 // documents cuts a YAML stream where a document begins. Joined they are the stream.
@@ -80,7 +119,7 @@ func documents(text []byte) [][]byte {
 		if i := bytes.IndexByte(text[at:], '\n'); i >= 0 {
 			end = at + i + 1
 		}
-		if line := text[at:end]; bytes.HasPrefix(line, []byte("---")) && at > begin {
+		if rest, marked := bytes.CutPrefix(text[at:end], []byte("---")); marked && at > begin && (len(rest) == 0 || bytes.ContainsAny(rest[:1], " \t\r\n")) {
 			out = append(out, text[begin:at])
 			begin = at
 		}

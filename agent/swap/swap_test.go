@@ -104,6 +104,94 @@ func TestFileOfNamespace(t *testing.T) {
 	}
 }
 
+func TestOwnerIsWrittenInOtherForms(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"JSON", `{"apiVersion": "v1", "kind": "Namespace",
+  "metadata": {"name": "shop", "labels": {}, "annotations": {"a": "<é\"1>", "b": ""}}, "status": {"x": [1, 2.50, null, true]}}
+`, `{
+  "apiVersion": "v1",
+  "kind": "Namespace",
+  "metadata": {
+    "name": "shop",
+    "labels": {},
+    "annotations": {
+      "a": "<é\"1>",
+      "b": "",
+      "fairlead.io/control-plane": "smi",
+      "fairlead.io/previous-control-plane": "none"
+    }
+  },
+  "status": {
+    "x": [
+      1,
+      2.50,
+      null,
+      true
+    ]
+  }
+}
+`},
+		{"a list", `apiVersion: v1
+kind: List
+items:
+  - {apiVersion: v1, kind: Namespace, metadata: {name: other}}
+  - {apiVersion: v1, kind: Namespace, metadata: {name: shop}}
+`, `apiVersion: v1
+kind: List
+items:
+  - {apiVersion: v1, kind: Namespace, metadata: {name: other}}
+  - {apiVersion: v1, kind: Namespace, metadata: {name: shop, annotations: {fairlead.io/control-plane: smi, fairlead.io/previous-control-plane: none}}}
+`},
+		{"behind the mark of a document", "--- {apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n",
+			"---\n{apiVersion: v1, kind: Namespace, metadata: {name: shop, annotations: {fairlead.io/control-plane: smi, fairlead.io/previous-control-plane: none}}}\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, was, err := SetOwner([]byte(c.text), "shop", "smi")
+			if err != nil || was != None || string(got) != c.want {
+				t.Fatalf("was %q, %v\n%s", was, err, got)
+			}
+			if p := Previous(got, "shop"); p != None {
+				t.Errorf("previous %q", p)
+			}
+		})
+	}
+	twice := manifests + "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n"
+	if _, _, err := SetOwner([]byte(twice), "shop", "smi"); err == nil || errors.Is(err, ErrNoNamespace) {
+		t.Errorf("the namespace stands there twice, and one is chosen: %v", err)
+	}
+}
+
+func TestLinksAndModesStay(t *testing.T) {
+	dir := t.TempDir()
+	target := filepath.Join(dir, ".data", "a.yaml")
+	link := filepath.Join(dir, "a.yaml")
+	if err := errors.Join(os.Mkdir(filepath.Dir(target), 0o700), os.WriteFile(target, []byte(manifests), 0o600), os.Symlink(target, link)); err != nil {
+		t.Fatal(err)
+	}
+	file, err := File(dir, "shop")
+	if err != nil || file != link {
+		t.Fatalf("file %q, %v", file, err)
+	}
+	if _, err := WriteOwner(file, "shop", "smi"); err != nil {
+		t.Fatal(err)
+	}
+	if to, err := os.Readlink(link); err != nil || to != target {
+		t.Errorf("the link leads to %q, %v", to, err)
+	}
+	if text, err := os.ReadFile(target); err != nil || Previous(text, "shop") != None {
+		t.Errorf("the file behind the link is not written: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(target)); err != nil || len(left) != 1 {
+		t.Errorf("files are left: %v, %v", left, err)
+	}
+	if err := os.Chmod(target, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := WriteOwner(file, "shop", "istio"); err == nil {
+		t.Error("a file that is not to be written was")
+	}
+}
+
 func TestWatchCountsTheNamespace(t *testing.T) {
 	flows := []hubble.Flow{
 		{Service: "shop/web:80", Verdict: "forwarded", HTTP: &hubble.HTTP{Status: 200}},
