@@ -10,7 +10,6 @@ import (
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
-	"fairlead.io/fairlead/translators/objects"
 	"fairlead.io/fairlead/translators/translatortest"
 )
 
@@ -38,8 +37,7 @@ func FuzzTranslate(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		out := translatortest.Translate(strict, objects.Input{Name: "in.yaml", Data: []byte(text)})
-		out.DiagnosticLines()
+		out := translatortest.Fuzzed(t, strict, "", text)
 		for _, row := range out.Rows() {
 			fe, ok := row.Value.(*model.Frontend)
 			if !ok {

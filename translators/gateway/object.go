@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"fmt"
+	"strings"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -49,6 +50,9 @@ func (t *Translator) object(r translators.Reader, o *objects.Object) []model.Dia
 			attached = attached || reads(r, p.Namespace)
 			continue
 		}
+		if p.Kind == "Service" && p.Group == "core" && !reads(r, p.Namespace) {
+			continue // which Linkerd takes for no group
+		}
 		parent(rep, p)
 	}
 	if scope := defaultGateways(o); scope != "" && scope != gatewayv1.GatewayDefaultScopeNone {
@@ -64,11 +68,11 @@ func (t *Translator) object(r translators.Reader, o *objects.Object) []model.Dia
 // parent refuses a parent that is no Service.
 func parent(rep *gatewayapi.Report, p gatewayapi.Parent) {
 	switch {
-	case p.Group == gatewayapi.Group && p.Kind == "Service":
-		rep.Refuse(p.Field+".group", "unsupported-parent", "a Service is of the core group: the route is not attached to it", `write group: ""`)
+	case p.Kind == "Service" && (p.Group == gatewayapi.Group || p.Group == "core"):
+		rep.Refuse(p.Field+".group", "unsupported-parent", "a Service is of the core group, whose name is empty: the route is not attached to it", `write group: ""`)
 	case p.Group == gatewayapi.Group:
 		rep.Refuse(p.Field, "unsupported-parent", fmt.Sprintf("traffic that enters by a %s is not served", p.Kind), "keep the Gateway's own controller for it, or name a Service as parent")
-	case p.Group == "policy.linkerd.io": // Linkerd's Servers, which are for it to read
+	case p.Group == "policy.linkerd.io" && (strings.EqualFold(p.Kind, "Server") || strings.EqualFold(p.Kind, "EgressNetwork")): // for Linkerd to read
 	default:
 		rep.Refuse(p.Field+".kind", "unsupported-parent", fmt.Sprintf("%s of group %q is no parent that is known: the route is not attached to it", p.Kind, p.Group), "name a Service")
 	}
