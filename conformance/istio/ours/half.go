@@ -109,16 +109,26 @@ func (h *Half) startProxy(envoy string) error {
 	return errors.New("the node proxy's Envoy did not get ready")
 }
 
-// Load applies a scenario in place of the one before, in an agent's order.
+// Load applies a scenario in place of the one before, in an agent's order. Objects of the
+// one before are taken away first, by themselves: an object that is not valid would leave
+// an earlier one of its name in use.
 func (h *Half) Load(s *world.Scenario) error {
-	changes, err := h.plan(s)
-	if err != nil {
-		return err
+	empty := *s
+	empty.Istio = ""
+	last := map[change]serve.Change{}
+	for _, part := range []*world.Scenario{&empty, s} {
+		changes, err := h.plan(part)
+		if err != nil {
+			return err
+		}
+		for _, c := range h.renderer.Take(changes) {
+			last[change{c.Type, c.Name}] = c
+		}
 	}
 	h.diagnostics = h.pipe.Diagnostics()
 	h.rejected = nil
 	var sets, deletes []serve.Change
-	for _, c := range h.renderer.Take(changes) {
+	for _, c := range last {
 		if c.Resource != nil {
 			sets = append(sets, c)
 		} else {
@@ -136,6 +146,8 @@ func (h *Half) Load(s *world.Scenario) error {
 	h.kernel = newKernel(h.pipe, h.renderer.Ports())
 	return nil
 }
+
+type change struct{ typ, name string }
 
 func (h *Half) push(changes []serve.Change) error {
 	if len(changes) == 0 {
