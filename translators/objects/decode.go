@@ -3,10 +3,8 @@
 package objects
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -35,7 +33,15 @@ type Batch struct {
 	// Broken names inputs, and folders, with a part that gave no object at all. What
 	// is missing from them may be in that part.
 	Broken map[string]bool
+
+	// self tells batches apart. This one is as base was but for edited, which are new
+	// versions of some of its objects; nil if that is not known.
+	self, base *identity
+	edited     []*Object
 }
+
+// identity is an address: no two are equal.
+type identity struct{ _ byte }
 
 // broken reports whether the input, or a folder above it, is broken.
 func (b *Batch) broken(input string) bool {
@@ -53,45 +59,6 @@ func (b *Batch) broken(input string) bool {
 
 // Decode reads objects from inputs.
 func Decode(r *Registry, inputs ...Input) *Batch { return NewDecoder(r).Decode(inputs...) }
-
-// Decoder reads inputs again and again, and decodes those alone that changed. It is
-// not safe for concurrent use.
-type Decoder struct {
-	registry *Registry
-	kept     map[string]part // by name
-}
-
-// part is what one input came to.
-type part struct {
-	data  []byte
-	batch *Batch
-}
-
-// NewDecoder returns a decoder that has read nothing yet.
-func NewDecoder(r *Registry) *Decoder { return &Decoder{registry: r, kept: map[string]part{}} }
-
-// Decode reads objects from the inputs, which are the whole stream. Objects of an
-// input that is as it was are the same pointers as before.
-func (d *Decoder) Decode(inputs ...Input) *Batch {
-	all := &Batch{Broken: map[string]bool{}}
-	next := make(map[string]part, len(inputs))
-	for _, in := range inputs {
-		p, ok := d.kept[in.Name]
-		if !ok || in.Err != nil || !bytes.Equal(p.data, in.Data) {
-			p = part{in.Data, decodeInput(d.registry, in)}
-		}
-		if in.Err == nil {
-			next[in.Name] = p
-		}
-		all.Objects = append(all.Objects, p.batch.Objects...)
-		all.Diagnostics = append(all.Diagnostics, p.batch.Diagnostics...)
-		maps.Copy(all.Broken, p.batch.Broken)
-	}
-	d.kept = next
-	all.last()
-	slices.SortStableFunc(all.Diagnostics, model.CompareDiagnostics)
-	return all
-}
 
 func decodeInput(r *Registry, in Input) *Batch {
 	d := &decoder{registry: r, batch: &Batch{Broken: map[string]bool{}}}

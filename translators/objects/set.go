@@ -17,6 +17,7 @@ import (
 type Set struct {
 	validate func(*Object) []model.Diagnostic
 	current  map[Ref]*Object
+	batch    *identity // that it is made of; nil if last valid versions stand for some of it
 }
 
 // Change is an object's new version, nil if it is gone.
@@ -39,6 +40,9 @@ func NewSet(validate func(*Object) []model.Diagnostic) *Set {
 // that has none is used with Invalid set. Objects missing from a broken input that
 // had them stay.
 func (s *Set) Replace(b *Batch) ([]Change, []model.Diagnostic) {
+	if changes, ok := s.edit(b); ok {
+		return changes, slices.Clone(b.Diagnostics)
+	}
 	diags := slices.Clone(b.Diagnostics)
 	next := make(map[Ref]*Object, len(b.Objects))
 	for _, o := range b.Objects {
@@ -47,10 +51,7 @@ func (s *Set) Replace(b *Batch) ([]Change, []model.Diagnostic) {
 			next[o.Ref()] = o
 			continue
 		}
-		found := s.validate(o)
-		if !o.Invalid && slices.ContainsFunc(found, model.Diagnostic.IsError) {
-			o = o.invalid()
-		}
+		o, found := s.judge(o)
 		if o.Invalid && old != nil && !old.Invalid {
 			diags = append(diags, found...)
 			diags = append(diags, kept(o, old, "this version is invalid; the last valid one stays in use"))
@@ -77,8 +78,43 @@ func (s *Set) Replace(b *Batch) ([]Change, []model.Diagnostic) {
 	}
 	slices.SortFunc(changes, func(a, b Change) int { return compareRefs(a.Ref, b.Ref) })
 	slices.SortStableFunc(diags, model.CompareDiagnostics)
-	s.current = next
+	s.current, s.batch = next, b.self
+	if len(diags) > len(b.Diagnostics) {
+		s.batch = nil
+	}
 	return changes, diags
+}
+
+// edit is Replace by a batch that edits the one in use, if all its versions can be used.
+func (s *Set) edit(b *Batch) (changes []Change, ok bool) {
+	if b.base == nil || b.base != s.batch {
+		return nil, false
+	}
+	next := make([]*Object, len(b.edited))
+	for i, o := range b.edited {
+		old := s.current[o.Ref()]
+		if o, _ = s.judge(o); o.Invalid && !old.Invalid {
+			return nil, false
+		}
+		if next[i] = o; !same(old, o) {
+			changes = append(changes, Change{o.Ref(), o})
+		}
+	}
+	for _, o := range next {
+		s.current[o.Ref()] = o
+	}
+	slices.SortFunc(changes, func(a, b Change) int { return compareRefs(a.Ref, b.Ref) })
+	s.batch = b.self
+	return changes, true
+}
+
+// judge gives the object, marked if it is not valid, and what was found.
+func (s *Set) judge(o *Object) (*Object, []model.Diagnostic) {
+	found := s.validate(o)
+	if !o.Invalid && slices.ContainsFunc(found, model.Diagnostic.IsError) {
+		o = o.invalid()
+	}
+	return o, found
 }
 
 // All returns the objects in use, sorted by kind, namespace and name.
