@@ -26,6 +26,18 @@ test: setup build ## run every test that no change may break (as root)
 chaos: setup build ## 10,000 changes and 100 kills under load, in full (as root)
 	hack/chaos.sh
 
+.PHONY: conformance-live
+conformance-live: setup build ## cases, decision tables and storms on the lab, in full (as root)
+	hack/conformance.sh
+
+.PHONY: conformance-smi
+conformance-smi: setup build ## SMI's decision table on the lab (as root)
+	hack/conformance.sh smi
+
+.PHONY: conformance-linkerd
+conformance-linkerd: setup build ## Linkerd's decision table on the lab (as root)
+	hack/conformance.sh linkerd
+
 .PHONY: bench
 bench: setup build ## run the benchmarks; ratios and counts go to docs/performance.md
 	hack/bench.sh
