@@ -19,6 +19,7 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"fairlead.io/fairlead/agent"
+	"fairlead.io/fairlead/agent/trace"
 	"fairlead.io/fairlead/hubble"
 	"fairlead.io/fairlead/lab"
 	"fairlead.io/fairlead/lab/load"
@@ -202,16 +203,45 @@ func (w *world) foreseen(namespace string, l *Line, results []load.Result) error
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	a, err := w.agents[node].Trace(ctx, q)
-	if err != nil {
-		return fmt.Errorf("ask what becomes of it: %w", err)
+	answers := map[netip.Addr]*trace.Answer{} // by the address that is dialled, if it is said
+	ask := func(to netip.Addr) (*trace.Answer, error) {
+		if answers[to] == nil {
+			q.To = to
+			if answers[to], err = w.agents[node].Trace(ctx, q); err != nil {
+				return nil, fmt.Errorf("ask what becomes of it: %w", err)
+			}
+		}
+		return answers[to], nil
 	}
 	for _, r := range results {
-		if err := foreseen(a, r); err != nil {
+		a, err := ask(netip.Addr{})
+		if err == nil && w.choice(a, r).IsValid() {
+			a, err = ask(w.choice(a, r))
+		}
+		if err == nil {
+			err = foreseen(a, r)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// choice is the address that a client has dialled of several that a name has: another than
+// the answer's, which is no service's.
+func (w *world) choice(a *trace.Answer, r load.Result) netip.Addr {
+	dialled, err := netip.ParseAddrPort(r.Remote)
+	to := a.Destination.Addr()
+	if err != nil || !to.IsValid() || to == dialled.Addr().Unmap() {
+		return netip.Addr{}
+	}
+	for _, s := range w.status.Services {
+		if slices.Contains(s.Addresses, to) {
+			return netip.Addr{}
+		}
+	}
+	return dialled.Addr().Unmap()
 }
 
 // self are the addresses of a source.
