@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs every fuzz target for a while: hack/fuzz.sh [TIME each, default 3s].
+# Runs every fuzz target for a while: hack/fuzz.sh [TIME each, default 3s]. The targets of
+# translators bound what an input may take (translators/translatortest/bounds.go); what
+# would take all of the machine's memory is stopped here.
 set -euo pipefail
+ulimit -v $((16 << 20)) # KiB
 cd "$(dirname "$0")/.."
 each=${1:-3s}
 log=$(mktemp)

@@ -19,6 +19,7 @@ import (
 	"fairlead.io/fairlead/translators/host"
 	"fairlead.io/fairlead/translators/kubernetes"
 	"fairlead.io/fairlead/translators/objects"
+	"fairlead.io/fairlead/translators/translatortest"
 )
 
 // mesh is a host with this plane alone.
@@ -131,13 +132,11 @@ func FuzzTranslate(f *testing.F) {
 		f.Add(in.Data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m := newMesh()
-		m.host.Replace(objects.Decode(m.host.Registry(), objects.Input{Name: "world.yaml", Data: []byte(world)}, objects.Input{Name: "in.yaml", Data: data}))
-		m.print()
-		for _, r := range m.store.Rows(translators.Routes(Plane)) {
+		out := translatortest.Fuzzed(t, newTranslator, world, string(data))
+		for _, r := range out.Store.Rows(translators.Routes(Plane)) {
 			checkFrontend(t, r.Value.(*model.Frontend))
 		}
-		for _, r := range m.store.Rows(translators.Authz(Plane)) {
+		for _, r := range out.Store.Rows(translators.Authz(Plane)) {
 			for _, rule := range r.Value.(*model.Authorization).Rules {
 				if string(model.Bytes(rule)) != string(model.Bytes(rule.Canonical())) {
 					t.Errorf("not canonical: %s", model.Bytes(rule))

@@ -10,7 +10,6 @@ import (
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
-	"fairlead.io/fairlead/translators/objects"
 	"fairlead.io/fairlead/translators/translatortest"
 )
 
@@ -30,8 +29,7 @@ func FuzzTranslate(f *testing.F) {
 		f.Add(string(ar.Files[0].Data))
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		out := translatortest.Translate(nil, objects.Input{Name: "in.yaml", Data: []byte(text)})
-		out.DiagnosticLines()
+		out := translatortest.Fuzzed(t, nil, "", text)
 		for _, r := range out.Store.Rows(translators.Workloads) {
 			w := r.Value.(*model.Workload)
 			if len(w.Addresses) == 0 || w.Key() != r.Key || (w.HostNetwork && w.Capture) {

@@ -94,9 +94,7 @@ func FuzzTranslate(f *testing.F) {
 		f.Add(string(in.Data))
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		out := translatortest.Translate(newTranslator, objects.Input{Name: "in.yaml", Data: []byte(text)})
-		out.Model()
-		out.DiagnosticLines()
+		out := translatortest.Fuzzed(t, newTranslator, "", text)
 		for _, r := range out.Rows() {
 			a, ok := r.Value.(*model.Authorization)
 			if !ok {

@@ -172,9 +172,7 @@ func FuzzTranslate(f *testing.F) {
 	f.Add("apiVersion: split.smi-spec.io/v1alpha1\nkind: TrafficSplit\nmetadata: {name: s}\nspec: {service: web, backends: [{service: a, weight: 1e30}, {service: a, weight: -1n}]}\n")
 	f.Add("apiVersion: access.smi-spec.io/v1alpha2\nkind: TrafficTarget\nmetadata: {name: s}\nspec: {destination: {kind: ServiceAccount, name: a, port: 70000}, sources: [{kind: ServiceAccount, name: b}], rules: [{kind: TCPRoute, name: r}]}\n---\napiVersion: specs.smi-spec.io/v1alpha4\nkind: TCPRoute\nmetadata: {name: r}\nspec: {matches: {ports: [1]}}\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		out := translatortest.Translate(newTranslator, objects.Input{Name: "in.yaml", Data: []byte(text)})
-		out.Model()
-		out.DiagnosticLines()
+		out := translatortest.Fuzzed(t, newTranslator, "", text)
 		for _, r := range out.Store.Rows("object/" + "TrafficTarget.access.smi-spec.io") {
 			o := r.Value.(*objects.Object)
 			a := out.Authorization(o.Key())
