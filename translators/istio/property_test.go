@@ -4,13 +4,11 @@ package istio
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 
 	"fairlead.io/fairlead/model"
@@ -31,21 +29,6 @@ type mesh struct {
 func newMesh() mesh {
 	s := incr.New()
 	return mesh{s, host.New(s, kubernetes.New(kubernetes.Options{}), newTranslator())}
-}
-
-// print gives everything that the plane said.
-func (m mesh) print() string {
-	m.store.Run()
-	var b strings.Builder
-	for _, t := range []incr.Table{translators.Routes(Plane), translators.Authz(Plane)} {
-		for _, r := range m.store.Rows(t) {
-			fmt.Fprintf(&b, "%s %s %s\n", r.Table, r.Key, model.Bytes(r.Value))
-		}
-	}
-	for _, d := range m.host.Diagnostics() {
-		fmt.Fprintf(&b, "%s %s %s\n", d.Source, d.Code, d.Message)
-	}
-	return b.String()
 }
 
 // manifests reads the inputs of the cases.
@@ -69,62 +52,7 @@ func manifests(t testing.TB) []objects.Input {
 	return out
 }
 
-// The order in which objects arrive has no meaning; their creation has.
-func TestShuffled(t *testing.T) {
-	for _, in := range manifests(t) {
-		m := newMesh()
-		batch := objects.Decode(m.host.Registry(), in)
-		m.host.Replace(batch)
-		want := m.print()
-		rnd := rand.New(rand.NewPCG(1, 2))
-		for range 3 {
-			rnd.Shuffle(len(batch.Objects), func(i, j int) { batch.Objects[i], batch.Objects[j] = batch.Objects[j], batch.Objects[i] })
-			m := newMesh()
-			m.host.Replace(batch)
-			if d := cmp.Diff(want, m.print()); d != "" {
-				t.Fatalf("%s (-in order +shuffled):\n%s", in.Name, d)
-			}
-		}
-	}
-}
-
-// After any edits the result is that of a translation from scratch, and nothing is
-// left when everything is gone.
-func TestEdits(t *testing.T) {
-	m := newMesh()
-	var pool []*objects.Object
-	for _, in := range manifests(t) {
-		pool = append(pool, objects.Decode(m.host.Registry(), in).Objects...)
-	}
-	rnd := rand.New(rand.NewPCG(3, 4))
-	have := map[objects.Ref]*objects.Object{}
-	for step := range 400 {
-		o := pool[rnd.IntN(len(pool))]
-		if _, ok := have[o.Ref()]; ok && rnd.IntN(3) == 0 {
-			delete(have, o.Ref())
-			m.host.Delete(o.Ref())
-		} else {
-			have[o.Ref()] = o
-			m.host.Set(o)
-		}
-		if step%10 != 0 {
-			continue
-		}
-		fresh := newMesh()
-		for _, o := range have {
-			fresh.host.Set(o)
-		}
-		if d := cmp.Diff(fresh.print(), m.print()); d != "" {
-			t.Fatalf("step %d (-from scratch +edited):\n%s", step, d)
-		}
-	}
-	for ref := range have {
-		m.host.Delete(ref)
-	}
-	if left := m.print(); left != "" {
-		t.Errorf("left when everything is gone:\n%s", left)
-	}
-}
+func TestProperties(t *testing.T) { translatortest.Properties(t, "testdata", newTranslator) }
 
 // FuzzTranslate looks for panics, and for rows that a later stage cannot take.
 func FuzzTranslate(f *testing.F) {
