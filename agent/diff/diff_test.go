@@ -55,6 +55,14 @@ func rateLimit(n string) string {
 	return server("apiVersion: policy.linkerd.io/v1alpha1\nkind: HTTPLocalRateLimitPolicy\nmetadata: {name: web, namespace: shop}\nspec: {targetRef: {group: policy.linkerd.io, kind: Server, name: web}, total: {requestsPerSecond: " + n + "}}")
 }
 
+func tls(wide, narrow string, port int) string {
+	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\nspec: {clusterIP: 10.96.0.9, selector: {app: web}, ports: [{name: tls, port: 443}]}\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: s, namespace: shop}\nspec: {hosts: [s, a.b.example, b.b.example, '*.example'], tls: [{match: [{sniHosts: [%s]}], route: [{destination: {host: s}}]}, {match: [{sniHosts: [%s]}], route: [{destination: {host: web, port: {number: %d}}}]}]}", wide, narrow, port)
+}
+
+func tcp(routes string) string {
+	return "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web, namespace: shop}\nspec: {hosts: [web], tcp: [" + routes + "]}"
+}
+
 func declared(addresses string) string {
 	return "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: far, namespace: shop}\nspec: {hosts: [far.example], resolution: STATIC, location: MESH_EXTERNAL, ports: [{number: 80, name: http, protocol: HTTP}], addresses: " + addresses + "}"
 }
@@ -125,6 +133,13 @@ func TestDifferencesAreFound(t *testing.T) {
 		{"affinity", text, changed("  selector: {app: web}\n", "  selector: {app: web}\n  sessionAffinity: ClientIP\n"), "affinity"},
 		{"clients that are not captured any more", text, changed(", labels: {istio-injection: enabled}", ""), "captured"},
 		{"another identity", text, changed("serviceAccountName: web", "serviceAccountName: other"), "identity"},
+		{"connections of clients in another order",
+			tcp("{match: [{sourceLabels: {app: client}}], route: [{destination: {host: web, port: {number: 90}}}]}, {match: [{sourceLabels: {version: v1}}], route: [{destination: {host: web, port: {number: 80}}}]}, {route: [{destination: {host: web, port: {number: 90}}}]}"),
+			tcp("{match: [{sourceLabels: {version: v1}}], route: [{destination: {host: web, port: {number: 80}}}]}, {match: [{sourceLabels: {app: client}}], route: [{destination: {host: web, port: {number: 90}}}]}, {route: [{destination: {host: web, port: {number: 90}}}]}"),
+			"backends"},
+		{"another server name", tls("'*.example'", "a.b.example", 80), tls("'*.example'", "b.b.example", 80), "backends"},
+		{"connections by weight", tcp("{route: [{destination: {host: web, port: {number: 90}}, weight: 1}, {destination: {host: web, port: {number: 80}}, weight: 1}]}"),
+			tcp("{route: [{destination: {host: web, port: {number: 90}}, weight: 1}, {destination: {host: web, port: {number: 80}}, weight: 3}]}"), "backends"},
 		{"a rate limit", rateLimit("10"), rateLimit("20"), "WIDENS"},
 		{"a rate limit that is gone", rateLimit("10"), server(""), "WIDENS"},
 		{"a traffic policy", "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: web, namespace: shop}\nspec: {host: web, trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}}}", "", "with limits"},

@@ -124,9 +124,15 @@ func (r *Report) requests(key string, a, b *frontend) {
 		r.Routes = append(r.Routes, rc)
 	}
 	if why := s.uncertain(all); why != "" && len(told) == 0 {
-		r.Routes = append(r.Routes, RouteChange{Frontend: key, Changes: []Change{{"routes", "written so", "written otherwise, and it is not known whether that is the same: " + why}},
-			OldSources: sortedSources(a.src), NewSources: sortedSources(b.src)})
+		r.Routes = append(r.Routes, uncertainRoutes(key, "routes", why, a, b))
 	}
+}
+
+// uncertainRoutes tells that routes are written otherwise, and why it is not known
+// whether they do the same.
+func uncertainRoutes(key, what, why string, a, b *frontend) RouteChange {
+	return RouteChange{Frontend: key, Changes: []Change{{what, "written so", "written otherwise, and it is not known whether that is the same: " + why}},
+		OldSources: sortedSources(a.src), NewSources: sortedSources(b.src)}
 }
 
 func ofRoutes(in []model.Route) []term {
@@ -154,51 +160,4 @@ func sourcesAt(f *frontend, i int) []model.Source {
 		return sortedSources(f.src)
 	}
 	return sortedSources(f.Routes[i].Src)
-}
-
-// connections compares routes of what is not read as requests, by what they match.
-func (r *Report) connections(key string, a, b *frontend) {
-	find := func(in []model.ConnectionRoute, m string) *model.ConnectionRoute {
-		i := slices.IndexFunc(in, func(c model.ConnectionRoute) bool { return connectionMatch(c) == m })
-		if i < 0 {
-			return nil
-		}
-		return &in[i]
-	}
-	var matches []string
-	for _, c := range slices.Concat(a.Connections, b.Connections) {
-		matches = append(matches, connectionMatch(c))
-	}
-	for _, m := range union(matches, nil) {
-		x, y := find(a.Connections, m), find(b.Connections, m)
-		old, new := "not routed", "not routed"
-		var rc RouteChange
-		if x != nil {
-			old, rc.OldSources = backendsWord(x.Backends), sortedSources(x.Src)
-		}
-		if y != nil {
-			new, rc.NewSources = backendsWord(y.Backends), sortedSources(y.Src)
-		}
-		if old == new {
-			continue
-		}
-		rc.Frontend, rc.Example = key, "connections"+m
-		rc.Changes = []Change{{"backends", old, new}}
-		r.Routes = append(r.Routes, rc)
-	}
-}
-
-func connectionMatch(c model.ConnectionRoute) string {
-	s := ""
-	if len(c.ServerNames) > 0 {
-		s += " for " + strings.Join(c.ServerNames, ", ")
-	}
-	client := plan.Client{Labels: c.SourceLabels}
-	if c.SourceNamespace != "" {
-		client.Identity = model.SPIFFE("example", c.SourceNamespace, "default")
-	}
-	if w := clientWord(client); w != "" {
-		s += " of " + w
-	}
-	return s
 }

@@ -191,6 +191,8 @@ func settings(on string, in []model.StringMatch) []func(*plan.Request) {
 		}
 		values = slices.DeleteFunc(values, func(h string) bool { return strings.Contains(h, "/") })
 		return sets(append(values, "other.example"), func(q *plan.Request, v string) { q.Authority = v })
+	case "server-name":
+		return sets(append(values, "other.example"), func(q *plan.Request, v string) { q.Authority = v })
 	case "header":
 		return sets(append(values, ""), func(q *plan.Request, v string) {
 			q.Headers = append(q.Headers, model.Header{Name: name, Value: v})
