@@ -48,7 +48,7 @@ func (t *Translator) judgeServiceEntry(r translators.Reader, o *objects.Object) 
 // judgeEntryHost notes a host that others have, and one that nobody can ask for.
 func (t *Translator) judgeEntryHost(r translators.Reader, n *notes, field, host string) {
 	if svc := t.kubernetesService(r, host); svc != nil {
-		n.surprising(field, "duplicate-host", fmt.Sprintf("%s is service %s of Kubernetes, which comes first: the entry has no effect", host, svc.Key()), "")
+		n.refused(field, "duplicate-host", model.Degrades, fmt.Sprintf("%s is service %s of Kubernetes, which comes first: the entry has no effect", host, svc.Key()), "")
 		return
 	}
 	d := t.declaration(r, n.o.Namespace, host)

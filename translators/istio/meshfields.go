@@ -92,7 +92,10 @@ func (t *Translator) judgeMeshValues(n *notes, c *meshapi.MeshConfig) {
 			"there is no mutual TLS yet: peers are known by their addresses, and nothing is encrypted", "")
 	}
 	switch p := c.GetPathNormalization().GetNormalization(); p {
-	case meshapi.MeshConfig_ProxyPathNormalization_DEFAULT, meshapi.MeshConfig_ProxyPathNormalization_MERGE_SLASHES:
+	case meshapi.MeshConfig_ProxyPathNormalization_DEFAULT:
+	case meshapi.MeshConfig_ProxyPathNormalization_MERGE_SLASHES:
+		n.approximated(meshField("pathNormalization.normalization"), "path-normalization", model.Narrows,
+			"a request with an escaped slash in its path is answered with 400", "")
 	case meshapi.MeshConfig_ProxyPathNormalization_DECODE_AND_MERGE_SLASHES:
 		n.approximated(meshField("pathNormalization.normalization"), "path-normalization", model.Narrows,
 			"escaped slashes are not decoded: a request with one in its path is answered with 400", "")
