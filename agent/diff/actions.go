@@ -80,10 +80,20 @@ func endKind(a, b *model.Route) string {
 		}
 		return out
 	}
-	if len(a.Backends) > 0 && len(b.Backends) > 0 && slices.Equal(names(a), names(b)) {
-		return "weights"
+	weights := func(r *model.Route) []uint32 {
+		var out []uint32
+		for _, s := range model.Shares(r.Backends) {
+			out = append(out, s.Weight)
+		}
+		return out
 	}
-	return "leads to"
+	switch {
+	case len(a.Backends) == 0 || len(b.Backends) == 0 || !slices.Equal(names(a), names(b)):
+		return "leads to"
+	case slices.Equal(weights(a), weights(b)):
+		return "traffic policy"
+	}
+	return "weights"
 }
 
 // endWord is where requests end.

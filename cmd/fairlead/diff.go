@@ -13,6 +13,9 @@ import (
 	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/lab/cluster"
 	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
+	"fairlead.io/fairlead/model/merge"
+	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/translators/objects"
 )
 
@@ -35,7 +38,8 @@ sides tell apart, not how they are written; what it cannot prove to be the same 
 With --from and --to each side is what there would be if its control plane were the only
 one. What a single namespace's change of owner would do: fairlead swap --dry-run.
 
-Exit status: 0 nothing would change, 1 something would, 2 wrong usage.`,
+Exit status: 0 nothing would change, 1 something would, 2 wrong usage, or manifests that
+cannot be read.`,
 		Example: "  fairlead diff manifests/ manifests-new/\n  fairlead diff -f manifests/ --from istio --to gateway -o yaml",
 	}
 	in, out := inputFlags(c), outputFlag(c)
@@ -46,7 +50,12 @@ Exit status: 0 nothing would change, 1 something would, 2 wrong usage.`,
 	c.RunE = func(c *cobra.Command, args []string) error {
 		before, after, err := f.sides(c, in, args)
 		if err != nil {
-			return err
+			return usageError("%v", err) // 1 is that something would change
+		}
+		for _, ns := range f.namespaces {
+			if !hasNamespace(before, ns) && !hasNamespace(after, ns) {
+				return usageError("there is no namespace %q on either side", ns)
+			}
 		}
 		r := diff.Compare(before, after, f.namespaces...)
 		if err := out.print(c.OutOrStdout(), r, func(w io.Writer) error { return printReport(w, r) }); err != nil {
@@ -63,6 +72,21 @@ Exit status: 0 nothing would change, 1 something would, 2 wrong usage.`,
 		return nil
 	}
 	return c
+}
+
+// hasNamespace reports whether there is anything of a namespace that diff compares.
+func hasNamespace(p *pipeline.Pipeline, name string) bool {
+	if p.Get(translators.Namespaces, name) != nil {
+		return true
+	}
+	for _, t := range []incr.Table{translators.Services, translators.Workloads, merge.Frontends} {
+		for _, row := range p.Rows(t) {
+			if strings.HasPrefix(row.Key, name+"/") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func errorsIn(p *pipeline.Pipeline) int {
