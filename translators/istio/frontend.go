@@ -147,7 +147,7 @@ func visibleFrom(all []candidate, ns string) []candidate {
 		switch {
 		case v.see.public:
 			public = append(public, v)
-		case v.see.private(ns):
+		case v.o.Namespace == ns && v.see.to(ns): // whoever else sees it
 			private = append(private, v)
 		case v.see.to(ns):
 			named = append(named, v)

@@ -115,10 +115,17 @@ func (p Place) Line(field string) (string, int) {
 	return p.File, p.First
 }
 
-// CompareCreated orders by creation (or input and place in it), then name, then
-// namespace: "oldest first" as the mesh APIs mean it. Inputs count by their names
-// and not by their number, so that one more changes nothing for the others.
+// CompareCreated orders by creation, then name, then namespace: "oldest first" as the mesh
+// APIs mean it. Objects that do not say when they were created come first, by their input
+// and place in it. Inputs count by their names and not by their number, so that one more
+// changes nothing for the others.
 func CompareCreated(a, b *Object) int {
-	return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.origin, b.origin), cmp.Compare(a.Order, b.Order),
-		strings.Compare(a.Name, b.Name), strings.Compare(a.Namespace, b.Namespace))
+	if c := a.Created.Compare(b.Created); c != 0 {
+		return c
+	}
+	name := cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Namespace, b.Namespace))
+	if !a.Created.IsZero() {
+		return name
+	}
+	return cmp.Or(strings.Compare(a.origin, b.origin), cmp.Compare(a.Order, b.Order), name)
 }
