@@ -109,6 +109,10 @@ func generate(s *xds.FakeDiscoveryServer, w *world.World, pod *world.Pod) *gener
 		labels[k] = v
 	}
 	node := w.Nodes[pod.Node]
+	for k, v := range node { // as istiod augments them
+		labels[k] = v
+	}
+	labels["kubernetes.io/hostname"], labels["topology.istio.io/cluster"] = pod.Node, "Kubernetes"
 	p := s.SetupProxy(&model.Proxy{
 		Type: model.SidecarProxy, ID: pod.Name + "." + pod.Namespace, IPAddresses: []string{pod.Addr.String()}, Labels: labels,
 		ConfigNamespace: pod.Namespace, DNSDomain: pod.Namespace + ".svc.cluster.local",

@@ -21,8 +21,15 @@ const step = 300 * time.Millisecond
 
 // describe is what a client and the servers have seen of one request, without what
 // differs from run to run or is no business of configuration.
-// timed says whether how long it took counts.
-func describe(w *world.World, q *world.Request, r *wire.Reply, timed bool) string {
+//
+// Where hosts that nobody knows are refused, Istio answers 502 at ports for which a sidecar
+// happens to have a listener of requests, and closes at others: refused is refused.
+func (a *asker) describe(q *world.Request, r *wire.Reply) string {
+	w := a.world
+	timed := a.delays || q.Waits()
+	if a.refuses && r.Server == nil && (r.Failure == "closed" || r.Status == http.StatusBadGateway) {
+		return "refused"
+	}
 	var out []string
 	say := func(format string, a ...any) { out = append(out, fmt.Sprintf(format, a...)) }
 	switch {

@@ -62,6 +62,7 @@ type asker struct {
 	echo    *wire.Echo
 	mirrors bool // copies may come later than the answer
 	delays  bool // how long an answer takes is the configuration's doing
+	refuses bool // hosts that nobody knows are refused somewhere
 }
 
 // ask sends a request n times.
@@ -117,7 +118,7 @@ func (a *asker) ask(h Half, q *world.Request, n int) (Outcome, error) {
 			servers[s.Server] = true
 			order = append(order, s.Server)
 		}
-		out[describe(w, q, &all[i].reply, a.delays || q.Waits())]++
+		out[a.describe(q, &all[i].reply)]++
 	}
 	if q.Spread {
 		out = extend(out, fmt.Sprintf("by %s", fewOrMany(len(servers))))

@@ -84,7 +84,8 @@ func Run(istio Istio, ours Ours, echo *wire.Echo, s *world.Scenario) Result {
 		}
 	}
 	for _, q := range s.Requests {
-		d, err := compare(istio, ours, &asker{s.World, echo, strings.Contains(s.Istio, "mirror"), strings.Contains(s.Istio, "Delay")}, q)
+		d, err := compare(istio, ours, &asker{world: s.World, echo: echo, mirrors: strings.Contains(s.Istio, "mirror"), delays: strings.Contains(s.Istio, "Delay"),
+			refuses: strings.Contains(s.Mesh+s.Istio, "REGISTRY_ONLY")}, q)
 		if err != nil {
 			r.Verdict, r.Problem = Broken, err.Error()
 			return r
