@@ -40,20 +40,19 @@ func (t *Translator) serverGrants(r translators.Reader, s server) []grant {
 			out = append(out, grant{c, []model.Source{o.Source(Plane, "spec.client")}})
 		}
 	}
-	out = append(out, t.policyGrants(r, s.o.Namespace, func(ref api.LocalRef) bool {
-		return isKind(ref.Group, ref.Kind, serverKind) && ref.Name == s.o.Name || isNamespace(ref)
-	})...)
+	out = append(out, t.policyGrants(r, s.o.Namespace, serverKind, s.o.Name, func(ref api.LocalRef) bool { return ref.Name == s.o.Name })...)
+	out = append(out, t.policyGrants(r, s.o.Namespace, objects.NamespaceKind, "", isNamespace)...)
 	if c, ok := t.client(s.access); ok {
 		out = append(out, grant{c, []model.Source{s.o.Source(Plane, "spec.accessPolicy")}})
 	}
 	return out
 }
 
-// policyGrants are what AuthorizationPolicies of a namespace let in whose target is
-// wanted.
-func (t *Translator) policyGrants(r translators.Reader, namespace string, wanted func(api.LocalRef) bool) []grant {
+// policyGrants are what AuthorizationPolicies of a namespace let in that are for a kind
+// and name, and whose target is wanted.
+func (t *Translator) policyGrants(r translators.Reader, namespace string, k objects.Kind, name string, wanted func(api.LocalRef) bool) []grant {
 	var out []grant
-	for _, o := range r.List(authorizationPolicyKind, namespace) {
+	for _, o := range r.Select(authorizationPolicyKind, byTarget, targetKey(namespace, k.Group, k.Kind, name)) {
 		v, ok := o.Value.(*api.AuthorizationPolicy)
 		if !ok || o.Invalid || !wanted(v.Spec.TargetRef) {
 			continue
@@ -63,6 +62,24 @@ func (t *Translator) policyGrants(r translators.Reader, namespace string, wanted
 		}
 	}
 	return out
+}
+
+// targetIndex lists what a policy is for.
+func targetIndex(o *objects.Object) []string {
+	v, ok := o.Value.(*api.AuthorizationPolicy)
+	if !ok {
+		return nil
+	}
+	ref := v.Spec.TargetRef
+	if isNamespace(ref) {
+		return []string{targetKey(o.Namespace, "", ref.Kind, "")}
+	}
+	return []string{targetKey(o.Namespace, ref.Group, ref.Kind, ref.Name)}
+}
+
+// targetKey is of what a policy of a namespace is for; case does not matter.
+func targetKey(namespace, group, kind, name string) string {
+	return strings.ToLower(namespace + "/" + group + "/" + kind + "/" + name)
 }
 
 // authorizes reports whether an authorization is for a Server.

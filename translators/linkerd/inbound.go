@@ -5,7 +5,6 @@ package linkerd
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -122,7 +121,5 @@ func nothing(o *objects.Object) model.InboundRoute {
 
 // routeGrants are what policies let in that are for a route.
 func (g *guard) routeGrants(rt route) []grant {
-	return g.t.policyGrants(g.r, rt.o.Namespace, func(ref api.LocalRef) bool {
-		return isKind(ref.Group, ref.Kind, rt.o.Kind) && strings.EqualFold(ref.Name, rt.o.Name)
-	})
+	return g.t.policyGrants(g.r, rt.o.Namespace, rt.o.Kind, rt.o.Name, func(api.LocalRef) bool { return true })
 }

@@ -82,6 +82,7 @@ const (
 const (
 	byParent  = "parent"  // routes by "Service/ns/name" and "Server/ns/name"
 	byService = "service" // ServiceProfiles by "ns/name"
+	byTarget  = "target"  // AuthorizationPolicies by what they are for; see targetKey
 	bySkip    = "skip"    // namespaces whose pods leave ports alone, by anySkip
 )
 
@@ -101,6 +102,7 @@ func (t *Translator) Indexes() []translators.Index {
 		}
 		return nil
 	}})
+	out = append(out, translators.Index{Kind: authorizationPolicyKind, Name: byTarget, Values: targetIndex})
 	for _, k := range routeKinds {
 		out = append(out, translators.Index{Kind: k, Name: byParent, Values: parentIndex})
 	}

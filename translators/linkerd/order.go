@@ -20,6 +20,10 @@ type candidate struct {
 	grpc bool
 	// whole asks for the prefix "/" to be written out, for what replaces it.
 	whole bool
+	// place is where it came in, and takes whether it matches a path: both are set by
+	// orderOfHost.
+	place int
+	takes func(path string) bool
 }
 
 // placed is a match in the place where the first that matches is the best.
@@ -78,30 +82,27 @@ func compareHosts(a, b string) int {
 
 func orderOfHost(in []candidate) []candidate {
 	var full, prefixes []candidate
-	for _, c := range in {
+	for i, c := range in {
+		c.place = i
 		if c.Prefix != "" && !c.grpc {
 			prefixes = append(prefixes, c)
 		} else {
+			c.takes = pathMatcher(c.Path)
 			full = append(full, c)
 		}
 	}
 	exact := slices.Clone(full)
 	for _, p := range prefixes {
-		if slices.ContainsFunc(full, func(c candidate) bool { return ties(c, p) && compareRest(p, c) <= 0 }) {
+		if slices.ContainsFunc(full, func(c candidate) bool { return compareRest(p, c) <= 0 && c.takes(p.Prefix) }) {
 			exact = append(exact, p.asExact())
 		}
 	}
 	// What ties is in the order in which it came, copies of prefixes too.
 	slices.SortStableFunc(exact, func(a, b candidate) int {
-		return cmp.Or(compareGRPC(a, b), compareRest(a, b), cmp.Compare(place(in, a), place(in, b)))
+		return cmp.Or(compareGRPC(a, b), compareRest(a, b), cmp.Compare(a.place, b.place))
 	})
 	slices.SortStableFunc(prefixes, func(a, b candidate) int { return cmp.Or(cmp.Compare(len(b.Prefix), len(a.Prefix)), compareRest(a, b)) })
 	return append(exact, prefixes...)
-}
-
-// place is where a candidate came in: fields and rules name matches.
-func place(in []candidate, c candidate) int {
-	return slices.IndexFunc(in, func(x candidate) bool { return x.rule == c.rule && x.Field == c.Field })
 }
 
 // compareRest compares all but paths.
@@ -120,19 +121,18 @@ func compareGRPC(a, b candidate) int {
 	return cmp.Or(cmp.Compare(b.Rank.Path, a.Rank.Path), cmp.Compare(b.Rank.Method, a.Rank.Method))
 }
 
-// ties reports whether a match of a whole path takes the path that is a prefix.
-func ties(c, prefix candidate) bool {
-	p := c.Path
+// pathMatcher reports whether a match of a whole path takes a path.
+func pathMatcher(p *model.StringMatch) func(string) bool {
 	switch {
 	case p == nil:
-		return true // an expression that any path satisfies
+		return func(string) bool { return true } // an expression that any path satisfies
 	case p.Kind == model.Regex:
 		re, err := regexp.Compile("^(?:" + p.Value + ")$")
-		return err == nil && re.MatchString(prefix.Prefix)
+		return func(path string) bool { return err == nil && re.MatchString(path) }
 	case p.Kind == model.Prefix: // a simple expression
-		return strings.HasPrefix(prefix.Prefix, p.Value)
+		return func(path string) bool { return strings.HasPrefix(path, p.Value) }
 	}
-	return p.Value == prefix.Prefix
+	return func(path string) bool { return path == p.Value }
 }
 
 // asExact is a prefix where it is the whole path.
