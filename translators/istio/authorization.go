@@ -38,11 +38,7 @@ func (t *Translator) authorizationPolicy(r translators.Reader, o *objects.Object
 // judgeReach notes where a policy reaches further than in Istio, where it is the
 // sidecar that enforces it, on what the sidecar sees.
 func (t *Translator) judgeReach(r translators.Reader, n *notes, a *model.Authorization) {
-	if a.Target.Namespace == "" {
-		n.approximated("metadata.namespace", "reaches-all-pods", model.Narrows,
-			"a policy of the root namespace is for every pod of the cluster, also for those that no mesh captures, such as the cluster's own",
-			"allow what those need, or put policies into the namespaces of the mesh")
-	}
+	t.judgeRoot(r, n, a)
 	if a.Deny {
 		return
 	}
@@ -56,6 +52,30 @@ func (t *Translator) judgeReach(r translators.Reader, n *notes, a *model.Authori
 				fmt.Sprintf("UDP is governed too, which Istio lets pass: at service %s only rules about peers alone allow it", svc.Key()), "")
 		}
 	}
+}
+
+// judgeRoot notes a policy of the root namespace that is for pods without a sidecar too.
+func (t *Translator) judgeRoot(r translators.Reader, n *notes, a *model.Authorization) {
+	if a.Target.Namespace == "" && !t.allCaptured(r) {
+		n.approximated("metadata.namespace", "reaches-all-pods", model.Narrows,
+			"a policy of the root namespace is for every pod of the cluster, also for those that no mesh captures, such as the cluster's own",
+			"allow what those need, or put policies into the namespaces of the mesh")
+	}
+}
+
+// allCaptured reports whether namespaces are known, and all but the root are the mesh's.
+func (t *Translator) allCaptured(r translators.Reader) bool {
+	known := false
+	for _, o := range r.List(objects.NamespaceKind, "") {
+		if o.Name == t.mesh(r).root {
+			continue
+		}
+		if ns := r.Namespace(o.Name); ns == nil || !ns.Capture {
+			return false
+		}
+		known = true
+	}
+	return known
 }
 
 // canShare reports whether a workload may carry both sets of labels.

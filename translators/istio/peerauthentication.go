@@ -161,7 +161,9 @@ func (t *Translator) peerAuthentication(r translators.Reader, n *notes) *model.A
 	}
 	target := target(t.mesh(r).root, n.o, s.GetSelector())
 	target.Except = all.except(n.o)
-	return &model.Authorization{Deny: true, Target: target, Rules: strangers(op)}
+	a := &model.Authorization{Deny: true, Target: target, Rules: strangers(op)}
+	t.judgeRoot(r, n, a)
+	return a
 }
 
 // strangers matches peers that are no known workload, by TCP: mutual TLS is about
