@@ -92,11 +92,11 @@ func (t target) validate(o *objects.Object, rep *report) {
 		unsupportedReference(o, d.field+".kind", d.kind, serviceAccount, model.Narrows, rep)
 	}
 	if d.name == "" {
-		rep.refused(o, d.field+".name", "no-destination", model.Narrows, "a destination needs a name", "")
+		rep.refused(o, d.field+".name", "no-destination", model.Widens, "a destination needs a name: this target guards nobody", "")
 	}
 	if d.namespace != "" && d.namespace != o.Namespace {
 		rep.refused(o, d.field+".namespace", "foreign-destination", model.Narrows,
-			"a target of one namespace cannot open the workloads of another", "put the target into namespace "+d.namespace)
+			"a target of one namespace cannot open the workloads of another, nor guard them", "put the target into namespace "+d.namespace)
 	}
 	if t.port != 0 && !validPort(t.port) {
 		rep.refused(o, d.field+".port", "bad-port", model.Narrows, fmt.Sprintf("the port is not between 1 and %d", math.MaxUint16), "")
@@ -111,12 +111,13 @@ func (t *Translator) policy(r translators.Reader, k translators.Key) translators
 	}
 	tt := targetOf(o)
 	d := tt.destination
-	if d.kind != serviceAccount || d.name == "" || (d.namespace != "" && d.namespace != o.Namespace) {
+	if d.name == "" || (d.namespace != "" && d.namespace != o.Namespace) {
 		return translators.Result{} // selects nobody; Validate says why
 	}
+	// One of another kind allows nothing; who may have been meant stays guarded.
 	rep := &report{}
 	a := &model.Authorization{Target: model.Target{Namespace: o.Namespace, ServiceAccount: d.name}, Src: []model.Source{o.Source(Plane, "")}}
-	if !o.Invalid {
+	if !o.Invalid && d.kind == serviceAccount {
 		if d.namespace == "" {
 			ownNamespace(o, d, rep)
 		}
