@@ -60,7 +60,9 @@ func virtualHosts(t *plan.RouteTable, routes []*route.Route) ([]*route.VirtualHo
 var notInChain = map[string]*anypb.Any{AuthorityFilter: pack(&route.FilterConfig{Disabled: true})}
 
 func ownHost(name string, domains []string, routes []*route.Route) *route.VirtualHost {
-	return &route.VirtualHost{Name: name, Domains: domains, Routes: routes, TypedPerFilterConfig: notInChain}
+	h := &route.VirtualHost{Name: name, Domains: domains, Routes: routes, TypedPerFilterConfig: notInChain}
+	commonRetry(h)
+	return h
 }
 
 // elsewhere takes requests for other hosts to the authority filter. The routes are for
