@@ -151,7 +151,7 @@ func (t *Translator) policyGrant(r translators.Reader, o *objects.Object, v *api
 			if !ok {
 				return grant{}, false
 			}
-			g.client.networks = append([]network{}, readNetworks(a.value.Spec.Networks)...)
+			g.client.networks = readNetworks(a.value.Spec.Networks)
 			g.src = append(g.src, a.o.Source(Plane, "spec.networks"))
 		}
 	}

@@ -24,7 +24,7 @@ type Options struct {
 	Domain      string // of the services' DNS names; "" = cluster.local
 	// ControlPlaneNamespace is part of the names of identities; "" = linkerd.
 	ControlPlaneNamespace string
-	// ClusterNetworks are the addresses that policies "cluster-…" mean; nil = the private
+	// ClusterNetworks are the addresses that policies "cluster-…" mean; none = the private
 	// ranges that Linkerd's charts have.
 	ClusterNetworks []netip.Prefix
 	// DefaultInboundPolicy is for ports that no Server selects, of pods that Linkerd's
@@ -55,7 +55,7 @@ func New(o Options) (*Translator, error) {
 		return nil, fmt.Errorf("linkerd default inbound policy %q: want %s", t.policy, policyWords())
 	}
 	prefixes := o.ClusterNetworks
-	if prefixes == nil {
+	if len(prefixes) == 0 {
 		prefixes = clusterNetworks
 	}
 	for _, p := range prefixes {

@@ -43,12 +43,16 @@ func readPrefix(s string) (netip.Prefix, error) {
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("%q is not an address or a range of addresses", s)
 	}
+	if p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%q: write a range of IPv4 addresses as such", s)
+	}
 	return p.Masked(), nil
 }
 
-// readNetworks reads ranges that were found to be well-formed; others are left out.
+// readNetworks reads ranges that were found to be well-formed; others are left out. It
+// is not nil, which would be any.
 func readNetworks(in []api.Network) []network {
-	var out []network
+	out := []network{}
 	for _, n := range in {
 		if nw, err := readNetwork(n); err == nil {
 			out = append(out, nw)
