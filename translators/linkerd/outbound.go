@@ -255,9 +255,12 @@ func (v *view) requests(f *model.Frontend) {
 		}
 	}
 	f.Routes = append(f.Routes, general...)
-	if f.Invalid = invalid; invalid {
-		f.Routes = nil
-	} else if len(f.Routes) == 0 { // nothing matches anything
+	switch {
+	case invalid && len(f.Routes) > 0: // some have routes of their own
+		f.Routes = append(f.Routes, model.Route{Direct: &model.Direct{Status: internalError}, Src: f.Src})
+	case invalid:
+		f.Invalid = true
+	case len(f.Routes) == 0: // nothing matches anything
 		f.Routes = []model.Route{{Direct: &model.Direct{Status: notFound}, Src: f.Src}}
 	}
 }
