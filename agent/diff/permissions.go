@@ -168,8 +168,10 @@ func ports(a, b *plan.Governed) []plan.GovernedPort {
 func alikes(before, after Tables, w *model.Workload, port plan.GovernedPort, everybody []sender) [][]sender {
 	at := map[string]int{}
 	var out [][]sender
+	old := side{t: before, w: w, port: port}.lists()
+	new := side{t: after, w: w, port: port}.lists()
 	for _, s := range everybody {
-		k := side{before, w, port, s, s.before}.meant() + "|" + side{after, w, port, s, s.after}.meant()
+		k := side{before, w, port, s, s.before}.meant(old) + "|" + side{after, w, port, s, s.after}.meant(new)
 		i, ok := at[k]
 		if !ok {
 			i = len(out)
@@ -309,14 +311,15 @@ func (s side) connection(proto model.Protocol) verdict {
 	return verdict{word: "denied", by: by}
 }
 
-// meant tells senders apart by the kernel's verdict and by the rules that mean them.
-func (s side) meant() string {
+// meant tells senders apart by the kernel's verdict and by the rules, those of lists, that
+// mean them.
+func (s side) meant(lists [][]model.AuthRule) string {
 	var b strings.Builder
 	for _, p := range []model.Protocol{model.TCP, model.UDP} {
 		v := s.connection(p)
 		fmt.Fprintf(&b, "%t %t %v ", v.allowed, v.depends, v.by)
 	}
-	for _, list := range s.lists() {
+	for _, list := range lists {
 		for _, r := range list {
 			fmt.Fprintf(&b, "%t ", s.means(r))
 		}
