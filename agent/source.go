@@ -44,7 +44,7 @@ func watchFolder(ctx context.Context, log *slog.Logger, dir string, changed func
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
 	}
-	if err := watchBelow(w, dir); err != nil {
+	if err := watchBelow(w, behind(dir)); err != nil {
 		return err
 	}
 	changed()
@@ -104,12 +104,15 @@ func rewatch(w *fsnotify.Watcher, dir string, now os.FileInfo, log *slog.Logger)
 	if now == nil {
 		return nil
 	}
-	if err := watchBelow(w, dir); err != nil {
+	if err := watchBelow(w, behind(dir)); err != nil {
 		log.Warn("cannot watch folder", "path", dir, "error", err)
 		return nil
 	}
 	return now
 }
+
+// behind is a folder, or that to which it is a link.
+func behind(dir string) string { return filepath.Clean(dir) + string(filepath.Separator) }
 
 // watchBelow adds a folder and every folder in it; a path that is not a folder, or
 // is gone again, is none.

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -146,4 +147,54 @@ func TestWatchFolderOfAMountedConfiguration(t *testing.T) {
 	calls := watch(t, dir)
 	mount("2")
 	await(t, calls, "an exchanged link")
+}
+
+// A link to a folder is watched as the folder that it leads to, and so is the next one.
+func TestWatchFolderBehindALink(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(dir, "current")
+	for _, v := range []string{"v1", "v2"} {
+		if err := os.MkdirAll(filepath.Join(dir, v), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	point := func(v string) {
+		t.Helper()
+		next := filepath.Join(dir, "next")
+		if err := errors.Join(os.Symlink(v, next), os.Rename(next, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	point("v1")
+	calls := make(chan struct{}, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		_ = watchFolder(ctx, slog.New(slog.DiscardHandler), link, func() { calls <- struct{}{} })
+	}()
+	woken := func(what string) {
+		t.Helper()
+		select {
+		case <-calls:
+		case <-time.After(5 * time.Second):
+			t.Fatalf("not woken by %s", what)
+		}
+		time.Sleep(100 * time.Millisecond)
+		for len(calls) > 0 {
+			<-calls
+		}
+	}
+	write := func(v string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, v, "a.yaml"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	woken("the start")
+	write("v1")
+	woken("a file behind the link")
+	point("v2")
+	woken("another folder behind the link")
+	write("v2")
+	woken("a file behind the link as it is now")
 }

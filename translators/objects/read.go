@@ -36,8 +36,12 @@ func Files(paths []string, stdin io.Reader) []Input {
 	return out
 }
 
+// below reads what is in a folder, or a file. A link to a folder is the folder.
 func below(root string) []Input {
 	var out []Input
+	if i, err := os.Stat(root); err == nil && i.IsDir() && root != string(filepath.Separator) {
+		root += string(filepath.Separator)
+	}
 	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			out = append(out, Input{Name: path, Err: err})
