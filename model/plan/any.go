@@ -82,7 +82,7 @@ func (b *builder) anyStage() incr.Stage {
 type anyPort struct {
 	port    uint16
 	unknown model.Unknown // what becomes of hosts and names that are nobody's there
-	from    []UnknownFrom
+	from    []model.UnknownFrom
 	http    bool           // somebody has requests there that are told apart by their host
 	detect  *servicePort   // the first whose requests are not
 	streams []*servicePort // of those with connections, in order; anywhere
@@ -96,9 +96,7 @@ func (c *compiler) anyPort(port uint16) *anyPort {
 	a := &anyPort{port: port, unknown: model.UnknownRefuse}
 	said := false
 	say := func(key, namespace string, f *model.Frontend) {
-		if said = true; a.from == nil {
-			a.from = c.unknownFrom(key, namespace)
-		}
+		said = true
 		if choiceOf(c.r, key, namespace, f).Unknown != model.UnknownRefuse {
 			a.unknown = model.UnknownPass
 		}
@@ -131,6 +129,7 @@ func (c *compiler) anyPort(port uint16) *anyPort {
 	if !said {
 		a.unknown = model.UnknownPass
 	}
+	a.from = c.exceptions(a.unknown)
 	return a
 }
 
@@ -164,7 +163,7 @@ func (c *compiler) anywhere(a *anyPort) {
 	if mode == AnyOpaque {
 		return
 	}
-	t := &RouteTable{Name: fmt.Sprintf("any:%d", a.port), Elsewhere: &Elsewhere{Port: a.port, Unknown: a.unknown, From: a.from}}
+	t := &RouteTable{Name: fmt.Sprintf("any:%d", a.port), Elsewhere: &Elsewhere{Port: a.port, Unknown: a.unknown, From: selected(a.from)}}
 	if a.detect != nil && !a.http {
 		// As in Istio, whatever host is asked.
 		t.Elsewhere = nil
@@ -237,6 +236,9 @@ func (c *compiler) anyStreams(a *anyPort, ports []*servicePort, mode Mode, in ne
 			}
 			routes = append(routes, r)
 		}
+	}
+	for _, u := range a.from {
+		routes = append(routes, model.ConnectionRoute{SourceNamespace: u.SourceNamespace, SourceLabels: u.SourceLabels, Original: u.Unknown == model.UnknownPass})
 	}
 	routes = append(routes, model.ConnectionRoute{Original: a.unknown == model.UnknownPass})
 	c.streams(routes, mode == AnyDetect, anyNames, RangePort(in, a.port), netip.AddrPort{})

@@ -20,8 +20,48 @@ func (c *compiler) unknownFrom(key, namespace string) []UnknownFrom {
 	if d == nil {
 		return nil
 	}
+	return selected(d.UnknownFrom)
+}
+
+// exceptions are the clients for whom something else than unknown becomes of what nobody
+// knows at addresses that are everybody's. Where namespaces are of several planes, each
+// has what its own says: one plane's service must not open what another plane closes to
+// its clients, nor close what it leaves open.
+func (c *compiler) exceptions(unknown model.Unknown) []model.UnknownFrom {
+	var out []model.UnknownFrom
+	var only *model.Defaults
+	several := false
+	for _, row := range c.r.All(namespaces) {
+		n := row.Value.(*model.Namespace)
+		d := defaultsOf(c.r, "", n)
+		if d == nil {
+			continue
+		}
+		several = several || only != nil && only != d
+		only = d
+		for _, u := range d.UnknownFrom {
+			if u.SourceNamespace == "" || u.SourceNamespace == n.Name {
+				u.SourceNamespace = n.Name
+				out = append(out, u)
+			}
+		}
+		if u := choiceOf(c.r, "", n.Name, nil).Unknown; u != unknown {
+			out = append(out, model.UnknownFrom{SourceNamespace: n.Name, Unknown: u})
+		}
+	}
+	switch {
+	case several:
+		return out
+	case only != nil:
+		return only.UnknownFrom
+	}
+	return nil
+}
+
+// selected has clients' labels as predicates.
+func selected(in []model.UnknownFrom) []UnknownFrom {
 	var out []UnknownFrom
-	for _, u := range d.UnknownFrom {
+	for _, u := range in {
 		from := UnknownFrom{SourceNamespace: u.SourceNamespace, Unknown: u.Unknown}
 		if len(u.SourceLabels) > 0 {
 			from.SourceSelects = predicateID(u.SourceLabels)

@@ -41,3 +41,29 @@ func TestUnknownFrom(t *testing.T) {
 		}
 	}
 }
+
+// At addresses that are everybody's, a service of one plane neither opens what another
+// plane closes to its clients nor closes what it leaves open.
+func TestUnknownFromOfSeveralPlanes(t *testing.T) {
+	for _, red := range []model.Unknown{model.UnknownPass, model.UnknownRefuse} {
+		s := store(append(world(), namespace(model.Namespace{Mesh: "red"}),
+			input{"namespace", "held", &model.Namespace{Name: "held", Mesh: "blue"}}, input{"namespace", "free", &model.Namespace{Name: "free", Mesh: "blue"}},
+			input{"defaults", "red", &model.Defaults{Choice: model.Choice{Basis: model.ByAuthority, Unknown: red}}},
+			input{"defaults", "blue", &model.Defaults{UnknownFrom: []model.UnknownFrom{{SourceNamespace: "held", Unknown: model.UnknownRefuse}, {SourceNamespace: "shop", Unknown: model.UnknownRefuse}}}},
+			declared(model.Service{Name: "api.example.com", Hosts: []string{"api.example.com"}, Reach: model.ReachAnywhere, Resolution: model.ResolveDNS,
+				Ports: []model.ServicePort{{Name: "http", Port: 80, Protocol: model.TCP, App: model.AppHTTP}}}))...)
+		e := table(t, s, "any:80").Elsewhere
+		for ns, want := range map[string]model.Unknown{"held": model.UnknownRefuse, "free": model.UnknownPass, "shop": red} {
+			got := e.Unknown
+			for _, u := range e.From {
+				if u.SourceNamespace == ns || u.SourceNamespace == "" {
+					got = u.Unknown
+					break
+				}
+			}
+			if got != want {
+				t.Errorf("red %s: clients of %s: %s", red, ns, got)
+			}
+		}
+	}
+}
