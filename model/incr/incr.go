@@ -130,7 +130,7 @@ func (s *Store) Get(t Table, key string) any { return s.table(t).rows[key] }
 func (s *Store) Rows(t Table) []Row {
 	tb := s.table(t)
 	out := make([]Row, 0, len(tb.rows))
-	for _, k := range slices.Sorted(maps.Keys(tb.rows)) {
+	for _, k := range sortedKeys(tb.rows) {
 		out = append(out, Row{t, k, tb.rows[k]})
 	}
 	return out
@@ -234,7 +234,7 @@ func (st *stage) inputChanged(t Table, row string, value any, present bool) {
 func (s *Store) Run() []Change {
 	for i, st := range s.stages {
 		for len(st.stale) > 0 {
-			keys := slices.Sorted(maps.Keys(st.stale))
+			keys := sortedKeys(st.stale)
 			clear(st.stale)
 			for _, k := range keys {
 				s.compute(i, st, k)
@@ -352,10 +352,24 @@ func (r *Reader) Select(t Table, name, value string) []Row {
 		panic(fmt.Sprintf("incr: table %s has no index %s", t, name))
 	}
 	r.seen[query{t, name, value}] = struct{}{}
-	keys := slices.Sorted(maps.Keys(ix.rows[value]))
+	keys := sortedKeys(ix.rows[value])
 	out := make([]Row, 0, len(keys))
 	for _, k := range keys {
 		out = append(out, Row{t, k, tb.rows[k]})
 	}
+	return out
+}
+
+// sortedKeys is slices.Sorted of a map's keys, without what that allocates on the way:
+// most queries find one row or none.
+func sortedKeys[V any](m map[string]V) []string {
+	if len(m) == 0 {
+		return nil
+	}
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
 	return out
 }

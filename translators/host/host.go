@@ -30,6 +30,7 @@ type Host struct {
 	planes   []translators.Translator
 	registry *objects.Registry
 	readers  map[objects.Kind][]translators.Translator // planes that read the kind
+	tables   map[objects.Kind]incr.Table               // of the objects that are read
 	set      *objects.Set
 }
 
@@ -43,7 +44,7 @@ const plugged incr.Table = "plane"
 // New adds the stages of the kubernetes translator and of the planes to a store
 // that has no rows yet. Later stages (merge, plan) are added after it.
 func New(store *incr.Store, base *kubernetes.Translator, planes ...translators.Translator) *Host {
-	h := &Host{store: store, base: base, planes: planes, readers: map[objects.Kind][]translators.Translator{}}
+	h := &Host{store: store, base: base, planes: planes, readers: map[objects.Kind][]translators.Translator{}, tables: map[objects.Kind]incr.Table{}}
 	types := base.Types()
 	for _, p := range planes {
 		types = append(types, p.Types()...)
@@ -56,6 +57,7 @@ func New(store *incr.Store, base *kubernetes.Translator, planes ...translators.T
 	h.registry = objects.NewRegistry(types...)
 	h.set = objects.NewSet(h.Validate)
 	for _, k := range h.registry.Kinds() {
+		h.tables[k] = translators.Objects(k)
 		store.Index(translators.Objects(k), byNamespace, func(_ string, v any) []string {
 			return []string{v.(*objects.Object).Namespace}
 		})
@@ -85,7 +87,7 @@ func (h *Host) Replace(b *objects.Batch) {
 	changes, diags := h.set.Replace(b)
 	for _, c := range changes {
 		if c.New != nil {
-			h.Set(c.New)
+			h.put(c.New) // the set has judged it
 		} else {
 			h.Delete(c.Ref)
 		}
@@ -105,8 +107,10 @@ func (h *Host) Set(o *objects.Object) {
 		c.Invalid = true
 		o = &c
 	}
-	h.store.Set(translators.Objects(o.Kind), o.Key(), o)
+	h.put(o)
 }
+
+func (h *Host) put(o *objects.Object) { h.store.Set(translators.Objects(o.Kind), o.Key(), o) }
 
 // Delete removes one object.
 func (h *Host) Delete(r objects.Ref) {
@@ -156,7 +160,7 @@ func (h *Host) addPlane(p translators.Translator) {
 			return []string{key}
 		}},
 		Compute: func(r *incr.Reader, key string) []incr.Row {
-			return []incr.Row{{Table: translators.Defaults, Key: key, Value: p.Defaults(&reader{r, p})}}
+			return []incr.Row{{Table: translators.Defaults, Key: key, Value: p.Defaults(&reader{r, p, h.tables})}}
 		}})
 	h.store.Set(plugged, p.Plane(), true)
 	h.store.Add(incr.Stage{Name: p.Plane() + "/validate", Keys: judged, Compute: func(r *incr.Reader, key string) []incr.Row {
@@ -168,12 +172,12 @@ func (h *Host) addPlane(p translators.Translator) {
 		return diagnosticRow(p.Plane()+"/validate/"+key, p.Validate(o))
 	}})
 	h.store.Add(incr.Stage{Name: p.Plane() + "/translate", Keys: keyed, Compute: func(r *incr.Reader, key string) []incr.Row {
-		return translate(p, r, key)
+		return translate(p, &reader{r, p, h.tables}, key)
 	}})
 }
 
-func translate(p translators.Translator, r *incr.Reader, key string) []incr.Row {
-	res := p.Translate(&reader{r, p}, decodeKey(key))
+func translate(p translators.Translator, r *reader, key string) []incr.Row {
+	res := p.Translate(r, decodeKey(key))
 	var rows []incr.Row
 	for _, f := range res.Frontends {
 		rows = append(rows, incr.Row{Table: translators.Routes(p.Plane()), Key: f.Key(), Value: f})

@@ -19,28 +19,36 @@ func indexName(p translators.Translator, name string) string { return p.Plane() 
 
 // reader is one computation's view of the store; incr.Reader does the recording.
 type reader struct {
-	r *incr.Reader
-	p translators.Translator
+	r      *incr.Reader
+	p      translators.Translator
+	tables map[objects.Kind]incr.Table // to read names of tables, and not to make them
+}
+
+func (r *reader) table(k objects.Kind) incr.Table {
+	if t, ok := r.tables[k]; ok {
+		return t
+	}
+	return translators.Objects(k)
 }
 
 // Get implements translators.Reader.
 func (r *reader) Get(kind objects.Kind, namespace, name string) *objects.Object {
 	key := objects.Object{Namespace: namespace, Name: name}
-	o, _ := r.r.Get(translators.Objects(kind), key.Key()).(*objects.Object)
+	o, _ := r.r.Get(r.table(kind), key.Key()).(*objects.Object)
 	return o
 }
 
 // List implements translators.Reader.
 func (r *reader) List(kind objects.Kind, namespace string) []*objects.Object {
 	if namespace == "" {
-		return sorted(r.r.All(translators.Objects(kind)))
+		return sorted(r.r.All(r.table(kind)))
 	}
-	return sorted(r.r.Select(translators.Objects(kind), byNamespace, namespace))
+	return sorted(r.r.Select(r.table(kind), byNamespace, namespace))
 }
 
 // Select implements translators.Reader.
 func (r *reader) Select(kind objects.Kind, index, value string) []*objects.Object {
-	return sorted(r.r.Select(translators.Objects(kind), indexName(r.p, index), value))
+	return sorted(r.r.Select(r.table(kind), indexName(r.p, index), value))
 }
 
 // Service implements translators.Reader.

@@ -210,6 +210,9 @@ func validateRegex(n *notes, field, s string) {
 }
 
 func validateHeaders(n *notes, field string, h *networking.Headers) {
+	if h == nil {
+		return
+	}
 	operations := func(field string, in *networking.Headers_HeaderOperations, s side) {
 		for _, op := range []struct {
 			name   string
