@@ -111,8 +111,13 @@ func rewatch(w *fsnotify.Watcher, dir string, now os.FileInfo, log *slog.Logger)
 	return now
 }
 
-// behind is a folder, or that to which it is a link.
-func behind(dir string) string { return filepath.Clean(dir) + string(filepath.Separator) }
+// behind names a folder so that a link to it is followed.
+func behind(path string) string {
+	if i, err := os.Stat(path); err != nil || !i.IsDir() {
+		return path
+	}
+	return filepath.Clean(path) + string(filepath.Separator)
+}
 
 // watchBelow adds a folder and every folder in it; a path that is not a folder, or
 // is gone again, is none.
