@@ -38,9 +38,17 @@ conformance-smi: setup build ## SMI's decision table on the lab (as root)
 conformance-linkerd: setup build ## Linkerd's decision table on the lab (as root)
 	hack/conformance.sh linkerd
 
+.PHONY: conformance-istio
+conformance-istio: setup ## the same requests through istiod's own code, both in Envoy (as root)
+	hack/istio.sh
+
 .PHONY: bench
 bench: setup build ## run the benchmarks; ratios and counts go to docs/performance.md
 	hack/bench.sh
+
+.PHONY: bench-istio
+bench-istio: ## run Fairlead beside istiod's own code, what each computes and sends
+	hack/bench.sh ./conformance/istio/bench
 
 .PHONY: generate
 generate: ## rebuild the eBPF objects (needs clang-19), the golden files and docs/reference

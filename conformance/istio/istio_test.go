@@ -7,7 +7,6 @@
 package istio
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,8 +30,19 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if dir := os.Getenv("COUNTS"); dir != "" {
+		if err := counts.Write(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
+
+// counts are those of the tests that have run; COUNTS names the folder that they are
+// written to.
+var counts triage.Counts
 
 // needs makes sure that scenarios can be run.
 func needs(t *testing.T) {
@@ -62,7 +72,7 @@ func TestScenarios(t *testing.T) {
 		}
 		all = append(all, s)
 	}
-	run(t, all)
+	counts.Written = triage.Sum(run(t, all))
 }
 
 // TestGenerated runs scenarios that are made up: N of them, from a seed. With KEEP those
@@ -79,7 +89,9 @@ func TestGenerated(t *testing.T) {
 		all = append(all, s)
 	}
 	keep := os.Getenv("KEEP")
-	for i, r := range run(t, all) {
+	results := run(t, all)
+	counts.Seed, counts.Generated = seed, triage.Sum(results)
+	for i, r := range results {
 		if keep == "" || r.Verdict == triage.Equal && !r.FalseAlarm {
 			continue
 		}
@@ -102,8 +114,8 @@ func number(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// run tells of everything that is not simply equal, fails where something is undeclared,
-// and writes counts to the file that COUNTS names.
+// run tells of everything that is not simply equal, and fails where something is
+// undeclared.
 func run(t *testing.T, all []*world.Scenario) []triage.Result {
 	t.Helper()
 	results, err := triage.Pool(runtime.GOMAXPROCS(0), all, func(r triage.Result) { report(t, r) })
@@ -111,15 +123,6 @@ func run(t *testing.T, all []*world.Scenario) []triage.Result {
 		t.Fatal(err)
 	}
 	t.Log(triage.Table(results))
-	if file := os.Getenv("COUNTS"); file != "" {
-		b, err := json.MarshalIndent(triage.Sum(results), "", "  ")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
 	return results
 }
 

@@ -92,6 +92,9 @@ func (d *draft) match(n int, host string) object {
 		}
 	}
 	for _, q := range []request{met, missed} {
+		if q.source == "other/client" {
+			q.authority = "" // a bare name is its own namespace's
+		}
 		if d.one(4) {
 			q.scheme = "h2c"
 		}

@@ -159,7 +159,7 @@ func (d *draft) extra(r object) {
 			w["uri"] = pick(d, "/", "/new", "/new/")
 		case 1:
 			about("rewrite.uriRegexRewrite")
-			w["uriRegexRewrite"] = object{"match": pick(d, "^/([^/]+)/(.*)$", "a"), "rewrite": pick(d, `/\1`, `<\0>`)}
+			w["uriRegexRewrite"] = object{"match": pick(d, "^/([^/]+)/(.*)$", "(a)"), "rewrite": pick(d, `/\1`, `<\0>`)}
 		default:
 			about("rewrite.authority")
 		}

@@ -3,8 +3,11 @@
 package triage
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -61,6 +64,52 @@ func Sum(all []Result) Summary {
 		}
 	}
 	return s
+}
+
+// Counts are what a run came to.
+type Counts struct {
+	Written   Summary `json:"written"` // scenarios that somebody wrote
+	Seed      int     `json:"seed"`    // of those that were made up
+	Generated Summary `json:"generated"`
+}
+
+// Write puts the counts into a folder: counts.json, and counts.md for people.
+func (c *Counts) Write(dir string) error {
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write counts: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "counts.json"), append(b, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write counts: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "counts.md"), []byte(c.markdown()), 0o644); err != nil {
+		return fmt.Errorf("write counts: %w", err)
+	}
+	return nil
+}
+
+func (c *Counts) markdown() string {
+	var b strings.Builder
+	b.WriteString("# Counts\n\nWritten by the long run. A scenario counts once for each kind and each field that it varies; of the fields, those\nare listed of which some scenario was not simply equal.\n")
+	for _, part := range []struct {
+		title string
+		s     Summary
+	}{{"Written down", c.Written}, {fmt.Sprintf("Made up from seed %d", c.Seed), c.Generated}} {
+		fmt.Fprintf(&b, "\n## %s\n\n| | equal | declared | undeclared | false alarms |\n|---|---|---|---|---|\n", part.title)
+		row := func(name string, n Count) {
+			fmt.Fprintf(&b, "| %s | %d | %d | %d | %d |\n", name, n.Equal, n.Declared, n.Undeclared+n.Broken, n.FalseAlarms)
+		}
+		row("**all**", part.s.All)
+		for _, k := range slices.Sorted(maps.Keys(part.s.Kinds)) {
+			row("**"+k+"**", part.s.Kinds[k])
+			for _, f := range slices.Sorted(maps.Keys(part.s.Fields)) {
+				if n := part.s.Fields[f]; strings.HasPrefix(f, k+" ") && n.Declared+n.Undeclared+n.Broken+n.FalseAlarms > 0 {
+					row(strings.TrimPrefix(f, k+" "), n)
+				}
+			}
+		}
+	}
+	return b.String()
 }
 
 // Table is the summary for people.

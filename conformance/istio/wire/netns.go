@@ -56,6 +56,10 @@ chain in {
 	meta mark %#x ip daddr vmap @pods
 	meta mark vmap { %s }
 }
+chain out { # else a server's proxy would be told of the service that the client dialled
+	type filter hook output priority raw;
+	ct zone set 1
+}
 }
 END
 `, rules.String(), Inbound, strings.Join(marks, ", "))
