@@ -140,7 +140,7 @@ func (w *world) runText(t *testing.T, namespace, requests string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.runLines(t, namespace, lines)
+	w.runLines(t, namespace, lines, false)
 }
 
 // testProxyPorts connects to every port that a node's proxy listens on, from pods,

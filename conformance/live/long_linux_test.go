@@ -29,7 +29,8 @@ spec:
 
 const (
 	longClient = "  - from: [{source: {principals: [cluster.local/ns/long/sa/client]}}]\n"
-	longAs     = longClient + "    to: [{operation: {methods: [GET, POST], ports: [\"8080\", \"8081\"]}}, {operation: {ports: [\"9000\"]}}]\n"
+	longAs     = longClient + "    to: [{operation: {methods: [GET, POST], ports: [\"8080\", \"8081\"]}}]\n" + // allows no connection
+		longClient + "    to: [{operation: {ports: [\"9000\"]}}]\n"
 	longWider  = longAs + "  - to: [{operation: {paths: [/more]}}]\n"
 	longNone   = "  - from: [{source: {principals: [cluster.local/ns/long/sa/nobody]}}]\n"
 )

@@ -60,6 +60,7 @@ func TestSwapCommand(t *testing.T) {
 	s := w.storm(t)
 	s.refusals = append(s.refusals, "status 404")
 	watch := length() / 8
+	const failures = "10" // percent: a tenth of the storm is forbidden, and counted for a second alone
 	for _, step := range []struct {
 		args     []string
 		from, to string
@@ -74,7 +75,7 @@ func TestSwapCommand(t *testing.T) {
 		{[]string{"--back"}, "gateway", "smi", true},
 		{[]string{"--to", "none"}, "smi", "none", true},
 	} {
-		a := w.swap(t, append(step.args, "--watch", watch.String())...)
+		a := w.swap(t, append(step.args, "--watch", watch.String(), "--max-failures", failures)...)
 		if a.code != 0 || a.From != step.from || a.To != step.to || a.Written != step.written || a.TakenBack {
 			t.Errorf("%v: ended with %d: %+v", step.args, a.code, a)
 		}
