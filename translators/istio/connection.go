@@ -24,7 +24,7 @@ func (c *chain) opaque(all []candidate, app model.App) *model.Frontend {
 		routes = c.byServerName(routes)
 	}
 	f := c.frontend()
-	if r := routes[0]; len(routes) == 1 && len(r.ServerNames) == 0 && !r.Original && unconditional(r, "") {
+	if r := routes[0]; len(routes) == 1 && len(r.ServerNames) == 0 && len(r.Backends) > 0 && unconditional(r, "") {
 		f.Backends = r.Backends
 		return f
 	}

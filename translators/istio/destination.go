@@ -4,6 +4,7 @@ package istio
 
 import (
 	"fmt"
+	"slices"
 
 	networking "istio.io/api/networking/v1alpha3"
 
@@ -71,6 +72,7 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, clien
 			fmt.Sprintf("service %s has no TCP port %d: %s", fqdn, port, otherwise), advice)
 		return missing
 	}
+	h.judgeHeadless(field+".host", fqdn, svc)
 	out := model.Backend{Namespace: namespace, Service: name, Port: port}
 	policy := backendPolicy{client: client{clients, h.labels}, namespace: namespace, service: name, port: port,
 		portNamed: d.GetPort() != nil, connection: h.connection}
@@ -88,6 +90,17 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, clien
 		h.n.surprising(field, "hash-needs-port", "the destination does not name its port: as in Istio, what a rule says for the port about hashing is not seen, and requests go to any endpoint", "write the port")
 	}
 	return out
+}
+
+// judgeHeadless notes a headless service to which is led what others were asked for.
+func (h *httpTranslation) judgeHeadless(field, fqdn string, svc *model.Service) {
+	own := slices.ContainsFunc(virtualServiceSpec(h.n.o).GetHosts(), func(host string) bool {
+		return covers(h.t.fullName(host, h.n.o.Namespace), fqdn)
+	})
+	if !own && isHeadless(h.r, svc) {
+		h.n.approximated(field, "headless-destination", model.Degrades,
+			fmt.Sprintf("service %s is headless: what is sent to it goes to its pods; in Istio it goes on to the address that the client has dialled", svc.Key()), "give the service an address")
+	}
 }
 
 // unknownSubset notes a subset that no rule defines, as in Istio, or an invalid one: by.

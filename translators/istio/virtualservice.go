@@ -153,12 +153,16 @@ func sharesOut(vs *networking.VirtualService) bool {
 
 // judgeHeadless notes what is different where clients dial the pods.
 func judgeHeadless(r translators.Reader, n *notes, field string, svc *model.Service) {
-	o := r.Get(objects.ServiceKind, svc.Namespace, svc.Name)
-	if o == nil || o.Value.(*corev1.Service).Spec.ClusterIP != corev1.ClusterIPNone {
+	if !isHeadless(r, svc) {
 		return
 	}
 	n.approximated(field, "headless-service", model.Degrades,
 		fmt.Sprintf("service %s is headless: what is sent to its pods goes to the one that the client has dialled, but a share of requests, and a subset, to any of them; in Istio those, too, go to the one dialled", svc.Key()), "")
+}
+
+func isHeadless(r translators.Reader, svc *model.Service) bool {
+	o := r.Get(objects.ServiceKind, svc.Namespace, svc.Name)
+	return o != nil && o.Value.(*corev1.Service).Spec.ClusterIP == corev1.ClusterIPNone
 }
 
 // judgeUnusedRules notes routes of a kind that no port of the services has.
