@@ -5,6 +5,7 @@ package live
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"fairlead.io/fairlead/lab"
+	"fairlead.io/fairlead/proxy"
 )
 
 // TestFirstRequests asks for services that nobody has used yet while the proxy that
@@ -61,6 +63,7 @@ spec: {selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: http
 				t.Error(err)
 				return
 			}
+			w.proxyServes(ctx, "node-1", 3*time.Second)
 			select {
 			case <-asked:
 				return
@@ -97,5 +100,15 @@ spec: {selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: http
 	}
 	if err := w.applied(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// proxyServes waits until a node's proxy has Envoy and agent, which takes it longer where
+// others want the processors, or until the time is over.
+func (w *world) proxyServes(ctx context.Context, node string, limit time.Duration) {
+	for begin := time.Now(); time.Since(begin) < limit; time.Sleep(20 * time.Millisecond) {
+		if s, err := proxy.ReadStatus(ctx, filepath.Join(w.run, node)); err == nil && s.Envoy.Connected && s.Feed.Connected {
+			return
+		}
 	}
 }
