@@ -31,8 +31,8 @@ const (
 	longClient = "  - from: [{source: {principals: [cluster.local/ns/long/sa/client]}}]\n"
 	longAs     = longClient + "    to: [{operation: {methods: [GET, POST], ports: [\"8080\", \"8081\"]}}]\n" + // allows no connection
 		longClient + "    to: [{operation: {ports: [\"9000\"]}}]\n"
-	longWider  = longAs + "  - to: [{operation: {paths: [/more]}}]\n"
-	longNone   = "  - from: [{source: {principals: [cluster.local/ns/long/sa/nobody]}}]\n"
+	longWider = longAs + "  - to: [{operation: {paths: [/more]}}]\n"
+	longNone  = "  - from: [{source: {principals: [cluster.local/ns/long/sa/nobody]}}]\n"
 )
 
 // TestLongConnections keeps connections over changes of policy. They live on when it
