@@ -43,8 +43,16 @@ type Store struct {
 	tables map[Table]*table
 	stages []*stage
 	order  map[string]int
-	edited map[Table]map[string]any // value before the first edit since the last Run
-	counts map[string]int           // computations per stage
+	edited map[Table]map[string]edit // since the last Run
+	counts map[string]int            // computations per stage
+	// readers are the computations that an answer is read by.
+	readers map[query]map[unit]struct{}
+}
+
+// edit is what a row was before it was written.
+type edit struct {
+	old   any
+	again bool // written more than once: it may be as it was
 }
 
 type unit struct {
@@ -75,13 +83,13 @@ type stage struct {
 	wants   map[Table]map[string][]string // input row -> keys
 	reads   map[string][]query
 	outputs map[string][]Row
-	readers map[query]map[string]struct{}
 	stale   map[string]struct{}
 }
 
 // New returns an empty store.
 func New() *Store {
-	return &Store{tables: map[Table]*table{}, order: map[string]int{}, edited: map[Table]map[string]any{}, counts: map[string]int{}}
+	return &Store{tables: map[Table]*table{}, order: map[string]int{}, edited: map[Table]map[string]edit{}, counts: map[string]int{},
+		readers: map[query]map[unit]struct{}{}}
 }
 
 func (s *Store) table(t Table) *table {
@@ -109,7 +117,7 @@ func (s *Store) Add(st Stage) {
 	}
 	s.order[st.Name] = len(s.stages)
 	s.stages = append(s.stages, &stage{Stage: st, refs: map[string]int{}, wants: map[Table]map[string][]string{},
-		reads: map[string][]query{}, outputs: map[string][]Row{}, readers: map[query]map[string]struct{}{}, stale: map[string]struct{}{}})
+		reads: map[string][]query{}, outputs: map[string][]Row{}, stale: map[string]struct{}{}})
 }
 
 // Set writes an input row. Equal values (reflect.DeepEqual) change nothing.
@@ -153,11 +161,13 @@ func (s *Store) write(t Table, key string, value any, present bool) {
 	if !had && !present {
 		return
 	}
-	if _, ok := s.edited[t][key]; !ok {
+	if e, ok := s.edited[t][key]; !ok {
 		if s.edited[t] == nil {
-			s.edited[t] = map[string]any{}
+			s.edited[t] = map[string]edit{}
 		}
-		s.edited[t][key] = old
+		s.edited[t][key] = edit{old: old}
+	} else if !e.again {
+		s.edited[t][key] = edit{e.old, true}
 	}
 	touched := []query{{t, "", key}, {t, "*", ""}}
 	for name, ix := range tb.indexes {
@@ -185,12 +195,12 @@ func (s *Store) write(t Table, key string, value any, present bool) {
 	} else {
 		delete(tb.rows, key)
 	}
-	for _, st := range s.stages {
-		for _, q := range touched {
-			for k := range st.readers[q] {
-				st.stale[k] = struct{}{}
-			}
+	for _, q := range touched {
+		for u := range s.readers[q] {
+			u.stage.stale[u.key] = struct{}{}
 		}
+	}
+	for _, st := range s.stages {
 		st.inputChanged(t, key, value, present)
 	}
 }
@@ -243,12 +253,12 @@ func (s *Store) Run() []Change {
 	}
 	var out []Change
 	for t, rows := range s.edited {
-		for k, old := range rows {
+		for k, e := range rows {
 			now := s.table(t).rows[k]
-			if old == nil && now == nil || reflect.DeepEqual(old, now) {
+			if e.old == nil && now == nil || e.again && reflect.DeepEqual(e.old, now) {
 				continue
 			}
-			out = append(out, Change{t, k, old, now})
+			out = append(out, Change{t, k, e.old, now})
 		}
 	}
 	clear(s.edited)
@@ -262,10 +272,11 @@ func (s *Store) Run() []Change {
 }
 
 func (s *Store) compute(i int, st *stage, key string) {
+	u := unit{st, key}
 	for _, q := range st.reads[key] {
-		delete(st.readers[q], key)
-		if len(st.readers[q]) == 0 {
-			delete(st.readers, q)
+		delete(s.readers[q], u)
+		if len(s.readers[q]) == 0 {
+			delete(s.readers, q)
 		}
 	}
 	delete(st.reads, key)
@@ -274,13 +285,15 @@ func (s *Store) compute(i int, st *stage, key string) {
 		s.counts[st.Name]++
 		r := &Reader{store: s, seen: map[query]struct{}{}}
 		rows = st.Compute(r, key)
+		reads := make([]query, 0, len(r.seen))
 		for q := range r.seen {
-			st.reads[key] = append(st.reads[key], q)
-			if st.readers[q] == nil {
-				st.readers[q] = map[string]struct{}{}
+			reads = append(reads, q)
+			if s.readers[q] == nil {
+				s.readers[q] = map[unit]struct{}{}
 			}
-			st.readers[q][key] = struct{}{}
+			s.readers[q][u] = struct{}{}
 		}
+		st.reads[key] = reads
 	}
 	producer := fmt.Sprintf("%04d/%s", i, key)
 	old := st.outputs[key]

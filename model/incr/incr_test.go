@@ -217,8 +217,11 @@ func leftovers(s *Store) string {
 			out = append(out, fmt.Sprintf("%s: %d", name, n))
 		}
 	}
+	if n := len(s.readers); n > 0 {
+		out = append(out, fmt.Sprintf("readers: %d", n))
+	}
 	for _, st := range s.stages {
-		n := len(st.refs) + len(st.reads) + len(st.outputs) + len(st.readers) + len(st.stale)
+		n := len(st.refs) + len(st.reads) + len(st.outputs) + len(st.stale)
 		for _, w := range st.wants {
 			n += len(w)
 		}
