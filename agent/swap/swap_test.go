@@ -228,6 +228,8 @@ func TestWatchCountsTheNamespace(t *testing.T) {
 		{Counts{100, 0}, Counts{100, 5}, true},
 		{Counts{100, 5}, Counts{100, 6}, false}, // as before
 		{Counts{}, Counts{10, 10}, true},
+		{Counts{100, 11}, Counts{500, 70}, false}, // by chance
+		{Counts{100, 11}, Counts{500, 90}, true},
 	} {
 		if got := l.Worse(c.before, c.after); got != c.worse {
 			t.Errorf("%+v then %+v: %v", c.before, c.after, got)

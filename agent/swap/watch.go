@@ -4,6 +4,7 @@ package swap
 
 import (
 	"context"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -96,9 +97,11 @@ type Limits struct {
 }
 
 // Worse reports whether what came after is so much worse than what came before that the
-// swap should be taken back.
+// swap should be taken back: more failures than the limit allows, by more than chance
+// (three times the root of their number) makes of it.
 func (l Limits) Worse(before, after Counts) bool {
-	return after.Failed >= l.Least && after.Rate() > before.Rate()+l.Rate
+	allowed := float64(after.All) * (before.Rate() + l.Rate)
+	return after.Failed >= l.Least && float64(after.Failed) > allowed+3*math.Sqrt(allowed)
 }
 
 // Tick calls f every interval until it returns false or the time is over.
