@@ -37,6 +37,8 @@ type TrafficPolicy struct {
 	// ProxyProtocol begins each connection with PROXY, in this version (1 or 2), and
 	// the client's address; 0 = without.
 	ProxyProtocol uint32 `json:"proxyProtocol,omitempty"`
+	// Src is where limits and outlier detection were written.
+	Src []Source `json:"-"`
 }
 
 // NeedsProxy reports whether the policy does something for connections that a kernel,

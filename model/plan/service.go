@@ -40,8 +40,10 @@ type compiler struct {
 	rows  []incr.Row
 	found []model.Diagnostic
 	v6    bool
-	// counts says that a cluster counts what its clients do together.
-	counts bool
+	// counts says that a cluster counts what its clients do together, counted where that
+	// was written.
+	counts  bool
+	counted []model.Source
 	// direct is the headless port whose clients have dialled an endpoint of their own
 	// choice; nil for all others.
 	direct *servicePort

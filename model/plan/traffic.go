@@ -121,6 +121,7 @@ func (c *compiler) deal(cl *Cluster, p *model.TrafficPolicy) {
 	cl.Traffic = p
 	if p != nil && (p.Limits != model.Limits{} || p.Outlier != nil) {
 		c.counts = true
+		c.counted = append(c.counted, p.Src...)
 	}
 }
 
@@ -129,14 +130,19 @@ func (c *compiler) sayCounted(key string, src []model.Source) {
 	if !c.counts || len(c.r.All(captured)) < 2 {
 		return
 	}
-	c.counts = false
+	if src = src[:min(1, len(src))]; len(c.counted) > 0 {
+		src = c.counted
+	}
+	c.counts, c.counted = false, nil
 	d := model.Diagnostic{Code: "counted-by-node", Effect: model.Degrades, Outcome: model.Approximated,
 		Message: "limits and outlier detection of " + key + " count what all pods of a node do together, not what each does",
 		Advice:  "set limits by node"}
-	if len(src) > 0 {
-		d.Source = src[0]
+	if len(src) == 0 {
+		c.say(d)
 	}
-	c.say(d)
+	for _, d.Source = range src {
+		c.say(d)
+	}
 }
 
 // asOne reports whether the endpoints of a backend have to be in one cluster, though they

@@ -246,6 +246,8 @@ func TestCountedByNode(t *testing.T) {
 		return out
 	}
 	check(t, codes(append(near(), limited)...), "counted-by-node r") // client and web-1
+	sourced := steered(80, true, &model.TrafficPolicy{Limits: model.Limits{Requests: 1}, Src: []model.Source{{Name: "pool"}, {Name: "outlier"}}})
+	check(t, codes(append(near(), sourced)...), "counted-by-node pool", "counted-by-node outlier")
 	alone := slices.DeleteFunc(near(), func(in input) bool { return in.key == "shop/web-1" })
 	check(t, codes(append(alone, limited)...))
 	check(t, codes(append(near(), steered(80, true, &model.TrafficPolicy{Balance: model.Random}))...))

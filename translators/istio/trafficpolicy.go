@@ -10,6 +10,7 @@ import (
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/objects"
 )
 
 // blocks are the parts of a traffic policy that hold at one port.
@@ -116,7 +117,48 @@ func (t *Translator) policyOf(r translators.Reader, b backendPolicy) *model.Traf
 	if reflect.ValueOf(*p).IsZero() {
 		return nil
 	}
+	p.Src = b.counted(p)
 	return p
+}
+
+// counted is where it is written what a policy counts of a backend.
+func (b backendPolicy) counted(p *model.TrafficPolicy) []model.Source {
+	if own, by := b.rule.subset(b.subset.GetName()); b.subset != nil && by != nil {
+		for i, s := range destinationRuleSpec(by).GetSubsets() {
+			if out := countedIn(by, at("spec.subsets", i)+".trafficPolicy", s.GetTrafficPolicy(), b.port, p); s == own && len(out) > 0 {
+				return out
+			}
+		}
+	}
+	top, by := b.rule.policy()
+	return countedIn(by, "spec.trafficPolicy", top, b.port, p)
+}
+
+// countedIn are those blocks, as they are for a port, from which the policy has what it counts.
+func countedIn(o *objects.Object, field string, in *networking.TrafficPolicy, port uint16, p *model.TrafficPolicy) []model.Source {
+	if in == nil || o == nil {
+		return nil
+	}
+	for i, s := range in.GetPortLevelSettings() {
+		if s.GetPort().GetNumber() == uint32(port) {
+			field = at(field+".portLevelSettings", i)
+			break
+		}
+	}
+	b, _ := blocksAt(in, port)
+	limits := p.Limits
+	limits.RetryBudget = nil
+	var out []model.Source
+	for _, block := range []struct {
+		name string
+		said bool
+	}{{"connectionPool", b.pool != nil && limits != model.Limits{}}, {"outlierDetection", b.outlier != nil && p.Outlier != nil},
+		{"retryBudget", b.retryBudget != nil && p.Limits.RetryBudget != nil}} {
+		if block.said {
+			out = append(out, o.Source(Plane, field+"."+block.name))
+		}
+	}
+	return out
 }
 
 // hash is what Istio has requests hashed by. It does not look at settings for the port

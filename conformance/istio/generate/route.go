@@ -110,6 +110,9 @@ func (d *draft) redirect(r object) {
 		a[f] = map[string]any{"uri": "/new", "authority": pick(d, "other.example", "other.example:8443"), "scheme": pick(d, "https", "http"),
 			"redirectCode": pick(d, 302, 303, 307, 308), "port": pick(d, 80, 443, 8443)}[f]
 	}
+	if a["port"] != nil && a["authority"] != nil {
+		a["authority"] = "other.example" // two ports make no address
+	}
 	r["redirect"] = a
 }
 

@@ -170,7 +170,7 @@ func names(d model.Diagnostic, about []string) bool {
 		have := plain(d.Source.Field)
 		have = strings.TrimPrefix(strings.TrimPrefix(have, "data.mesh"), ".")
 		if have == "" { // the whole object
-			return d.Outcome == model.Refused || unseen[d.Code]
+			return d.Outcome == model.Refused
 		}
 		return have == field || within(have, field) || within(field, have)
 	})
