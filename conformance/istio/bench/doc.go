@@ -2,7 +2,7 @@
 
 // Package bench measures Fairlead beside istiod's own code, in one process and in turns:
 // what the configuration of a mesh costs until it is ready to be sent, all of it and after
-// one change. hack/bench.sh ./conformance/istio/bench runs it and prints tables.
+// one change. make bench-istio runs it and prints tables.
 //
 // Both halves end in a stream of the delta protocol whose client, in this process, encodes
 // what it is sent as gRPC would, counts the bytes, and acknowledges:
@@ -19,8 +19,8 @@
 //     clusters and endpoints come from its cache for all others. First loads come one after
 //     another, and find that cache warm.
 //   - It writes no logs, and no telemetry into its listeners.
-//   - Fairlead's bytes and CPU are those of two hops, agent to proxy and proxy to Envoy, as
-//     if the node's Envoy used every service. As the product runs, it gets what it asks for.
+//   - Fairlead's CPU is that of two hops, agent to proxy and proxy to Envoy. Both send as if
+//     Envoy used every service; as the product runs, it gets what it asks for.
 //
 // What the kernel is told is computed with the rest of Fairlead's plan, but not written.
 package bench

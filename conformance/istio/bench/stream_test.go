@@ -5,12 +5,14 @@ package bench
 import (
 	"context"
 	"io"
+	"net"
 	"sync"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec, if istiod's own is not there
+	"google.golang.org/grpc/peer"
 )
 
 // stream is a server's end of the delta protocol, without a transport: what is sent is
@@ -29,7 +31,7 @@ type stream struct {
 
 // connect has a server serve a client, until the function that is returned is called.
 func connect(serve func(discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error, take func(*stream, *discovery.DeltaDiscoveryResponse)) (s *stream, disconnect func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(peer.NewContext(context.Background(), &peer.Peer{Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}}))
 	// As many requests as a client may send before the server's reader takes one.
 	s = &stream{ctx: ctx, requests: make(chan *discovery.DeltaDiscoveryRequest, 1024), ended: make(chan struct{}), sent: map[string]int{}}
 	s.take = func(r *discovery.DeltaDiscoveryResponse) { take(s, r) }
