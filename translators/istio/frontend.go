@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
+	"strings"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
@@ -87,7 +89,10 @@ type chain struct {
 func (c *chain) http(all []candidate) *model.Frontend {
 	for _, cl := range c.audience(all) {
 		c.within(cl, func() {
-			if c.serve(competing(c.seen(all, cl)), cl.namespace) {
+			before := len(c.routes)
+			done := c.serve(competing(c.seen(all, cl)), cl.namespace)
+			c.byFullName(cl, before)
+			if done {
 				return
 			}
 			// They get the service itself, if they see it, and not what others see.
@@ -103,6 +108,28 @@ func (c *chain) http(all []candidate) *model.Frontend {
 	f := c.frontend()
 	f.Routes, f.Invalid = c.routes, c.invalid
 	return f
+}
+
+// byFullName leaves the routes that VirtualServices have for clients who do not see the
+// service, which are those from a number on, to requests that name it in full: to such
+// clients Istio gives a host without service. By its other names they mean nobody.
+func (c *chain) byFullName(cl client, from int) {
+	if c.svc == nil || from == len(c.routes) || !c.hides(cl) {
+		return
+	}
+	var names []string
+	for _, h := range c.svc.Hosts[min(1, len(c.svc.Hosts)):] {
+		names = append(names, regexp.QuoteMeta(h))
+	}
+	for _, a := range c.svc.VIPs {
+		names = append(names, regexp.QuoteMeta(a.String()))
+	}
+	if len(names) == 0 {
+		return
+	}
+	r := c.own(cl)[0]
+	r.Match.Authority = &model.StringMatch{Kind: model.Regex, Value: `\[?(` + strings.Join(names, "|") + `)\]?(:[0-9]+)?`, IgnoreCase: true}
+	c.routes = slices.Insert(c.routes, from, r)
 }
 
 // frontend is one that says nothing yet.
