@@ -69,7 +69,7 @@ func (c *ruleTranslation) condition(field string, w *security.Condition) (cond *
 	case key == attrDestinationPort:
 		return &model.Condition{Kind: model.OnDestinationPort, Ports: ports(w.GetValues()), NotPorts: ports(w.GetNotValues())}, true
 	case key == attrSNI:
-		return text(model.OnSNI, wildcard)
+		return nil, c.unknowable(field+".key", "unsupported-server-name", "there is no TLS between proxies yet, in which a server would be named")
 	case strings.HasPrefix(key, prefixHeader):
 		cond, ok = text(model.OnHeader, wildcard)
 		cond.Name = strings.ToLower(bracketed(key, prefixHeader))

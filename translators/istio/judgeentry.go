@@ -39,6 +39,9 @@ func (t *Translator) judgeServiceEntry(r translators.Reader, o *objects.Object) 
 		n.refused("spec.subjectAltNames", "unsupported-field", model.Degrades,
 			"there is no TLS to backends yet: the names of their certificates are not looked at", "let the client use TLS")
 	}
+	if s.GetResolution() == networking.ServiceEntry_STATIC && len(s.GetEndpoints()) == 0 && s.GetWorkloadSelector() == nil {
+		n.surprising("spec.endpoints", "no-endpoints", "resolution STATIC, and neither endpoints nor a workloadSelector: nobody serves it", "write who does")
+	}
 	for i, w := range s.GetEndpoints() {
 		judgeMember(n, at("spec.endpoints", i), w, s.GetResolution() != networking.ServiceEntry_STATIC)
 	}

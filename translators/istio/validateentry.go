@@ -85,9 +85,6 @@ func validateEntryEndpoints(n *notes, s *networking.ServiceEntry) {
 	if (resolution == networking.ServiceEntry_NONE || resolution == networking.ServiceEntry_DYNAMIC_DNS) && len(s.GetEndpoints()) > 0 {
 		n.invalid("spec.endpoints", "resolution %s has no endpoints", resolution)
 	}
-	if resolution == networking.ServiceEntry_STATIC && len(s.GetEndpoints()) == 0 && s.GetWorkloadSelector() == nil {
-		n.invalid("spec.endpoints", "resolution STATIC needs endpoints or a workloadSelector")
-	}
 	if resolution == networking.ServiceEntry_DNS_ROUND_ROBIN && len(s.GetEndpoints()) > 1 {
 		n.invalid("spec.endpoints", "resolution DNS_ROUND_ROBIN has one endpoint at most")
 	}

@@ -3,6 +3,7 @@
 package istio
 
 import (
+	"fmt"
 	"maps"
 	"math"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
+	corev1 "k8s.io/api/core/v1"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
@@ -29,9 +31,21 @@ func (t *Translator) workloadEntry(r translators.Reader, o *objects.Object) tran
 		return translators.Result{Diagnostics: n.list}
 	}
 	judgeMember(n, "spec", spec, true)
+	judgeSelectingServices(r, n, spec)
 	return translators.Result{
 		Workloads:   []*model.Workload{t.outside(r, o, workloadEntryName(o), "spec", spec)},
 		Diagnostics: n.list,
+	}
+}
+
+// judgeSelectingServices notes Services of Kubernetes of which Istio has it be an endpoint.
+func judgeSelectingServices(r translators.Reader, n *notes, spec *networking.WorkloadEntry) {
+	for _, o := range r.List(objects.ServiceKind, n.o.Namespace) {
+		selector := o.Value.(*corev1.Service).Spec.Selector
+		if !o.Invalid && len(selector) > 0 && carries(spec.GetLabels(), selector) {
+			n.refused("spec.labels", "selected-by-service", model.Narrows,
+				fmt.Sprintf("Service %s selects it, and is served by its pods alone", o.Key()), "have a ServiceEntry select it, and send to that one")
+		}
 	}
 }
 
