@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -213,15 +212,6 @@ func (h *Half) Way(p *world.Pod, dst netip.AddrPort) wire.Way { return h.kernel.
 
 // Judge is what guards pods.
 func (h *Half) Judge() func(from, to netip.AddrPort) bool { return h.kernel.admit }
-
-// Log is what the Envoy wrote.
-func (h *Half) Log() string {
-	b, _ := os.ReadFile(proxy.PathsIn(h.dir).Log[0])
-	return string(b)
-}
-
-// Dir holds the node proxy's files.
-func (h *Half) Dir() string { return filepath.Clean(h.dir) }
 
 // Close ends it.
 func (h *Half) Close() {

@@ -122,7 +122,7 @@ func requestHeaders(h map[string][]string) string {
 // responseNoise differs by moment, or by which proxy was last.
 var responseNoise = map[string]bool{
 	"date": true, "server": true, "x-envoy-upstream-service-time": true, "content-length": true, "connection": true, "transfer-encoding": true,
-	"x-envoy-decorator-operation": true, "x-echo": true, "x-envoy-attempt-count": true, "x-envoy-overloaded": true, "vary": false,
+	"x-envoy-decorator-operation": true, "x-echo": true, "x-envoy-attempt-count": true, "x-envoy-overloaded": true,
 	"x-envoy-ratelimited": true, "x-envoy-peer-metadata": true, "x-envoy-peer-metadata-id": true,
 }
 

@@ -53,6 +53,10 @@ const (
 	many = 240
 )
 
+// So many requests tell shares by themselves: an answer that comes now and then may be
+// missing.
+const enough = 40
+
 // settle is how long copies of requests may be on their way when the answers are there.
 const settle = 40 * time.Millisecond
 
@@ -76,7 +80,7 @@ func (a *asker) ask(h Half, q *world.Request, n int) (Outcome, error) {
 	}
 	dst := netip.AddrPortFrom(addr, q.Port)
 	session := func() *wire.Session {
-		return &wire.Session{From: from.Addr, Dst: dst, Echo: echo, Way: func(d netip.AddrPort) wire.Way { return h.Way(from, d) }}
+		return &wire.Session{From: from.Addr, Dst: dst, Way: func(d netip.AddrPort) wire.Way { return h.Way(from, d) }}
 	}
 	parallel := 1
 	switch {

@@ -127,7 +127,7 @@ func compare(istio, ours Half, a *asker, q *world.Request) (*Difference, error) 
 		if own, err = a.ask(ours, q, n); err != nil {
 			return nil, err
 		}
-		if alike(theirs, own) && (sameSupport(theirs, own) || q.N > 0 && n >= few) {
+		if alike(theirs, own) && (sameSupport(theirs, own) || q.N > 0 && n >= enough) {
 			return nil, nil
 		}
 		// More of the same; what is slow is not sent often, and what is the same each

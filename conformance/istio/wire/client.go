@@ -54,7 +54,6 @@ const patience = 6 * time.Second
 type Session struct {
 	From netip.Addr
 	Way  func(dst netip.AddrPort) Way
-	Echo *Echo
 	Dst  netip.AddrPort
 	conn net.Conn // that is kept
 	h2   *http2.ClientConn

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -42,13 +41,12 @@ const ID = "x-bench-id"
 
 // Echo is the servers.
 type Echo struct {
-	// Judge, if set, says whether a connection may be; it is asked when one comes.
-	judge func(from, to netip.AddrPort) bool
-
-	mu    sync.Mutex
-	seen  map[string][]Arrival
 	cert  tls.Certificate
 	close []func()
+
+	mu    sync.Mutex
+	judge func(from, to netip.AddrPort) bool // nil: all connections may be
+	seen  map[string][]Arrival
 }
 
 // NewEcho listens on every address at EchoPorts.
@@ -220,15 +218,6 @@ func (e *Echo) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	w.Header().Set("content-type", "application/json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(a)
-}
-
-// Flatten joins values, for people.
-func Flatten(h map[string][]string) string {
-	var out []string
-	for _, k := range slices.Sorted(maps.Keys(h)) {
-		out = append(out, k+"="+strings.Join(h[k], ","))
-	}
-	return strings.Join(out, " ")
 }
 
 func addrOf(a net.Addr) netip.AddrPort {
