@@ -46,7 +46,7 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, clien
 	if !ok {
 		name = fqdn
 	}
-	svc := h.t.hostService(h.r, fqdn, clients)
+	svc := h.t.destinationService(h.r, fqdn, clients)
 	if svc != nil && clients == "" && !h.t.isPublic(h.r, fqdn) {
 		if h.general {
 			svc = nil // those who see it have routes of their own

@@ -38,6 +38,24 @@ func (t *Translator) hostService(r translators.Reader, fqdn, client string) *mod
 	return nil
 }
 
+// destinationService is what a destination of that full name stands for. To clients of its
+// own namespace that is also what is exported to others alone: Istio's scope of such a
+// client takes in the destinations of its VirtualServices without asking whom they are for.
+func (t *Translator) destinationService(r translators.Reader, fqdn, client string) *model.Service {
+	if svc := t.hostService(r, fqdn, client); svc != nil {
+		return svc
+	}
+	if svc := t.kubernetesService(r, fqdn); svc != nil && svc.Namespace == client {
+		return svc
+	}
+	for _, d := range t.declarations(r, fqdn) {
+		if d.namespace == client {
+			return d.svc
+		}
+	}
+	return nil
+}
+
 // shows reports whether clients of a namespace see it; "" stands for some client.
 func (v visibility) shows(client string) bool {
 	return v.public || client == "" && len(v.namespaces) > 0 || slices.Contains(v.namespaces, client)
@@ -100,11 +118,16 @@ func (t *Translator) clientsApart(r translators.Reader, svc *model.Service) []st
 // hostApart are those namespaces for a full name.
 func (t *Translator) hostApart(r translators.Reader, fqdn string) []string {
 	var out []string
+	add := func(v visibility, own string) {
+		if !v.public {
+			out = append(append(out, v.namespaces...), own)
+		}
+	}
 	if svc := t.kubernetesService(r, fqdn); svc != nil {
-		out = append(out, t.serviceVisibility(r, svc).namespaces...)
+		add(t.serviceVisibility(r, svc), svc.Namespace)
 	}
 	for _, d := range t.declarations(r, fqdn) {
-		out = append(out, d.see.namespaces...)
+		add(d.see, d.namespace)
 	}
 	return out
 }
