@@ -36,7 +36,7 @@ func (d *draft) permissions() {
 	}
 	for _, from := range []string{"client", "second", "other/client"} {
 		if app == "db" {
-			d.ask("%s tcp://db.default:9000 spread *4", from)
+			d.ask("%s tcp://db.default:9000 spread *30", from)
 			continue
 		}
 		d.ask("%s GET http://ratings.default%s%s", from, pick(d, "/a", "/b", "/a/b"), pick(d, "", " x-t:1"))
@@ -133,6 +133,6 @@ func (d *draft) authentication() {
 		d.ask("%s GET http://ratings.default/", from)
 		d.ask("%s GET http://old.default/", from)
 		d.ask("%s GET http://api.other/", from)
-		d.ask("%s tcp://db.default:9000 spread *4", from)
+		d.ask("%s tcp://db.default:9000 spread *30", from)
 	}
 }

@@ -137,6 +137,8 @@ func compare(istio, ours Half, a *asker, q *world.Request) (*Difference, error) 
 			return &Difference{Request: q.Text, Istio: theirs.String(), Ours: own.String()}, nil
 		case q.N == 1:
 			n = 24
+		case q.Spread && n < enough:
+			n = enough
 		case q.N == 0 && (len(theirs) > 1 || len(own) > 1):
 			n = many
 		}
