@@ -9,7 +9,9 @@ package pipeline
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -46,9 +48,30 @@ type Options struct {
 	LinkerdClusterNetworks       []netip.Prefix
 }
 
+// trustDomain is what SPIFFE says that a trust domain is made of; domain is a name of DNS.
+var (
+	trustDomain = regexp.MustCompile(`^[a-z0-9._-]{1,255}$`)
+	domain      = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
+)
+
+// validateNames refuses names that would make identities which no policy can name, or
+// hosts which nobody can look up.
+func (o Options) validateNames() error {
+	if o.TrustDomain != "" && !trustDomain.MatchString(o.TrustDomain) {
+		return fmt.Errorf("trust domain %q: want lower-case letters, digits, dots, dashes and underscores, at most 255, as in cluster.local", o.TrustDomain)
+	}
+	if o.Domain != "" && (!domain.MatchString(strings.ToLower(o.Domain)) || len(o.Domain) > 253) {
+		return fmt.Errorf("cluster domain %q: want a name of DNS, as in cluster.local", o.Domain)
+	}
+	return nil
+}
+
 // Planes is the explicit list of control planes, in the documented order: where a
 // namespace names no owner, the first that has routes for a frontend serves them.
 func Planes(o Options) ([]translators.Translator, error) {
+	if err := o.validateNames(); err != nil {
+		return nil, err
+	}
 	i, err := istio.New(istio.Options{Version: o.IstioVersion, Domain: o.Domain, TrustDomain: cmp.Or(o.TrustDomain, kubernetes.DefaultTrustDomain),
 		OutboundTrafficPolicy: o.IstioOutboundTrafficPolicy, DetectionTimeout: o.IstioDetectionTimeout})
 	if err != nil {

@@ -47,11 +47,14 @@ func TestWrongUsageSaysWhatToDo(t *testing.T) {
 		"translate -f . --istio-version 0.1": "want 1.",
 		"translate -f . --istio-outbound-traffic-policy NONE":       "want ALLOW_ANY or REGISTRY_ONLY",
 		"plan --node a -f . --istio-protocol-detection-timeout -1s": "want 0 or more",
-		"plan -f .":                             "needs --node",
-		"render -f .":                           "needs --node",
-		"plan --node a":                         "name files or folders with -f",
-		"plan --node other -f " + demoNode(t):   "they have n1",
-		"render --node other -f " + demoNode(t): "they have n1",
+		"translate -f . --trust-domain a/b":                         "want lower-case letters",
+		"plan --node a -f . --trust-domain spiffe://a":              "want lower-case letters",
+		"translate -f . --cluster-domain .local":                    "want a name of DNS",
+		"plan -f .":                                                 "needs --node",
+		"render -f .":                                               "needs --node",
+		"plan --node a":                                             "name files or folders with -f",
+		"plan --node other -f " + demoNode(t):                       "they have n1",
+		"render --node other -f " + demoNode(t):                     "they have n1",
 	} {
 		r := fairlead(t, "", strings.Fields(args)...)
 		if r.code != exitUsage || !strings.Contains(r.err, want) || r.out != "" {

@@ -17,6 +17,7 @@ import (
 	"fairlead.io/fairlead/agent"
 	"fairlead.io/fairlead/agent/blame"
 	"fairlead.io/fairlead/agent/diff"
+	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/hubble"
 	"fairlead.io/fairlead/lab"
@@ -63,6 +64,9 @@ or killed at any time: kernel and proxy go on, and the next agent takes over.`,
 			return usageError("agent needs --source: a folder of objects")
 		case len(o.Uplinks) == 0:
 			return usageError("agent needs --uplink: the interface towards the other nodes")
+		}
+		if _, err := pipeline.Planes(o.Pipeline); err != nil {
+			return usageError("%v", err)
 		}
 		o.Log = logger(c)
 		return agent.Run(c.Context(), o)

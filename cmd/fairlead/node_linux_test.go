@@ -16,6 +16,7 @@ func TestWrongUsageOnANode(t *testing.T) {
 		"lab up --image a":     "want NAME=COMMAND",
 		"lab up":               "needs manifests",
 		"lab exec pod":         "needs a pod and a command",
+		"agent --node a --source . --uplink lo --trust-domain a/b": "want lower-case letters",
 	} {
 		r := fairlead(t, "", strings.Fields(args)...)
 		if r.code != exitUsage || !strings.Contains(r.err, want) || r.out != "" {
