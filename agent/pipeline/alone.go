@@ -26,7 +26,8 @@ func PlaneNames() []string {
 }
 
 // Alone is what a batch would be if one control plane were the only one: without the
-// objects that only others read, every namespace its own.
+// objects that only others read, every namespace its own. Kubernetes' own objects are
+// everybody's.
 func Alone(b *objects.Batch, plane string) (*objects.Batch, error) {
 	planes, err := Planes(Options{})
 	if err != nil {
@@ -42,6 +43,9 @@ func Alone(b *objects.Batch, plane string) (*objects.Batch, error) {
 		for _, t := range p.Types() {
 			into[t.Kind] = true
 		}
+	}
+	for _, t := range kubernetes.New(kubernetes.Options{}).Types() {
+		mine[t.Kind] = true
 	}
 	if !found {
 		return nil, fmt.Errorf("there is no control plane %q; there are %s", plane, strings.Join(PlaneNames(), ", "))
