@@ -73,6 +73,9 @@ func TestScenarios(t *testing.T) {
 		all = append(all, s)
 	}
 	counts.Written = triage.Sum(run(t, all))
+	if pattern == "*.txtar" {
+		within(t, counts.Written)
+	}
 }
 
 // TestGenerated runs scenarios that are made up: N of them, from a seed. With KEEP those
@@ -91,6 +94,9 @@ func TestGenerated(t *testing.T) {
 	keep := os.Getenv("KEEP")
 	results := run(t, all)
 	counts.Seed, counts.Generated = seed, triage.Sum(results)
+	if n >= shares {
+		within(t, counts.Generated)
+	}
 	for i, r := range results {
 		if keep == "" || r.Verdict == triage.Equal && !r.FalseAlarm {
 			continue
@@ -98,6 +104,17 @@ func TestGenerated(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(keep, r.Scenario+".txtar"), all[i].Text, 0o644); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Of fewer scenarios shares say nothing.
+const shares = 300
+
+// within fails if more than may be are declared, false alarms or unsteady.
+func within(t *testing.T, s triage.Summary) {
+	t.Helper()
+	if err := s.All.Within(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -128,9 +145,20 @@ func run(t *testing.T, all []*world.Scenario) []triage.Result {
 
 func report(t *testing.T, r triage.Result) {
 	t.Helper()
+	if r.Unsteady != nil {
+		t.Logf("%s once, and not when it ran again:\n%s", r.Scenario, describe(*r.Unsteady))
+	}
 	if r.Verdict == triage.Equal && !r.FalseAlarm {
 		return
 	}
+	if text := describe(r); r.Verdict == triage.Undeclared || r.Verdict == triage.Broken {
+		t.Error(text)
+	} else {
+		t.Log(text)
+	}
+}
+
+func describe(r triage.Result) string {
 	text := fmt.Sprintf("%s: %s %v", r.Scenario, r.Verdict, r.About)
 	if r.FalseAlarm {
 		text += " (false alarm)"
@@ -149,9 +177,5 @@ func report(t *testing.T, r triage.Result) {
 			text += "\n  other: " + d
 		}
 	}
-	if r.Verdict == triage.Undeclared || r.Verdict == triage.Broken {
-		t.Error(text)
-		return
-	}
-	t.Log(text)
+	return text
 }

@@ -4,6 +4,7 @@ package triage
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -19,6 +20,9 @@ type Count struct {
 	Undeclared  int `json:"undeclared"`
 	Broken      int `json:"broken,omitempty"`
 	FalseAlarms int `json:"falseAlarms"`
+	// Unsteady ones differed when they ran first and not when they ran again; they are
+	// counted as what they were then, too.
+	Unsteady int `json:"unsteady,omitempty"`
 }
 
 func (c *Count) add(r Result) {
@@ -35,6 +39,32 @@ func (c *Count) add(r Result) {
 	if r.FalseAlarm {
 		c.FalseAlarms++
 	}
+	if r.Unsteady != nil {
+		c.Unsteady++
+	}
+}
+
+// The shares of a run that may be declared, false alarms and unsteady, in hundredths.
+const (
+	maxDeclared    = 5
+	maxFalseAlarms = 1
+	maxUnsteady    = 1
+)
+
+// Within says which share is larger than it may be, if one is. Undeclared and broken ones
+// are for the caller to tell of, one by one.
+func (c Count) Within() error {
+	n := c.Equal + c.Declared + c.Undeclared + c.Broken
+	var errs []error
+	for _, s := range []struct {
+		what     string
+		have, of int
+	}{{"declared", c.Declared, maxDeclared}, {"false alarms", c.FalseAlarms, maxFalseAlarms}, {"unsteady", c.Unsteady, maxUnsteady}} {
+		if s.have*100 > s.of*n {
+			errs = append(errs, fmt.Errorf("%d of %d scenarios are %s: more than %d %%", s.have, n, s.what, s.of))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Summary counts scenarios by what they vary.
@@ -95,15 +125,15 @@ func (c *Counts) markdown() string {
 		title string
 		s     Summary
 	}{{"Written down", c.Written}, {fmt.Sprintf("Made up from seed %d", c.Seed), c.Generated}} {
-		fmt.Fprintf(&b, "\n## %s\n\n| | equal | declared | undeclared | false alarms |\n|---|---|---|---|---|\n", part.title)
+		fmt.Fprintf(&b, "\n## %s\n\n| | equal | declared | undeclared | false alarms | unsteady |\n|---|---|---|---|---|---|\n", part.title)
 		row := func(name string, n Count) {
-			fmt.Fprintf(&b, "| %s | %d | %d | %d | %d |\n", name, n.Equal, n.Declared, n.Undeclared+n.Broken, n.FalseAlarms)
+			fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d |\n", name, n.Equal, n.Declared, n.Undeclared+n.Broken, n.FalseAlarms, n.Unsteady)
 		}
 		row("**all**", part.s.All)
 		for _, k := range slices.Sorted(maps.Keys(part.s.Kinds)) {
 			row("**"+k+"**", part.s.Kinds[k])
 			for _, f := range slices.Sorted(maps.Keys(part.s.Fields)) {
-				if n := part.s.Fields[f]; strings.HasPrefix(f, k+" ") && n.Declared+n.Undeclared+n.Broken+n.FalseAlarms > 0 {
+				if n := part.s.Fields[f]; strings.HasPrefix(f, k+" ") && n.Declared+n.Undeclared+n.Broken+n.FalseAlarms+n.Unsteady > 0 {
 					row(strings.TrimPrefix(f, k+" "), n)
 				}
 			}
@@ -117,15 +147,15 @@ func Table(all []Result) string {
 	s := Sum(all)
 	var b strings.Builder
 	row := func(what string, c Count) {
-		fmt.Fprintf(&b, "%-60s %6d %9d %11d %13d %7d\n", what, c.Equal, c.Declared, c.Undeclared, c.FalseAlarms, c.Broken)
+		fmt.Fprintf(&b, "%-60s %6d %9d %11d %13d %7d %9d\n", what, c.Equal, c.Declared, c.Undeclared, c.FalseAlarms, c.Broken, c.Unsteady)
 	}
-	fmt.Fprintf(&b, "\n%-60s %6s %9s %11s %13s %7s\n", "", "equal", "declared", "undeclared", "false alarms", "broken")
+	fmt.Fprintf(&b, "\n%-60s %6s %9s %11s %13s %7s %9s\n", "", "equal", "declared", "undeclared", "false alarms", "broken", "unsteady")
 	row("all", s.All)
 	for _, k := range slices.Sorted(maps.Keys(s.Kinds)) {
 		row(k, s.Kinds[k])
 	}
 	for _, k := range slices.Sorted(maps.Keys(s.Fields)) {
-		if c := s.Fields[k]; c.Declared+c.Undeclared+c.FalseAlarms+c.Broken > 0 {
+		if c := s.Fields[k]; c.Declared+c.Undeclared+c.FalseAlarms+c.Broken+c.Unsteady > 0 {
 			row("  "+k, c)
 		}
 	}

@@ -44,6 +44,9 @@ type Result struct {
 	Others      []string     `json:"others,omitempty"`   // diagnostics about anything else
 	Problem     string       `json:"problem,omitempty"`
 	Requests    int          `json:"requests"`
+	// Unsteady is what was undeclared, or broken, when the scenario ran first, and was not
+	// when both halves were loaded once more.
+	Unsteady *Result `json:"unsteady,omitempty"`
 }
 
 // Ours is the half that declares.
@@ -110,6 +113,22 @@ func Run(istio Istio, ours Ours, echo *wire.Echo, s *world.Scenario) Result {
 		r.FalseAlarm = seen
 	}
 	return r
+}
+
+// steady runs a scenario once more if it fails: a difference is one of configuration only
+// if it is there each time. What is not, by a machine that stands still for a moment or by
+// a fault that comes and goes, is kept in the result and counted.
+func steady(run func() Result) Result {
+	first := run()
+	if first.Verdict != Undeclared && first.Verdict != Broken {
+		return first
+	}
+	second := run()
+	if second.Verdict == Undeclared || second.Verdict == Broken {
+		return second
+	}
+	second.Unsteady = &first
+	return second
 }
 
 // compare asks a few times, and more often where that does not settle it.

@@ -63,3 +63,44 @@ func TestSum(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// TestSteady: a scenario fails only if it fails twice, and what was seen first is kept.
+func TestSteady(t *testing.T) {
+	for _, c := range []struct {
+		runs     []Verdict
+		want     Verdict
+		unsteady bool
+	}{
+		{[]Verdict{Equal}, Equal, false},
+		{[]Verdict{Declared}, Declared, false},
+		{[]Verdict{Undeclared, Undeclared}, Undeclared, false},
+		{[]Verdict{Undeclared, Broken}, Broken, false},
+		{[]Verdict{Undeclared, Equal}, Equal, true},
+		{[]Verdict{Broken, Declared}, Declared, true},
+	} {
+		n := 0
+		got := steady(func() Result { n++; return Result{Verdict: c.runs[n-1]} })
+		if got.Verdict != c.want || n != len(c.runs) || (got.Unsteady != nil) != c.unsteady {
+			t.Errorf("%v: %+v after %d runs", c.runs, got, n)
+		} else if c.unsteady && got.Unsteady.Verdict != c.runs[0] {
+			t.Errorf("%v: kept %s", c.runs, got.Unsteady.Verdict)
+		}
+	}
+}
+
+// TestWithin: each share has a limit of its own.
+func TestWithin(t *testing.T) {
+	for _, c := range []struct {
+		count Count
+		ok    bool
+	}{
+		{Count{Equal: 95, Declared: 5, FalseAlarms: 1, Unsteady: 1}, true},
+		{Count{Equal: 94, Declared: 6}, false},
+		{Count{Equal: 100, FalseAlarms: 2}, false},
+		{Count{Equal: 100, Unsteady: 2}, false},
+	} {
+		if err := c.count.Within(); (err == nil) != c.ok {
+			t.Errorf("%+v: %v", c.count, err)
+		}
+	}
+}

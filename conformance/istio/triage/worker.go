@@ -71,7 +71,7 @@ func Work(in io.Reader, out io.Writer, envoy string) error {
 				a, err := s.World.Resolve(name, nil)
 				return a, err == nil
 			})
-			r = Run(istio, fairlead, echo, s)
+			r = steady(func() Result { return Run(istio, fairlead, echo, s) })
 		}
 		if err := enc.Encode(r); err != nil {
 			return err
