@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"fairlead.io/fairlead/internal/packet"
 )
@@ -164,5 +165,61 @@ func BenchmarkFromPod(b *testing.B) {
 				measure(b, w.FlFromPod, frames, next, &base)
 			})
 		}
+	}
+}
+
+// BenchmarkConnect is what the choice of a backend costs a connect(), as the kernel
+// accounts for its program.
+func BenchmarkConnect(b *testing.B) {
+	l := newLab(b)
+	l.enter(b)
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { stats.Close() })
+	f := families()[0]
+	here(b, f.service)
+	var base float64
+	for _, c := range []struct {
+		name  string
+		world func(w *sockWorld)
+	}{
+		{"without routes", func(w *sockWorld) { w.service(53, udp, SockFlSvc{Id: 1}, w.backend(0), w.backend(1)) }},
+		{"without routes, captured", func(w *sockWorld) {
+			w.service(53, udp, SockFlSvc{Id: 1}, w.backend(0), w.backend(1))
+			w.capture()
+		}},
+		{"routed", func(w *sockWorld) {
+			both := []netip.AddrPort{w.backend(0), w.backend(1)}
+			w.routed(53, udp, SockFlSvc{Id: 1, RoutedId: 2}, both, both)
+		}},
+		{"routed, captured", func(w *sockWorld) {
+			both := []netip.AddrPort{w.backend(0), w.backend(1)}
+			w.routed(53, udp, SockFlSvc{Id: 1, RoutedId: 2}, both, both)
+			w.capture()
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			l.enter(b)
+			w := newSockWorld(b, l, f)
+			serve(b, w.backend(0), "a")
+			serve(b, w.backend(1), "b")
+			c.world(w)
+			for b.Loop() {
+				w.child.ask(b, "udp", w.dialled(53), 200)
+			}
+			s, err := w.FlConnect4.Stats()
+			if err != nil {
+				b.Fatal(err)
+			}
+			ns := float64(s.Runtime.Nanoseconds()) / float64(s.RunCount)
+			if base == 0 {
+				base = ns
+			}
+			b.ReportMetric(0, "ns/op") // mostly the client
+			b.ReportMetric(ns, "ns/connect")
+			b.ReportMetric(ns/base, "x")
+		})
 	}
 }

@@ -29,7 +29,7 @@
 		__uint(pinning, LIBBPF_PIN_BY_NAME); \
 	} name SEC(".maps")
 
-FL_MAP(fl_services_v1, BPF_MAP_TYPE_HASH, struct fl_svc_key, struct fl_svc, 65536, BPF_F_NO_PREALLOC);
+FL_MAP(fl_services_v2, BPF_MAP_TYPE_HASH, struct fl_svc_key, struct fl_svc, 65536, BPF_F_NO_PREALLOC);
 FL_MAP(fl_ranges_v1, BPF_MAP_TYPE_LPM_TRIE, struct fl_range_key, __u32, 16384, BPF_F_NO_PREALLOC);
 FL_MAP(fl_addresses_v1, BPF_MAP_TYPE_HASH, struct fl_addr, struct fl_address, 131072, BPF_F_NO_PREALLOC);
 FL_MAP(fl_prefixes_v2, BPF_MAP_TYPE_LPM_TRIE, struct fl_prefix_key, struct fl_address, 16384, BPF_F_NO_PREALLOC);
@@ -96,7 +96,7 @@ static __always_inline bool is_served(const struct fl_svc_key *at, __u32 *flags)
 {
 	struct fl_range_key range = { .bits = 160, .port = at->port, .proto = at->proto, .addr = at->addr };
 	struct fl_svc_key any = *at;
-	struct fl_svc *svc = bpf_map_lookup_elem(&fl_services_v1, at);
+	struct fl_svc *svc = bpf_map_lookup_elem(&fl_services_v2, at);
 	__u32 *in;
 
 	if (svc) {
@@ -106,7 +106,7 @@ static __always_inline bool is_served(const struct fl_svc_key *at, __u32 *flags)
 	in = bpf_map_lookup_elem(&fl_ranges_v1, &range);
 	if (!in) {
 		unspecified(!is_v4(&at->addr), &any.addr);
-		svc = bpf_map_lookup_elem(&fl_services_v1, &any);
+		svc = bpf_map_lookup_elem(&fl_services_v2, &any);
 		if (!svc)
 			return false;
 	}

@@ -12,7 +12,7 @@ struct fl_addr {
 	__u32 w[4];
 };
 
-/* --- services: fl_services_v1 --- */
+/* --- services: fl_services_v2 --- */
 
 struct fl_svc_key {
 	struct fl_addr addr;
@@ -43,12 +43,15 @@ enum fl_mode {
 #define FL_MODE_ROOM  12       /* for modes, in fl_pod */
 #define FL_SVC_MODE   0xf      /* bits of enum fl_mode */
 #define FL_SVC_DIRECT (1 << 4) /* not balanced: who is not redirected gets to where it dials */
+#define FL_SVC_ROUTED (1 << 5) /* of FL_MODE_KERNEL: captured clients have backends of their own */
 
 struct fl_svc {
 	__u32 id;	/* generation of the slots: new backends, new id */
 	__u32 slots;	/* 0: no backend */
 	__u32 affinity; /* seconds; 0: off */
 	__u32 flags;
+	__u32 routed_id; /* those of FL_SVC_ROUTED */
+	__u32 routed_slots;
 };
 
 /* --- services by ranges of addresses that are no pod's, no node's and no other service's: fl_ranges_v1 (LPM) --- */
@@ -107,10 +110,12 @@ struct fl_aff {
 };
 
 /*
- * --- clients that are redirected: fl_captured_v1, key: netns cookie ---
- * value: __u32, bit n-1 for mode n: what it dials in that mode keeps its address
+ * --- captured clients: fl_captured_v1, key: netns cookie ---
+ * value: __u32, bit n-1 for mode n: what it dials in that mode keeps its address, and is
+ * redirected
  */
 
+#define FL_ROUTED     (1u << 30) /* routes hold for what the kernel balances, too */
 #define FL_KNOWN_ONLY (1u << 31) /* it may connect to services alone, and to itself */
 
 /* --- whose an address is: fl_addresses_v1 --- */

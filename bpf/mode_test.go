@@ -44,7 +44,7 @@ func (w *world) capture(modes ...NetFlMode) {
 
 func (w *world) service(a netip.Addr, port uint16, s NetFlSvc) {
 	w.t.Helper()
-	put(w.t, w.FlServicesV1, NetFlSvcKey{Addr: addrOf(a), Port: be(port), Proto: tcp}, s)
+	put(w.t, w.FlServicesV2, NetFlSvcKey{Addr: addrOf(a), Port: be(port), Proto: tcp}, s)
 }
 
 // anywhere writes what becomes of connections to addresses that nobody has.
@@ -157,7 +157,7 @@ func TestFromPodAny(t *testing.T) {
 				}
 			}
 			key := NetFlSvcKey{Addr: addrOf(unspecified(w.f)), Port: be(80), Proto: tcp}
-			if err := w.FlServicesV1.Delete(key); err != nil {
+			if err := w.FlServicesV2.Delete(key); err != nil {
 				w.t.Fatal(err)
 			}
 		}),

@@ -167,11 +167,13 @@ const (
 )
 
 type NetFlSvc struct {
-	_        structs.HostLayout
-	Id       uint32
-	Slots    uint32
-	Affinity uint32
-	Flags    uint32
+	_           structs.HostLayout
+	Id          uint32
+	Slots       uint32
+	Affinity    uint32
+	Flags       uint32
+	RoutedId    uint32
+	RoutedSlots uint32
 }
 
 type NetFlSvcKey struct {
@@ -207,7 +209,7 @@ const (
 	NetMapFlPolicyV1      = "fl_policy_v1"
 	NetMapFlPrefixesV2    = "fl_prefixes_v2"
 	NetMapFlRangesV1      = "fl_ranges_v1"
-	NetMapFlServicesV1    = "fl_services_v1"
+	NetMapFlServicesV2    = "fl_services_v2"
 	NetMapFlSettingsV1    = "fl_settings_v1"
 	NetProgFlFromNet      = "fl_from_net"
 	NetProgFlFromNode     = "fl_from_node"
@@ -284,7 +286,7 @@ type NetMapSpecs struct {
 	FlPolicyV1    *ebpf.MapSpec `ebpf:"fl_policy_v1"`
 	FlPrefixesV2  *ebpf.MapSpec `ebpf:"fl_prefixes_v2"`
 	FlRangesV1    *ebpf.MapSpec `ebpf:"fl_ranges_v1"`
-	FlServicesV1  *ebpf.MapSpec `ebpf:"fl_services_v1"`
+	FlServicesV2  *ebpf.MapSpec `ebpf:"fl_services_v2"`
 	FlSettingsV1  *ebpf.MapSpec `ebpf:"fl_settings_v1"`
 }
 
@@ -331,7 +333,7 @@ type NetMaps struct {
 	FlPolicyV1    *ebpf.Map `ebpf:"fl_policy_v1"`
 	FlPrefixesV2  *ebpf.Map `ebpf:"fl_prefixes_v2"`
 	FlRangesV1    *ebpf.Map `ebpf:"fl_ranges_v1"`
-	FlServicesV1  *ebpf.Map `ebpf:"fl_services_v1"`
+	FlServicesV2  *ebpf.Map `ebpf:"fl_services_v2"`
 	FlSettingsV1  *ebpf.Map `ebpf:"fl_settings_v1"`
 }
 
@@ -347,7 +349,7 @@ func (m *NetMaps) Close() error {
 		m.FlPolicyV1,
 		m.FlPrefixesV2,
 		m.FlRangesV1,
-		m.FlServicesV1,
+		m.FlServicesV2,
 		m.FlSettingsV1,
 	)
 }

@@ -50,7 +50,7 @@ var layouts = map[string]struct {
 	"fl_addr":       {16, map[string]uint32{"w": 0}},
 	"fl_svc_key":    {20, map[string]uint32{"addr": 0, "port": 16, "proto": 18, "pad": 19}},
 	"fl_range_key":  {24, map[string]uint32{"bits": 0, "port": 4, "proto": 6, "pad": 7, "addr": 8}},
-	"fl_svc":        {16, map[string]uint32{"id": 0, "slots": 4, "affinity": 8, "flags": 12}},
+	"fl_svc":        {24, map[string]uint32{"id": 0, "slots": 4, "affinity": 8, "flags": 12, "routed_id": 16, "routed_slots": 20}},
 	"fl_slot_key":   {8, map[string]uint32{"id": 0, "slot": 4}},
 	"fl_backend":    {20, map[string]uint32{"addr": 0, "port": 16, "pad": 18}},
 	"fl_rev_key":    {32, map[string]uint32{"cookie": 0, "addr": 8, "port": 24, "proto": 26, "pad": 27}},

@@ -265,7 +265,7 @@ func (w *world) clean(t testing.TB) {
 	w.t = t
 	drained(t, w.events)
 	for _, m := range []*ebpf.Map{
-		w.FlAddressesV1, w.FlCapturedV1, w.FlConntrackV1, w.FlPodsV3, w.FlPolicyV1, w.FlPrefixesV2, w.FlRangesV1, w.FlServicesV1,
+		w.FlAddressesV1, w.FlCapturedV1, w.FlConntrackV1, w.FlPodsV3, w.FlPolicyV1, w.FlPrefixesV2, w.FlRangesV1, w.FlServicesV2,
 	} {
 		key := make([]byte, m.KeySize())
 		for {

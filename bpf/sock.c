@@ -7,7 +7,9 @@
  * service again by getpeername() and recvmsg().
  *
  * A service that the proxy balances keeps its address for clients whose traffic a
- * program on their veth will redirect; everyone else is balanced here at once.
+ * program on their veth will redirect; everyone else is balanced here at once. Routes are
+ * for captured clients alone: where those of a service are this program's to follow, it
+ * has backends for them and others for everyone else.
  */
 #include "fl_common.h"
 
@@ -86,12 +88,12 @@ static __always_inline void report(struct fl_svc_key *svc, const struct fl_backe
  * long ago from the backends of now. After a change of backends everyone is
  * balanced anew: a backend of the last generation may be gone.
  */
-static __always_inline bool remembered(struct fl_aff_key *key, const struct fl_svc *svc, struct fl_backend *out)
+static __always_inline bool remembered(struct fl_aff_key *key, __u32 id, __u32 affinity, struct fl_backend *out)
 {
 	struct fl_aff *a = bpf_map_lookup_elem(&fl_affinity_v1, key);
 	__u64 now = bpf_ktime_get_ns();
 
-	if (!a || a->id != svc->id || now - a->seen > (__u64)svc->affinity * 1000000000ULL)
+	if (!a || a->id != id || now - a->seen > (__u64)affinity * 1000000000ULL)
 		return false;
 	a->seen = now;
 	*out = a->backend;
@@ -108,6 +110,30 @@ static __always_inline bool is_captured(__u64 client, const struct fl_svc *svc)
 		return false;
 	modes = bpf_map_lookup_elem(&fl_captured_v1, &client);
 	return modes && (*modes & (1u << (mode - 1)));
+}
+
+/* Whether the client gets the backends that the service has for captured clients. */
+static __always_inline bool is_routed(__u64 client, const struct fl_svc *svc)
+{
+	__u32 *captured;
+
+	if (!(svc->flags & FL_SVC_ROUTED))
+		return false;
+	captured = bpf_map_lookup_elem(&fl_captured_v1, &client);
+	return captured && (*captured & FL_ROUTED);
+}
+
+/* One of the client's backends of a service; NULL if it has none. */
+static __always_inline struct fl_backend *draw(const struct fl_svc *svc, bool routed, __u32 number, __u32 *id)
+{
+	struct fl_slot_key slot = { .id = routed ? svc->routed_id : svc->id };
+	__u32 slots = routed ? svc->routed_slots : svc->slots;
+
+	*id = slot.id;
+	if (!slots)
+		return NULL;
+	slot.slot = number % slots;
+	return bpf_map_lookup_elem(&fl_slots_v1, &slot);
 }
 
 /* Refuses as a machine does on which nobody listens: clients know what to make of that. */
@@ -149,16 +175,17 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 	struct fl_aff_key aff = {};
 	struct fl_backend chosen = {};
 	struct fl_rev_key rk = {};
-	struct fl_slot_key slot;
 	struct fl_backend *b;
 	struct fl_rev rev = {};
 	struct fl_svc *svc;
 	__u64 client, cookie;
+	__u32 id, number;
+	bool routed;
 
 	dialled(ctx, v6, &key.addr);
 	key.port = (__u16)ctx->user_port;
 	key.proto = transport(ctx);
-	svc = bpf_map_lookup_elem(&fl_services_v1, &key);
+	svc = bpf_map_lookup_elem(&fl_services_v2, &key);
 	client = bpf_get_netns_cookie(ctx);
 	if (!svc && is_forbidden(client, &key))
 		return nobody(&key);
@@ -166,29 +193,24 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 		return 1;
 	if (is_captured(client, svc))
 		return 1;
-	if (!svc->slots)
-		return nobody(&key);
 	cookie = bpf_get_socket_cookie(ctx);
 	aff.client = client;
 	aff.svc = key;
-	if (!svc->affinity || !remembered(&aff, svc, &chosen)) {
-		slot.id = svc->id;
-		slot.slot = connect ? bpf_get_prandom_u32() : (__u32)((cookie * 0x9e3779b97f4a7c15ULL) >> 32);
-		slot.slot %= svc->slots;
-		b = bpf_map_lookup_elem(&fl_slots_v1, &slot);
+	routed = is_routed(client, svc);
+	id = routed ? svc->routed_id : svc->id;
+	if (!svc->affinity || !remembered(&aff, id, svc->affinity, &chosen)) {
+		number = connect ? bpf_get_prandom_u32() : (__u32)((cookie * 0x9e3779b97f4a7c15ULL) >> 32);
+		b = draw(svc, routed, number, &id);
 		if (!b) { /* replaced under our feet: the service's new generation is there by now */
-			svc = bpf_map_lookup_elem(&fl_services_v1, &key);
-			if (svc && svc->slots) {
-				slot.id = svc->id;
-				slot.slot %= svc->slots;
-				b = bpf_map_lookup_elem(&fl_slots_v1, &slot);
-			}
+			svc = bpf_map_lookup_elem(&fl_services_v2, &key);
+			if (svc)
+				b = draw(svc, is_routed(client, svc), number, &id);
 		}
 		if (!b || !svc)
 			return nobody(&key);
 		chosen = *b;
 		if (svc->affinity) {
-			struct fl_aff v = { .backend = chosen, .id = svc->id, .seen = bpf_ktime_get_ns() };
+			struct fl_aff v = { .backend = chosen, .id = id, .seen = bpf_ktime_get_ns() };
 
 			bpf_map_update_elem(&fl_affinity_v1, &aff, &v, BPF_ANY);
 		}

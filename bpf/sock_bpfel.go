@@ -119,11 +119,13 @@ type SockFlSlotKey struct {
 }
 
 type SockFlSvc struct {
-	_        structs.HostLayout
-	Id       uint32
-	Slots    uint32
-	Affinity uint32
-	Flags    uint32
+	_           structs.HostLayout
+	Id          uint32
+	Slots       uint32
+	Affinity    uint32
+	Flags       uint32
+	RoutedId    uint32
+	RoutedSlots uint32
 }
 
 type SockFlSvcKey struct {
@@ -147,7 +149,7 @@ const (
 	SockMapFlPrefixesV2    = "fl_prefixes_v2"
 	SockMapFlRangesV1      = "fl_ranges_v1"
 	SockMapFlReverseV1     = "fl_reverse_v1"
-	SockMapFlServicesV1    = "fl_services_v1"
+	SockMapFlServicesV2    = "fl_services_v2"
 	SockMapFlSlotsV1       = "fl_slots_v1"
 	SockProgFlConnect4     = "fl_connect4"
 	SockProgFlConnect6     = "fl_connect6"
@@ -225,7 +227,7 @@ type SockMapSpecs struct {
 	FlPrefixesV2  *ebpf.MapSpec `ebpf:"fl_prefixes_v2"`
 	FlRangesV1    *ebpf.MapSpec `ebpf:"fl_ranges_v1"`
 	FlReverseV1   *ebpf.MapSpec `ebpf:"fl_reverse_v1"`
-	FlServicesV1  *ebpf.MapSpec `ebpf:"fl_services_v1"`
+	FlServicesV2  *ebpf.MapSpec `ebpf:"fl_services_v2"`
 	FlSlotsV1     *ebpf.MapSpec `ebpf:"fl_slots_v1"`
 }
 
@@ -265,7 +267,7 @@ type SockMaps struct {
 	FlPrefixesV2  *ebpf.Map `ebpf:"fl_prefixes_v2"`
 	FlRangesV1    *ebpf.Map `ebpf:"fl_ranges_v1"`
 	FlReverseV1   *ebpf.Map `ebpf:"fl_reverse_v1"`
-	FlServicesV1  *ebpf.Map `ebpf:"fl_services_v1"`
+	FlServicesV2  *ebpf.Map `ebpf:"fl_services_v2"`
 	FlSlotsV1     *ebpf.Map `ebpf:"fl_slots_v1"`
 }
 
@@ -280,7 +282,7 @@ func (m *SockMaps) Close() error {
 		m.FlPrefixesV2,
 		m.FlRangesV1,
 		m.FlReverseV1,
-		m.FlServicesV1,
+		m.FlServicesV2,
 		m.FlSlotsV1,
 	)
 }

@@ -183,24 +183,38 @@ func here(t testing.TB, a netip.Addr) {
 // service writes a service at the family's address, its slots under the id.
 func (w *sockWorld) service(port uint16, proto uint8, s SockFlSvc, slots ...netip.AddrPort) {
 	w.t.Helper()
-	for i, b := range slots {
+	s.Slots = w.slots(s.Id, slots)
+	w.head(port, proto, s)
+}
+
+// routed writes a service that has backends for captured clients, and others.
+func (w *sockWorld) routed(port uint16, proto uint8, s SockFlSvc, own, led []netip.AddrPort) {
+	w.t.Helper()
+	s.Flags |= svcRouted
+	s.RoutedSlots = w.slots(s.RoutedId, led)
+	w.service(port, proto, s, own...)
+}
+
+func (w *sockWorld) slots(id uint32, of []netip.AddrPort) uint32 {
+	w.t.Helper()
+	for i, b := range of {
 		v := SockFlBackend{Port: be(b.Port())}
 		v.Addr.W = addrOf(b.Addr()).W
-		put(w.t, w.FlSlotsV1, SockFlSlotKey{Id: s.Id, Slot: uint32(i)}, v)
+		put(w.t, w.FlSlotsV1, SockFlSlotKey{Id: id, Slot: uint32(i)}, v)
 	}
-	s.Slots = uint32(len(slots))
-	w.head(port, proto, s)
+	return uint32(len(of))
 }
 
 func (w *sockWorld) head(port uint16, proto uint8, s SockFlSvc) {
 	w.t.Helper()
-	put(w.t, w.FlServicesV1, w.key(port, proto), s)
+	put(w.t, w.FlServicesV2, w.key(port, proto), s)
 }
 
-// capture makes the client one whose connections of these modes are redirected.
+// capture makes the client one whose connections of these modes are redirected, and for
+// whom routes hold.
 func (w *sockWorld) capture(modes ...NetFlMode) {
 	w.t.Helper()
-	var bits uint32
+	bits := uint32(1) << 30
 	for _, m := range modes {
 		bits |= 1 << (m - 1)
 	}
@@ -253,13 +267,15 @@ func all(t testing.TB, got []answer, want int, names ...string) map[string]int {
 	return count
 }
 
+type sockCase struct {
+	name string
+	run  func(t *testing.T, w *sockWorld)
+}
+
 // TestSockets runs each case with a new world in each family.
 func TestSockets(t *testing.T) {
 	l := newLab(t)
-	cases := []struct {
-		name string
-		run  func(t *testing.T, w *sockWorld)
-	}{
+	cases := []sockCase{
 		{"a connection goes to the backend and shows the service", func(t *testing.T, w *sockWorld) {
 			w.service(80, tcp, SockFlSvc{Id: 1}, w.backend(0))
 			got := w.child.ask(t, "tcp", w.dialled(80), 1)
@@ -435,7 +451,7 @@ func TestSockets(t *testing.T) {
 			reached(80)
 			w.service(80, tcp, SockFlSvc{Id: 1}, w.backend(0))
 			all(t, w.child.ask(t, "tcp", w.dialled(80), 1), 1, "a")
-			if err := w.FlServicesV1.Delete(w.key(80, tcp)); err != nil {
+			if err := w.FlServicesV2.Delete(w.key(80, tcp)); err != nil {
 				t.Fatal(err)
 			}
 			ranged := SockFlAddr{W: addrOf(w.f.service).W}
@@ -473,7 +489,7 @@ func TestSockets(t *testing.T) {
 			w.refused("tcp", 80, 1)
 		}},
 	}
-	for _, c := range cases {
+	for _, c := range append(cases, routedCases()...) {
 		for _, f := range sockFamilies() {
 			t.Run(c.name+"/"+f.name, func(t *testing.T) {
 				l.enter(t)

@@ -14,7 +14,7 @@ import (
 
 // Names of the maps. A changed layout gets a new name.
 const (
-	mapServices  = "fl_services_v1"
+	mapServices  = "fl_services_v2"
 	mapRanges    = "fl_ranges_v1"
 	mapSlots     = "fl_slots_v1"
 	mapReverse   = "fl_reverse_v1"
@@ -38,8 +38,11 @@ const (
 // redirected; that of the kernel's own mode is always 0.
 type modePorts [12]uint16
 
-// knownOnly is set among the bits of a captured client that may connect to services alone.
-const knownOnly = 1 << 31
+// Bits of a captured client beside those of its modes.
+const (
+	routed    = 1 << 30 // routes hold for what the kernel balances, too
+	knownOnly = 1 << 31 // it may connect to services alone
+)
 
 // captured reports whether the pod is redirected at all: every captured pod has a
 // listener for requests.
@@ -116,17 +119,21 @@ type serviceKey struct {
 	_     uint8
 }
 
-// Flags of a service: its mode, and whether the kernel leaves its address alone.
+// Flags of a service: its mode, whether the kernel leaves its address alone, and whether
+// captured clients have backends of their own.
 const (
 	serviceMode   = 0xf
 	serviceDirect = 1 << 4
+	serviceRouted = 1 << 5
 )
 
 type serviceValue struct {
-	ID       uint32
-	Slots    uint32
-	Affinity uint32
-	Flags    uint32
+	ID          uint32
+	Slots       uint32
+	Affinity    uint32
+	Flags       uint32
+	RoutedID    uint32 // with RoutedSlots, of serviceRouted
+	RoutedSlots uint32
 }
 
 // rangeKey is of a service that has a range of addresses; its value is the flags.
@@ -345,6 +352,9 @@ func serviceFlags(s *plan.Service) (uint32, error) {
 	if s.Direct || s.Addr.IsUnspecified() {
 		flags |= serviceDirect
 	}
+	if s.Routed != nil {
+		flags |= serviceRouted
+	}
 	return flags, nil
 }
 
@@ -365,10 +375,10 @@ func rangeEntry(s *plan.Service) (entry, error) {
 	return entry{encode(rangeKey{Bits: bits, Port: toPort(s.Port), Proto: proto, Addr: toAddr(s.Addr)}), encode(flags)}, nil
 }
 
-// slotsOf gives each backend as many slots as its weight, in the order of the row.
-func slotsOf(s *plan.Service) []string {
+// slotsOf gives each backend as many slots as its weight, in their order.
+func slotsOf(backends []plan.KernelBackend) []string {
 	var out []string
-	for _, b := range s.Backends {
+	for _, b := range backends {
 		v := encode(backend{Addr: toAddr(b.Addr.Addr()), Port: toPort(b.Addr.Port())})
 		for range b.Weight {
 			out = append(out, v)

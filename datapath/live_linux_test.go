@@ -167,6 +167,7 @@ func TestLive(t *testing.T) {
 		{"affinity", testAffinity},
 		{"outbound", testOutbound},
 		{"capture comes and goes", testCaptureComesAndGoes},
+		{"routed", testRouted},
 		{"modes", testModes},
 		{"direct", testDirect},
 		{"any", testAny},

@@ -95,7 +95,7 @@ func TestFullMap(t *testing.T) {
 			Backends: []plan.KernelBackend{{Addr: addrPort("10.0.0.1:80"), Weight: 1}},
 		})
 	}
-	if _, err := try[None](p, "Sync", all); err == nil || !strings.Contains(err.Error(), "service TCP/10.96.0.2:80: write fl_services_v1: ") {
+	if _, err := try[None](p, "Sync", all); err == nil || !strings.Contains(err.Error(), "service TCP/10.96.0.2:80: write fl_services_v2: ") {
 		t.Errorf("three services in a map for two: %v", err)
 	}
 	all.Services = all.Services[:2]

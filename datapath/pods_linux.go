@@ -20,7 +20,7 @@ import (
 // interface is not there yet is pending and tried again. Not safe for concurrent
 // use.
 type pods struct {
-	table    *table // fl_pods_v2
+	table    *table // fl_pods_v3
 	captured *table // fl_captured_v1
 	links    *links
 	netnsDir string
@@ -57,14 +57,19 @@ func (p *pod) ports() (out modePorts) {
 	return out
 }
 
-// limits are the bits of what it may dial; its rows say the same.
-func (p *pod) limits() uint32 {
+// bits are what the kernel has about what it dials, 0 if it is not captured. Routes that
+// the kernel follows need no port of the proxy.
+func (p *pod) bits() uint32 {
+	bits := p.ports().bits()
 	for _, r := range p.rows {
-		if r.row.KnownOnly {
-			return knownOnly
+		if len(r.row.Listeners) > 0 {
+			bits |= routed
+		}
+		if r.row.KnownOnly && r.ports.captured() {
+			bits |= knownOnly
 		}
 	}
-	return 0
+	return bits
 }
 
 // waits says that the pod's listener for requests has no port yet.
@@ -209,7 +214,7 @@ func (s *pods) write(p *pod, f *finder) error {
 		return err
 	}
 	own := uint64(0) // its namespace, which it may reach though it is held to services
-	if p.limits() != 0 {
+	if p.bits()&knownOnly != 0 {
 		if p.cookie == 0 {
 			p.cookie, _ = f.cookie(p.iface) // if it is not found, capture says so
 		}
@@ -239,20 +244,21 @@ func (s *pods) knownIndex(p *pod) int {
 	return 0
 }
 
-// capture says that what the pod dials is redirected, in the modes that have ports.
+// capture says that what the pod dials is routed: by the proxy in the modes that have
+// ports, and by the kernel.
 func (s *pods) capture(p *pod, f *finder) error {
-	ports := p.ports()
-	if !ports.captured() {
+	bits := p.bits()
+	if bits == 0 {
 		return nil
 	}
 	if p.cookie == 0 {
 		c, err := f.cookie(p.iface)
 		if err != nil {
-			return fmt.Errorf("its requests are not redirected: %w", err)
+			return fmt.Errorf("what it sends is not routed: %w", err)
 		}
 		p.cookie = c
 	}
-	return s.captured.put(entry{encode(p.cookie), encode(ports.bits() | p.limits())})
+	return s.captured.put(entry{encode(p.cookie), encode(bits)})
 }
 
 // release ends the capture of a pod's namespace in the modes that have no port any
@@ -261,13 +267,13 @@ func (s *pods) release(p *pod) error {
 	if p.cookie == 0 {
 		return nil
 	}
-	key, ports := encode(p.cookie), p.ports()
+	key, bits := encode(p.cookie), p.bits()
 	if s.wanted().captured[key] {
 		var have uint32
-		if !ports.captured() || decode(s.captured.have[key], &have) != nil {
+		if bits == 0 || decode(s.captured.have[key], &have) != nil {
 			return nil // another pod has it, or nobody yet
 		}
-		return s.captured.put(entry{key, encode(have & (ports.bits() | p.limits()))})
+		return s.captured.put(entry{key, encode(have & bits)})
 	}
 	if err := s.captured.remove(key); err != nil {
 		return err
@@ -294,7 +300,7 @@ func (s *pods) wanted() wantedPods {
 		}
 		w.links[pinName(progToPod, p.iface.index)] = true
 		w.links[pinName(progFromPod, p.iface.index)] = true
-		if p.cookie != 0 && p.ports().captured() {
+		if p.cookie != 0 && p.bits() != 0 {
 			w.captured[encode(p.cookie)] = true
 		}
 	}

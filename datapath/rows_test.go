@@ -250,6 +250,69 @@ func TestServiceGenerations(t *testing.T) {
 	}
 }
 
+// A service whose routes the kernel follows has two sets of backends, of which each stays
+// as long as it is the same; both are changed with one write.
+func TestRoutedService(t *testing.T) {
+	m := newMemory()
+	r := m.open(t)
+	routed := func(own *plan.Service, led ...string) *plan.Service {
+		own.Routed = &plan.KernelRoute{Backends: someService(led...).Backends}
+		return own
+	}
+	for _, step := range []struct {
+		what       string
+		row        *plan.Service
+		did        string
+		own, led   uint32
+		keep, swap bool // the ids of before: the own one's, and the own one's as that of the routes
+	}{
+		{"without routes", someService("10.0.0.1:1", "10.0.0.2:1"), "+slots +services", 2, 0, false, false},
+		{"a route", routed(someService("10.0.0.1:1", "10.0.0.2:1"), "10.0.0.3:1"), "+slots +services", 2, 1, true, false},
+		{"the same", routed(someService("10.0.0.1:1", "10.0.0.2:1"), "10.0.0.3:1"), "", 2, 1, true, false},
+		{"another route", routed(someService("10.0.0.1:1", "10.0.0.2:1"), "10.0.0.4:1"), "+slots +services -slots", 2, 1, true, false},
+		{"another endpoint", routed(someService("10.0.0.1:1"), "10.0.0.4:1"), "+slots +services -slots", 1, 1, false, false},
+		{"both", routed(someService("10.0.0.5:1"), "10.0.0.6:1", "10.0.0.7:1"), "+slots +services -slots", 1, 2, false, false},
+		{"what was everybody's is the routes'", routed(someService("10.0.0.8:1"), "10.0.0.5:1"), "+slots +services -slots", 1, 1, false, true},
+		{"nowhere", routed(someService("10.0.0.8:1")), "+services -slots", 1, 0, true, false},
+		{"no routes any more", someService("10.0.0.8:1"), "+services", 1, 0, true, false},
+	} {
+		before := r.services.current(must(serviceEntryKey(step.row)))
+		m.took()
+		v := putService(t, r, step.row)
+		if got := m.took(); got != step.did || v.Slots != step.own || v.RoutedSlots != step.led {
+			t.Errorf("%s: %s, want %s: %+v", step.what, got, step.did, v)
+		}
+		if (v.ID == before.ID) != step.keep || (v.RoutedID != 0 && v.RoutedID == before.ID) != step.swap {
+			t.Errorf("%s: %+v was %+v", step.what, v, before)
+		}
+		if got := len(m.maps["slots"]); got != int(step.own+step.led) {
+			t.Errorf("%s: %d slots, want %d", step.what, got, step.own+step.led)
+		}
+		r = m.open(t) // the next process goes on from there
+		if again := putService(t, r, step.row); again != v || m.took() != "" {
+			t.Errorf("%s: a second process has %+v, want %+v", step.what, again, v)
+		}
+	}
+	if _, err := r.services.put(routed(someService("10.0.0.8:1"), "10.0.0.9:1")); err != nil {
+		t.Fatal(err)
+	}
+	m.full = "slots"
+	if _, err := r.services.put(routed(someService("10.0.0.1:1"), "10.0.0.2:1")); err == nil {
+		t.Error("no error")
+	}
+	m.full = ""
+	if err := r.sync(t.Context(), nil, noPorts); err != nil || len(m.maps["slots"])+len(m.maps["services"]) != 0 {
+		t.Errorf("left: %v, %v", m.maps, err)
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
 func TestServiceFlags(t *testing.T) {
 	r := newMemory().open(t)
 	addr := netip.MustParseAddr("10.244.0.1")
@@ -265,6 +328,7 @@ func TestServiceFlags(t *testing.T) {
 		{plan.Service{Addr: netip.IPv4Unspecified(), Mode: plan.Any}, 4 | 1<<4},
 		{plan.Service{Addr: netip.IPv6Unspecified(), Mode: plan.Any}, 4 | 1<<4},
 		{plan.Service{Addr: netip.IPv6Unspecified(), Mode: plan.Kernel}, 1 << 4},
+		{plan.Service{Addr: addr, Mode: plan.Kernel, Routed: &plan.KernelRoute{}}, 1 << 5},
 	} {
 		c.row.Port, c.row.Protocol = 80, model.TCP
 		if got := putService(t, r, &c.row); got != (serviceValue{Flags: c.want}) {

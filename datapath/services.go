@@ -14,9 +14,10 @@ import (
 
 // services writes services and their slots. New backends get slots under a new id
 // first, then the service points to them in one write, then the old slots go: a
-// client sees the old backends or the new ones.
+// client sees the old backends or the new ones. A service whose routes the kernel
+// follows has two sets of backends, one for captured clients and one for all others.
 type services struct {
-	table *table // fl_services_v1
+	table *table // fl_services_v2
 	slots *table // fl_slots_v1
 	byID  map[uint32][]string
 	last  uint32 // id given out last
@@ -34,19 +35,18 @@ func (s *services) adopt() error {
 		if err := decode(value, &v); err != nil {
 			return fmt.Errorf("read %s: %w", s.table.name, err)
 		}
-		s.last = max(s.last, v.ID)
-		backends := make([]string, 0, v.Slots)
-		for n := range v.Slots {
-			if b, ok := s.slots.have[encode(slotKey{v.ID, n})]; ok {
-				backends = append(backends, b)
-			}
-		}
-		if len(backends) != int(v.Slots) || s.byID[v.ID] != nil {
+		s.last = max(s.last, v.ID, v.RoutedID)
+		own, ok := s.found(v.ID, v.Slots)
+		routed, alsoOK := s.found(v.RoutedID, v.RoutedSlots)
+		if !ok || !alsoOK || v.ID != 0 && v.ID == v.RoutedID {
 			s.table.have[key] = unusable
 			continue
 		}
-		if v.Slots > 0 {
-			s.byID[v.ID] = backends
+		if v.ID != 0 {
+			s.byID[v.ID] = own
+		}
+		if v.RoutedID != 0 {
+			s.byID[v.RoutedID] = routed
 		}
 	}
 	for key := range s.slots.have {
@@ -57,6 +57,22 @@ func (s *services) adopt() error {
 		s.last = max(s.last, k.ID)
 	}
 	return nil
+}
+
+// found are the backends in slots that no service before has; false if some are missing.
+func (s *services) found(id, slots uint32) ([]string, bool) {
+	if id == 0 || slots == 0 {
+		return nil, id == 0 && slots == 0
+	}
+	backends := make([]string, 0, slots)
+	for n := range slots {
+		b, ok := s.slots.have[encode(slotKey{id, n})]
+		if !ok {
+			return nil, false
+		}
+		backends = append(backends, b)
+	}
+	return backends, s.byID[id] == nil
 }
 
 // current is what the kernel has, zero if there is nothing to build on.
@@ -77,28 +93,35 @@ func (s *services) put(row *plan.Service) (string, error) {
 	if err != nil {
 		return key, err
 	}
-	old, backends := s.current(key), slotsOf(row)
-	v := serviceValue{Slots: uint32(len(backends)), Affinity: seconds(row.Affinity), Flags: flags}
-	switch {
-	case len(backends) == 0:
-	case old.ID != 0 && slices.Equal(backends, s.byID[old.ID]):
-		v.ID = old.ID
-	default:
-		v.ID = s.nextID()
-		if err := s.write(v.ID, backends); err != nil {
-			return key, fmt.Errorf("service %s: %w", row.Key(), errors.Join(err, s.forget(v.ID)))
+	old := s.current(key)
+	v := serviceValue{Affinity: seconds(row.Affinity), Flags: flags}
+	v.ID, v.Slots, err = s.set(row.Backends, old)
+	if err == nil && row.Routed != nil {
+		v.RoutedID, v.RoutedSlots, err = s.set(row.Routed.Backends, old)
+	}
+	if err == nil {
+		err = s.table.put(entry{key, encode(v)})
+	}
+	if err != nil {
+		return key, fmt.Errorf("service %s: %w", row.Key(), errors.Join(err, s.forget(v, old)))
+	}
+	return key, s.forget(old, v)
+}
+
+// set finds backends among those of the old value, or writes them; the id is 0 if there
+// are none. After an error slots may be left under the id.
+func (s *services) set(backends []plan.KernelBackend, old serviceValue) (id, n uint32, err error) {
+	slots := slotsOf(backends)
+	if len(slots) == 0 {
+		return 0, 0, nil
+	}
+	for _, id := range []uint32{old.ID, old.RoutedID} {
+		if id != 0 && slices.Equal(slots, s.byID[id]) {
+			return id, uint32(len(slots)), nil
 		}
 	}
-	if err := s.table.put(entry{key, encode(v)}); err != nil {
-		if v.ID != old.ID {
-			err = errors.Join(err, s.forget(v.ID))
-		}
-		return key, fmt.Errorf("service %s: %w", row.Key(), err)
-	}
-	if v.ID == old.ID {
-		return key, nil
-	}
-	return key, s.forget(old.ID)
+	id = s.nextID()
+	return id, uint32(len(slots)), s.write(id, slots)
 }
 
 func (s *services) remove(key string) error {
@@ -106,7 +129,7 @@ func (s *services) remove(key string) error {
 	if err := s.table.remove(key); err != nil {
 		return err
 	}
-	return s.forget(old.ID)
+	return s.forget(old, serviceValue{})
 }
 
 // prune removes the services that are not wanted and the slots of none.
@@ -145,12 +168,18 @@ func (s *services) write(id uint32, backends []string) error {
 	return nil
 }
 
-func (s *services) forget(id uint32) error {
+// forget removes the slots of a value that are not another's, too.
+func (s *services) forget(v, kept serviceValue) error {
 	var errs []error
-	for n := range s.byID[id] {
-		errs = append(errs, s.slots.remove(encode(slotKey{id, uint32(n)})))
+	for _, id := range []uint32{v.ID, v.RoutedID} {
+		if id == kept.ID || id == kept.RoutedID {
+			continue
+		}
+		for n := range s.byID[id] {
+			errs = append(errs, s.slots.remove(encode(slotKey{id, uint32(n)})))
+		}
+		delete(s.byID, id)
 	}
-	delete(s.byID, id)
 	return errors.Join(errs...)
 }
 

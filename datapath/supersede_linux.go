@@ -22,10 +22,27 @@ type superseded struct {
 
 func supersededMaps() []superseded {
 	return []superseded{
+		{"fl_services_v1", mapServices, serviceFromV1},
 		{"fl_pods_v1", mapPods, podFromV1},
 		{"fl_pods_v2", mapPods, podFromV2},
 		{"fl_prefixes_v1", mapPrefixes, prefixFromV1},
 	}
+}
+
+// serviceV1 had one set of backends, for everyone.
+type serviceV1 struct {
+	ID       uint32
+	Slots    uint32
+	Affinity uint32
+	Flags    uint32
+}
+
+func serviceFromV1(value string) (string, error) {
+	var old serviceV1
+	if err := decode(value, &old); err != nil {
+		return "", err
+	}
+	return encode(serviceValue{ID: old.ID, Slots: old.Slots, Affinity: old.Affinity, Flags: old.Flags}), nil
 }
 
 // podV1 had one proxy port, for requests.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -58,6 +59,11 @@ func testEarlierLayouts(t *testing.T, w *world) {
 		kept[from] = w.mustDial(from, c).Server
 	}
 	w.proc["a"].stop()
+	w.earlier("a", mapServices, "fl_services_v1", 16, func(value string) string {
+		var v serviceValue
+		check(t, decode(value, &v))
+		return encode(serviceV1{ID: v.ID, Slots: v.Slots, Affinity: v.Affinity, Flags: v.Flags})
+	})
 	w.earlier("a", mapPods, "fl_pods_v1", 32, func(value string) string {
 		var v podValue
 		check(t, decode(value, &v))
@@ -115,7 +121,7 @@ func testEarlierLayouts(t *testing.T, w *world) {
 	left, err := filepath.Glob(filepath.Join(w.options("a").PinDir, "*_v1"))
 	check(t, err)
 	for _, f := range left {
-		if name := filepath.Base(f); name == "fl_pods_v1" || name == "fl_prefixes_v1" {
+		if name := filepath.Base(f); slices.Contains([]string{"fl_services_v1", "fl_pods_v1", "fl_prefixes_v1"}, name) {
 			t.Errorf("%s is left", name)
 		}
 	}

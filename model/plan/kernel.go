@@ -3,22 +3,80 @@
 package plan
 
 import (
+	"fmt"
+	"net/netip"
 	"slices"
+	"time"
 
 	"fairlead.io/fairlead/model"
 )
 
+// Service is one address and port that the kernel knows.
+type Service struct {
+	// Addr is unspecified (0.0.0.0 or ::) in mode Any and its like: whatever address is no
+	// pod's, no node's and no service's.
+	Addr netip.Addr `json:"addr"`
+	// Bits make it a range of addresses, of which Addr is the first; the longest that
+	// contains an address counts, and none if the address itself is a service's. 0: Addr alone.
+	Bits     uint8           `json:"bits,omitempty"`
+	Port     uint16          `json:"port"`
+	Protocol model.Protocol  `json:"protocol"`
+	Name     string          `json:"name"` // ns/name, for people
+	Mode     Mode            `json:"mode"`
+	Affinity time.Duration   `json:"affinity,omitempty"`
+	Backends []KernelBackend `json:"backends,omitempty"` // sorted by Addr; for clients that are not proxied
+	// Routed is what captured clients get in place of Backends where the kernel follows the
+	// service's routes; nil: the same. Mode Kernel only.
+	Routed *KernelRoute `json:"routed,omitempty"`
+	// Direct: the address is a pod's own (of a headless service), or that of somebody
+	// outside: clients that are not proxied go to it, and it has no Backends.
+	Direct bool `json:"direct,omitempty"`
+}
+
+// Key of the service in its table.
+func (s *Service) Key() string {
+	if s.Bits != 0 {
+		return fmt.Sprintf("%s/%s", s.Protocol, RangePort(netip.PrefixFrom(s.Addr, int(s.Bits)), s.Port))
+	}
+	return fmt.Sprintf("%s/%s", s.Protocol, netip.AddrPortFrom(s.Addr, s.Port))
+}
+
+// BackendsOf are those of a client that the kernel balances.
+func (s *Service) BackendsOf(captured bool) []KernelBackend {
+	if captured && s.Routed != nil {
+		return s.Routed.Backends
+	}
+	return s.Backends
+}
+
+// KernelRoute is where connections to a service are led by the kernel.
+type KernelRoute struct {
+	Backends []KernelBackend `json:"backends,omitempty"` // sorted by Addr; none: connections are refused
+}
+
+// KernelBackend is an endpoint with its share; weights are small whole numbers.
+type KernelBackend struct {
+	Addr   netip.AddrPort `json:"addr"`
+	Weight uint32         `json:"weight"`
+}
+
 // maxSlots bounds how finely a split is kept in the kernel.
 const maxSlots = 4096
 
-// kernelBackends are the shares of clients that are not proxied, of the family. Where
-// a proxy makes a split, by what it reads or by who asks, they get the service's own
-// endpoints.
-func (c *compiler) kernelBackends(p *servicePort, mode Mode) []KernelBackend {
-	backends := []model.Backend{p.own()}
-	if p.frontend != nil && mode == Kernel && len(p.frontend.Backends) > 0 {
-		backends = p.frontend.Backends
+// balanced sets what the kernel gives the service's clients, of the family: the port's
+// own endpoints, and where it follows the routes those that these lead captured ones to.
+func (c *compiler) balanced(s *Service, p *servicePort) {
+	s.Backends = c.kernelBackends([]model.Backend{p.own()}, p.port.Protocol)
+	if s.Mode != Kernel || p.frontend == nil || len(p.frontend.Backends) == 0 {
+		return
 	}
+	if led := c.kernelBackends(p.frontend.Backends, p.port.Protocol); !slices.Equal(led, s.Backends) {
+		s.Routed = &KernelRoute{led}
+	}
+}
+
+// kernelBackends are the endpoints of backends, of the family, with their shares.
+func (c *compiler) kernelBackends(backends []model.Backend, proto model.Protocol) []KernelBackend {
 	type share struct {
 		weight uint32
 		of     []Backend
@@ -27,7 +85,7 @@ func (c *compiler) kernelBackends(p *servicePort, mode Mode) []KernelBackend {
 	var shares []share
 	for _, b := range backends {
 		sh := share{weight: b.Weight}
-		for _, e := range c.endpoints(b, p.port.Protocol) {
+		for _, e := range c.endpoints(b, proto) {
 			if e.Addr.Is6() == c.v6 {
 				sh.of = append(sh.of, backend(e))
 				sh.units += max(1, e.Weight)

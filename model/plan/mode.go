@@ -44,7 +44,7 @@ func (c *compiler) mode(p *servicePort) Mode {
 		m = Opaque
 	}
 	if m == Kernel && p.service.MeshOnly && p.port.Protocol == model.TCP {
-		m = Opaque // the kernel balances for all clients alike
+		m = Opaque // the kernel leaves such an address alone
 	}
 	if m != Kernel {
 		c.need(m, wait)

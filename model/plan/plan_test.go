@@ -290,19 +290,6 @@ func TestCopiesWithoutIdentity(t *testing.T) {
 	}
 }
 
-func TestL4SplitInTheKernel(t *testing.T) {
-	f := &model.Frontend{Namespace: "shop", Service: "db", Port: 5432, Backends: []model.Backend{
-		{Namespace: "shop", Service: "db1", Port: 5432, Weight: 75}, {Namespace: "shop", Service: "db2", Port: 5432, Weight: 25}}}
-	s := store(service("db", "10.96.0.9", 5432, model.AppTCP), service("db1", "10.96.0.10", 5432, ""), service("db2", "10.96.0.11", 5432, ""),
-		endpoints("db1", 5432, 5432, "10.244.1.1", "10.244.1.2"), endpoints("db2", 5432, 5432, "10.244.1.3"),
-		input{"route/blue", f.Key(), f})
-	var got []string
-	for _, b := range s.Get(plan.Services, "TCP/10.96.0.9:5432").(*plan.Service).Backends {
-		got = append(got, fmt.Sprintf("%s %d", b.Addr, b.Weight))
-	}
-	check(t, got, "10.244.1.1:5432 3", "10.244.1.2:5432 3", "10.244.1.3:5432 2")
-}
-
 // Edits in any order end in the same plan as a computation from scratch, and taking
 // everything away leaves nothing.
 func TestEditsEqualScratch(t *testing.T) {

@@ -413,39 +413,6 @@ func Modes() []Mode {
 	return []Mode{HTTP, TLS, Opaque, Any, Detect, Detect2, Detect3, AnyDetect, AnyOpaque}
 }
 
-// Service is one address and port that the kernel knows.
-type Service struct {
-	// Addr is unspecified (0.0.0.0 or ::) in mode Any and its like: whatever address is no
-	// pod's, no node's and no service's.
-	Addr netip.Addr `json:"addr"`
-	// Bits make it a range of addresses, of which Addr is the first; the longest that
-	// contains an address counts, and none if the address itself is a service's. 0: Addr alone.
-	Bits     uint8           `json:"bits,omitempty"`
-	Port     uint16          `json:"port"`
-	Protocol model.Protocol  `json:"protocol"`
-	Name     string          `json:"name"` // ns/name, for people
-	Mode     Mode            `json:"mode"`
-	Affinity time.Duration   `json:"affinity,omitempty"`
-	Backends []KernelBackend `json:"backends,omitempty"` // sorted by Addr; for clients that are not proxied
-	// Direct: the address is a pod's own (of a headless service), or that of somebody
-	// outside: clients that are not proxied go to it, and it has no Backends.
-	Direct bool `json:"direct,omitempty"`
-}
-
-// Key of the service in its table.
-func (s *Service) Key() string {
-	if s.Bits != 0 {
-		return fmt.Sprintf("%s/%s", s.Protocol, RangePort(netip.PrefixFrom(s.Addr, int(s.Bits)), s.Port))
-	}
-	return fmt.Sprintf("%s/%s", s.Protocol, netip.AddrPortFrom(s.Addr, s.Port))
-}
-
-// KernelBackend is an endpoint with its share; weights are small whole numbers.
-type KernelBackend struct {
-	Addr   netip.AddrPort `json:"addr"`
-	Weight uint32         `json:"weight"`
-}
-
 // Origin names what an id came from. The id is a route's ID, the name of a cluster of
 // connections, or a rule's in 16 hex digits as in the kernel's Rule and the RBAC policy
 // names. Equal rules of several policies have one id, and this names one of them; see

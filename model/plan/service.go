@@ -114,7 +114,8 @@ func (c *compiler) port(p *servicePort) {
 	for _, vip := range p.service.VIPs {
 		c.v6 = vip.Is6()
 		e := &Service{Addr: vip, Port: p.port.Port, Protocol: p.port.Protocol, Name: p.service.Key(), Mode: mode,
-			Affinity: p.service.Affinity, Backends: c.kernelBackends(p, mode)}
+			Affinity: p.service.Affinity}
+		c.balanced(e, p)
 		c.put(Services, e.Key(), e)
 		dst := netip.AddrPortFrom(vip, p.port.Port)
 		if mode != Kernel && p.app.HasRequests() {
