@@ -19,14 +19,8 @@ import (
 // nothing stands for what is not there.
 const nothing = "-"
 
-// actionChanges lists how two routes differ in what they do; nil is no route.
+// actionChanges lists how two routes differ in what they do.
 func actionChanges(a, b *model.Route) []Change {
-	if a == nil && b == nil {
-		return nil
-	}
-	if a == nil || b == nil {
-		return []Change{{"answer", endWord(a), endWord(b)}}
-	}
 	var out []Change
 	add := func(what, old, new string) {
 		if old != new {
@@ -36,6 +30,7 @@ func actionChanges(a, b *model.Route) []Change {
 	if x, y := endWord(a), endWord(b); x != y {
 		add(endKind(a, b), x, y)
 	}
+	add("traffic policy", policiesWord(a.Backends), policiesWord(b.Backends))
 	add("timeout", wait(a.Timeout), wait(b.Timeout))
 	add("idle timeout", wait(a.IdleTimeout), wait(b.IdleTimeout))
 	add("retries", retryWord(a.Retry), retryWord(b.Retry))
@@ -51,9 +46,6 @@ func actionChanges(a, b *model.Route) []Change {
 // outcomeChanges lists how two routes differ that do the same, where what comes of it
 // depends on their matches: what is put in place of a prefix.
 func outcomeChanges(a, b *model.Route, q *plan.Request) []Change {
-	if a == nil || b == nil {
-		return nil
-	}
 	if x, y := pathBehind(a, q.Path), pathBehind(b, q.Path); x != y {
 		return []Change{{"path", x, y}}
 	}
@@ -80,18 +72,8 @@ func endKind(a, b *model.Route) string {
 		}
 		return out
 	}
-	weights := func(r *model.Route) []uint32 {
-		var out []uint32
-		for _, s := range model.Shares(r.Backends) {
-			out = append(out, s.Weight)
-		}
-		return out
-	}
-	switch {
-	case len(a.Backends) == 0 || len(b.Backends) == 0 || !slices.Equal(names(a), names(b)):
+	if len(a.Backends) == 0 || len(b.Backends) == 0 || !slices.Equal(names(a), names(b)) {
 		return "leads to"
-	case slices.Equal(weights(a), weights(b)):
-		return "traffic policy"
 	}
 	return "weights"
 }
@@ -111,14 +93,11 @@ func endWord(r *model.Route) string {
 	return backendsWord(r.Backends)
 }
 
-// backendsWord writes backends with their shares and policies.
+// backendsWord writes backends with their shares.
 func backendsWord(in []model.Backend) string {
-	shares := model.Shares(in)
+	shares := sharesOf(in)
 	if len(shares) == 0 {
-		if len(in) == 0 {
-			return "nowhere: 503"
-		}
-		shares = in[:1] // of weight 0, and alone
+		return "nowhere: 503"
 	}
 	total := uint64(0)
 	for _, b := range shares {
@@ -135,11 +114,56 @@ func backendsWord(in []model.Backend) string {
 				words[i] += fmt.Sprintf(" (%s headers %s)", []string{"request", "response"}[j], editWord(e))
 			}
 		}
-		if b.Policy != nil {
-			words[i] += " with " + contentWord(b.Policy)
-		}
 	}
 	return strings.Join(words, ", ")
+}
+
+// sharesOf are the backends that get anything; one alone does, whatever its weight.
+func sharesOf(in []model.Backend) []model.Backend {
+	if shares := model.Shares(in); len(shares) > 0 || len(in) == 0 {
+		return shares
+	}
+	return in[:1]
+}
+
+// policiesWord writes the traffic policies of backends, once if it is the same of all.
+func policiesWord(in []model.Backend) string {
+	var words []string
+	same := true
+	for _, b := range sharesOf(in) {
+		word := nothing
+		if b.Policy != nil {
+			word = contentWord(b.Policy)
+		}
+		words = append(words, word)
+		same = same && word == words[0]
+	}
+	if len(words) == 0 {
+		return nothing
+	}
+	if same {
+		return words[0]
+	}
+	for i, b := range sharesOf(in) {
+		words[i] = backendName(b) + ": " + words[i]
+	}
+	return strings.Join(words, "; ")
+}
+
+// policySources are where the traffic policies of backends are written, if they differ.
+func policySources(old, new []model.Backend) (before, after []model.Source) {
+	if policiesWord(old) == policiesWord(new) {
+		return nil, nil
+	}
+	of := func(in []model.Backend) (out []model.Source) {
+		for _, b := range sharesOf(in) {
+			if b.Policy != nil {
+				out = append(out, b.Policy.Src...)
+			}
+		}
+		return out
+	}
+	return of(old), of(new)
 }
 
 func backendName(b model.Backend) string {
@@ -208,6 +232,9 @@ func mirrorsWord(in []model.Mirror) string {
 	var words []string
 	for _, m := range in {
 		w := fmt.Sprintf("%s %g%%", backendsWord([]model.Backend{m.Backend}), float64(m.PerMillion)/1e4)
+		if m.Backend.Policy != nil {
+			w += " with " + contentWord(m.Backend.Policy)
+		}
 		if m.Shadow {
 			w += " as -shadow"
 		}

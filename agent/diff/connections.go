@@ -36,11 +36,23 @@ func (r *Report) connections(key string, a, b *frontend) {
 		i, j := takenBy(x, &q), takenBy(y, &q)
 		old, from := connectionWord(a, i)
 		new, to := connectionWord(b, j)
-		if old == new || told[[2]int{i, j}] {
+		rc := RouteChange{Frontend: key, For: clientWord(q.Client), Example: "connections"}
+		if old != new {
+			rc.Changes = append(rc.Changes, Change{"backends", old, new})
+		}
+		if i >= 0 && j >= 0 {
+			x, y := a.Connections[i].Backends, b.Connections[j].Backends
+			if old, new := policiesWord(x), policiesWord(y); old != new {
+				rc.Changes = append(rc.Changes, Change{"traffic policy", old, new})
+			}
+			old, new := policySources(x, y)
+			from, to = append(from, old...), append(to, new...)
+		}
+		if len(rc.Changes) == 0 || told[[2]int{i, j}] {
 			continue
 		}
 		told[[2]int{i, j}] = true
-		rc := RouteChange{Frontend: key, For: clientWord(q.Client), Example: "connections", Changes: []Change{{"backends", old, new}}, OldSources: from, NewSources: to}
+		rc.OldSources, rc.NewSources = sortedSources(from), sortedSources(to)
 		if q.Authority != "" {
 			rc.Example += " for " + q.Authority
 		}
@@ -100,14 +112,14 @@ func takenBy(in []stream, q *plan.Request) int {
 // connectionWord is where a frontend's route leads; of -1 that none does.
 func connectionWord(f *frontend, i int) (string, []model.Source) {
 	switch {
-	case len(f.Connections) == 0:
-		return "not routed", nil
+	case f.App.IsHTTP():
+		return "closed: the port speaks HTTP alone", slices.Clone(f.src)
 	case i < 0:
-		return "closed", sortedSources(f.src)
+		return "closed", slices.Clone(f.src)
 	}
 	c := &f.Connections[i]
 	if c.Original {
-		return "where it was sent", sortedSources(c.Src)
+		return "where it was sent", slices.Clone(c.Src)
 	}
-	return backendsWord(c.Backends), sortedSources(c.Src)
+	return backendsWord(c.Backends), slices.Clone(c.Src)
 }

@@ -64,7 +64,8 @@ type PermissionChange struct {
 	Effect    model.Effect `json:"effect"` // Widens or Narrows
 	Workloads []string     `json:"workloads"`
 	Port      uint16       `json:"port"` // 0: any that is not told apart
-	// From are identities, or addresses; "anybody else" is who is not known.
+	// From are identities, or addresses; "anybody else" is who is not known, "everybody"
+	// alone all of them.
 	From       []string       `json:"from"`
 	Example    string         `json:"example,omitempty"` // a request; "": any
 	Old        string         `json:"old"`

@@ -5,6 +5,7 @@ package diff_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,35 @@ func tls(wide, narrow string, port int) string {
 
 func tcp(routes string) string {
 	return "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web, namespace: shop}\nspec: {hosts: [web], tcp: [" + routes + "]}"
+}
+
+// undeclared is a service, with or without an address, whose port nobody says the
+// protocol of.
+func undeclared(clusterIP, more string) string {
+	return "apiVersion: v1\nkind: Service\nmetadata: {name: u, namespace: shop}\nspec: {clusterIP: " + clusterIP + ", selector: {app: web}, ports: [{name: u, port: 9000}]}\n---\n" +
+		"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: u-1, namespace: shop, labels: {kubernetes.io/service-name: u}}\naddressType: IPv4\nports: [{name: u, port: 9000, protocol: TCP}]\n" +
+		"endpoints: [{addresses: [10.244.1.13], conditions: {ready: true}, targetRef: {kind: Pod, name: web, namespace: shop}}]\n---\n" + more
+}
+
+func streams(port int) string { return streamsOf("u", port) }
+
+func streamsOf(host string, port int) string {
+	return fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: u, namespace: shop}\nspec: {hosts: [%s], tcp: [{route: [{destination: {host: web, port: {number: %d}}}]}]}", host, port)
+}
+
+func anywhere(more string) string {
+	return "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: far, namespace: shop}\nspec: {hosts: [far.example], resolution: NONE, location: MESH_EXTERNAL, ports: [{number: 9000, name: x, protocol: TCP}]}\n---\n" + more
+}
+
+const requestsOfUndeclared = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r, namespace: shop}\nspec: {hosts: [u], http: [{timeout: 1s, route: [{destination: {host: u}}]}]}\n---\n"
+
+func detection(wait string) string {
+	return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: 'protocolDetectionTimeout: " + wait + "'}"
+}
+
+// byLinkerd gives the namespace to Linkerd, which reads the first bytes to every port.
+func byLinkerd(text string) string {
+	return strings.Replace(text, "name: shop, labels: {istio-injection: enabled}", "name: shop, labels: {istio-injection: enabled}, annotations: {fairlead.io/control-plane: linkerd}", 1)
 }
 
 func declared(addresses string) string {
@@ -140,9 +170,18 @@ func TestDifferencesAreFound(t *testing.T) {
 		{"another server name", tls("'*.example'", "a.b.example", 80), tls("'*.example'", "b.b.example", 80), "backends"},
 		{"connections by weight", tcp("{route: [{destination: {host: web, port: {number: 90}}, weight: 1}, {destination: {host: web, port: {number: 80}}, weight: 1}]}"),
 			tcp("{route: [{destination: {host: web, port: {number: 90}}, weight: 1}, {destination: {host: web, port: {number: 80}}, weight: 3}]}"), "backends"},
+		{"connections to a port of undeclared protocol", undeclared("10.96.0.9", streams(90)), undeclared("10.96.0.9", streams(80)), "connections: backends: shop/web:90 -> shop/web:80"},
+		{"connections to a headless port of undeclared protocol", undeclared("None", streams(90)), undeclared("None", streams(80)), "connections: backends: shop/web:90 -> shop/web:80"},
+		{"how long the first bytes are waited for", undeclared("10.96.0.9", requestsOfUndeclared+detection("5s")), undeclared("10.96.0.9", requestsOfUndeclared+detection("0s")), "first bytes awaited: 5s -> for ever"},
+		{"how long the first bytes are waited for, of a headless port", undeclared("None", requestsOfUndeclared+detection("5s")), undeclared("None", requestsOfUndeclared+detection("1s")), "first bytes awaited: 5s -> 1s"},
+		{"connections to a port where requests are found out", undeclared("10.96.0.9", requestsOfUndeclared+streams(90)), undeclared("10.96.0.9", requestsOfUndeclared+streams(80)), "connections: backends: shop/web:90 -> shop/web:80"},
+		{"connections to a headless port where requests are found out", undeclared("None", requestsOfUndeclared+streams(90)), undeclared("None", requestsOfUndeclared+streams(80)), "connections: backends: shop/web:90 -> shop/web:80"},
+		{"connections to a declared host without address", anywhere(streamsOf("far.example", 90)), anywhere(streamsOf("far.example", 80)), "connections: backends: shop/web:90 -> shop/web:80"},
+		{"another protocol of a declared host without address", anywhere(""), strings.Replace(anywhere(""), "protocol: TCP", "protocol: HTTP", 1), "balanced by: the proxy, at any address, per connection -> the proxy, at any address"},
+		{"connections to a port of requests", text, byLinkerd(text), "shop/web:80  connections: backends: closed: the port speaks HTTP alone -> shop/web:80"},
 		{"a rate limit", rateLimit("10"), rateLimit("20"), "WIDENS"},
 		{"a rate limit that is gone", rateLimit("10"), server(""), "WIDENS"},
-		{"a traffic policy", "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: web, namespace: shop}\nspec: {host: web, trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}}}", "", "with limits"},
+		{"a traffic policy", "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: web, namespace: shop}\nspec: {host: web, trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}}}", "", "traffic policy: limits: {connections: 1} -> -"},
 		{"hosts that nobody knows, for some clients",
 			"apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: s, namespace: shop}\nspec: {workloadSelector: {labels: {app: client}}, outboundTrafficPolicy: {mode: REGISTRY_ONLY}}",
 			"", "unknown hosts"},
@@ -182,6 +221,43 @@ func told(r *diff.Report) string {
 		b.WriteString(strings.ToUpper(string(p.Effect)) + " " + strings.Join(p.From, ",") + " " + p.Example + "\n")
 	}
 	return b.String()
+}
+
+// Requests to a port that one side takes for connections are not refused there.
+func TestRequestsThatOneSideDoesNotRead(t *testing.T) {
+	text := base(t)
+	r := diff.Compare(tables(t, text), tables(t, byLinkerd(text)))
+	got := told(r)
+	if strings.Contains(got, "404") || !strings.Contains(got, "shop/web:90  : balanced by: the kernel, per connection -> ") {
+		t.Errorf("told\n%s", got)
+	}
+}
+
+// What differs is told with the lines that made it so, of the traffic policy too.
+func TestTrafficPolicyIsToldWithItsLines(t *testing.T) {
+	text := base(t)
+	rule := func(n string) string {
+		return virtualService("{"+toWeb+"}") + "\n---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: web, namespace: shop}\nspec: {host: web, trafficPolicy: {connectionPool: {tcp: {maxConnections: " + n + "}}}}"
+	}
+	r := diff.Compare(tables(t, text, rule("1")), tables(t, text, rule("2")))
+	if len(r.Routes) == 0 {
+		t.Fatal("nothing is told")
+	}
+	for _, side := range [][]model.Source{r.Routes[0].OldSources, r.Routes[0].NewSources} {
+		if !slices.ContainsFunc(side, func(s model.Source) bool { return s.Kind == "DestinationRule" && s.Line > 0 }) {
+			t.Errorf("the DestinationRule is not named: %v", side)
+		}
+	}
+}
+
+// Examples are requests that somebody might send, and all who may send are everybody.
+func TestPermissionsAreToldInShort(t *testing.T) {
+	text := base(t)
+	r := diff.Compare(tables(t, text, authorization("rules: [{to: [{operation: {methods: [GET]}}]}]")), tables(t, text))
+	got := told(r)
+	if !strings.Contains(got, "WIDENS everybody POST /\n") {
+		t.Errorf("told\n%s", got)
+	}
 }
 
 // TestOtherWritingIsNoDifference compares configurations that mean the same.

@@ -3,8 +3,10 @@
 package diff
 
 import (
+	"cmp"
 	"net/netip"
 	"strings"
+	"time"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/merge"
@@ -14,15 +16,24 @@ import (
 
 // frontend is what clients of a service's port, or of a host, get on one side.
 type frontend struct {
-	Plane       string                  `json:"-"`
-	Mode        plan.Mode               `json:"mode"`
-	Basis       model.Basis             `json:"basis,omitempty"`
-	Unknown     model.Unknown           `json:"unknown,omitempty"`
-	Routes      []model.Route           `json:"routes,omitempty"`
+	Plane   string        `json:"-"`
+	Mode    plan.Mode     `json:"mode"`
+	App     model.App     `json:"app,omitempty"` // as what is sent there is read
+	Basis   model.Basis   `json:"basis,omitempty"`
+	Unknown model.Unknown `json:"unknown,omitempty"`
+	// Routes are of requests; there is a table even where a plane gives them none.
+	Routes []model.Route `json:"routes,omitempty"`
+	// Connections are of what is not read as requests; none where all is.
 	Connections []model.ConnectionRoute `json:"connections,omitempty"`
-	Invalid     bool                    `json:"invalid,omitempty"`
-	src         []model.Source
+	// DetectTimeout is how long the first bytes are waited for that tell the two apart; 0:
+	// for ever.
+	DetectTimeout time.Duration `json:"detectTimeout,omitempty"`
+	Invalid       bool          `json:"invalid,omitempty"`
+	src           []model.Source
 }
+
+// hasRequests reports whether anything is read as requests.
+func (f *frontend) hasRequests() bool { return f.App.HasRequests() }
 
 // keysOf lists a side's frontends.
 func keysOf(t Tables, in func(ns string) bool) []string {
@@ -53,13 +64,16 @@ func frontendOf(t Tables, key string) *frontend {
 	if f == nil && s == nil {
 		return nil
 	}
-	out := &frontend{Mode: plan.Any}
+	out := &frontend{Mode: plan.Any, App: model.AppHTTP}
 	if o, ok := t.Get(merge.Owners, key).(*merge.Owner); ok {
 		out.Plane = o.Plane
 	}
 	if s != nil {
-		out.Mode = modeOf(t, s, port)
-		out.src = []model.Source{s.Src}
+		out.App, out.src = s.Port(port).App, []model.Source{s.Src}
+		if f != nil {
+			out.App = cmp.Or(f.App, out.App)
+		}
+		out.Mode = modeOf(t, s, port, out.App)
 	}
 	table := tableOf(t, key)
 	if table != nil {
@@ -76,33 +90,44 @@ func frontendOf(t Tables, key string) *frontend {
 	if table != nil {
 		out.Routes = f.Routes
 	}
-	switch {
-	case out.Mode == plan.HTTP || out.Mode == plan.Any:
-	case len(f.Connections) > 0:
-		out.Connections = f.Connections
-	case len(f.Backends) > 0:
-		out.Connections = []model.ConnectionRoute{{Backends: model.Shares(f.Backends), Src: f.Src}}
-	default:
-		out.Connections = []model.ConnectionRoute{{Backends: []model.Backend{own(s, port)}, Src: f.Src}}
-	}
+	out.connected(f, own(f.Namespace, f.Service, port))
 	return out
+}
+
+// connected adds what a plane says of what is not read as requests.
+func (f *frontend) connected(by *model.Frontend, own model.Backend) {
+	if f.App == model.AppDetect {
+		f.DetectTimeout = max(0, by.DetectTimeout)
+	}
+	switch {
+	case f.App.IsHTTP():
+	case len(by.Connections) > 0:
+		f.Connections = by.Connections
+	case len(by.Backends) > 0:
+		f.Connections = []model.ConnectionRoute{{Backends: model.Shares(by.Backends), Src: by.Src}}
+	default:
+		f.Connections = []model.ConnectionRoute{{Backends: []model.Backend{own}, Src: by.Src}}
+	}
 }
 
 // defaults are what a service gets that no plane routes.
 func (f *frontend) defaults(s *model.Service, port uint16, table *plan.RouteTable) {
+	to := []model.Backend{own(s.Namespace, s.Name, port)}
+	if !f.App.IsHTTP() {
+		f.Connections = []model.ConnectionRoute{{Backends: to, Src: f.src}}
+	}
 	if table == nil {
-		f.Connections = []model.ConnectionRoute{{Backends: []model.Backend{own(s, port)}, Src: f.src}}
 		return
 	}
-	r := model.Route{Backends: []model.Backend{own(s, port)}, Src: f.src}
+	r := model.Route{Backends: to, Src: f.src}
 	if len(table.Routes) > 0 {
 		r.Retry = table.Routes[0].Retry
 	}
 	f.Routes = []model.Route{r}
 }
 
-func own(s *model.Service, port uint16) model.Backend {
-	return model.Backend{Namespace: s.Namespace, Service: s.Name, Port: port, Weight: 1}
+func own(namespace, service string, port uint16) model.Backend {
+	return model.Backend{Namespace: namespace, Service: service, Port: port, Weight: 1}
 }
 
 // serviceOf is the service and the port of a frontend's key.
@@ -133,12 +158,39 @@ func tableOf(t Tables, key string) *plan.RouteTable {
 	return nil
 }
 
-// modeOf says who balances the service's port.
-func modeOf(t Tables, s *model.Service, port uint16) plan.Mode {
-	for _, a := range s.VIPs {
-		if r, ok := t.Get(plan.Services, (&plan.Service{Addr: a, Port: port, Protocol: model.TCP}).Key()).(*plan.Service); ok {
-			return r.Mode
+// modeOf says who balances the service's port, at its addresses, or at its endpoints if it
+// has none.
+func modeOf(t Tables, s *model.Service, port uint16, app model.App) plan.Mode {
+	at := func(a netip.Addr, port uint16) (plan.Mode, bool) {
+		r, ok := t.Get(plan.Services, (&plan.Service{Addr: a, Port: port, Protocol: model.TCP}).Key()).(*plan.Service)
+		if !ok || r.Name != s.Key() {
+			return "", false
 		}
+		return r.Mode, true
+	}
+	for _, a := range s.VIPs {
+		if m, ok := at(a, port); ok {
+			return m
+		}
+	}
+	if e, ok := t.Get(translators.Endpoints, s.Key()).(*model.Endpoints); ok && len(s.VIPs) == 0 {
+		for _, p := range e.Ports {
+			for _, b := range p.Backends {
+				if m, ok := at(b.Addr, b.Port); ok && p.Port == port {
+					return m
+				}
+			}
+		}
+	}
+	switch {
+	case s.Reach == model.ReachAddresses && len(s.Ranges) == 0:
+	case app.IsHTTP():
+		return plan.Any
+	case s.Reach == model.ReachNamed && len(s.Ranges) == 0:
+	case app == model.AppDetect || app == model.AppTLS:
+		return plan.AnyDetect
+	default:
+		return plan.AnyOpaque
 	}
 	if tableOf(t, model.FrontendKey(s.Namespace, s.Name, port)) != nil {
 		return plan.HTTP

@@ -3,9 +3,10 @@
 package diff
 
 import (
+	"cmp"
+
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/merge"
-	"fairlead.io/fairlead/model/plan"
 	"fairlead.io/fairlead/translators"
 )
 
@@ -46,18 +47,10 @@ func Standbys(t Tables) []Standby {
 // becomes of unknown hosts, is compared by Compare alone: it depends on more than the
 // routes.
 func (f *frontend) served(by *model.Frontend) *frontend {
-	out := &frontend{Mode: f.Mode, Basis: f.Basis, Unknown: f.Unknown, Invalid: by.Invalid, src: by.Src}
-	if f.Mode != plan.Kernel && f.Mode != plan.Opaque && f.Mode != plan.TLS {
+	out := &frontend{Mode: f.Mode, App: cmp.Or(by.App, f.App), Basis: f.Basis, Unknown: f.Unknown, Invalid: by.Invalid, src: by.Src}
+	if out.hasRequests() {
 		out.Routes = by.Routes
 	}
-	switch {
-	case len(f.Connections) == 0:
-	case len(by.Connections) > 0:
-		out.Connections = by.Connections
-	case len(by.Backends) > 0:
-		out.Connections = []model.ConnectionRoute{{Backends: model.Shares(by.Backends), Src: by.Src}}
-	default:
-		out.Connections = []model.ConnectionRoute{{Backends: []model.Backend{{Namespace: by.Namespace, Service: by.Service, Port: by.Port, Weight: 1}}, Src: by.Src}}
-	}
+	out.connected(by, own(by.Namespace, by.Service, by.Port))
 	return out
 }

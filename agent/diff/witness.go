@@ -182,7 +182,8 @@ func settings(on string, in []model.StringMatch) []func(*plan.Request) {
 		}
 		return sets(append(values, "/other/path"), func(q *plan.Request, v string) { q.Path, q.Query, _ = strings.Cut(v, "?") })
 	case "method":
-		return sets(append(values, "GET", "POST", "DELETE", "OTHER"), func(q *plan.Request, v string) { q.Method = v })
+		usual := []string{"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"} // first: they are shown
+		return sets(slices.Concat(usual, values, []string{"OTHER"}), func(q *plan.Request, v string) { q.Method = v })
 	case "scheme":
 		return sets(append(values, "https"), func(q *plan.Request, v string) { q.Scheme = v })
 	case "authority":
