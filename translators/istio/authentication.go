@@ -14,28 +14,20 @@ import (
 
 // requestAuthentication denies the requests that carry a token: Istio would verify
 // it, and workloads rely on that. Requests without one pass, as they do in Istio.
-func requestAuthentication(root string, n *notes) *model.Authorization {
+func requestAuthentication(n *notes) closing {
 	v, ok := n.o.Value.(*clientsecurity.RequestAuthentication)
 	if !ok {
-		return nil
+		return closing{}
 	}
-	s := &v.Spec
 	if n.o.Invalid {
-		n.refused("spec", "invalid-object", model.Narrows, "no valid version is known: everything that it may guard is denied", "repair it")
-		return &model.Authorization{Deny: true, Target: target(root, n.o, s.GetSelector()), Rules: anything()}
+		return closing{&v.Spec, anything(), refusal{model.Narrows, "no valid version is known: everything that it may guard is denied", "repair it"}}
 	}
-	if s.GetTargetRef() != nil || len(s.GetTargetRefs()) > 0 {
-		n.unsupportedKind(refusal{model.Degrades, "those for gateways and waypoints are not enforced; no sidecar enforces them in Istio either", ""})
-		return nil
-	}
-	rules := tokenRules(s.GetJwtRules())
+	rules := tokenRules(v.Spec.GetJwtRules())
 	if len(rules) == 0 {
 		n.unsupportedKind(refusal{model.Cosmetic, "it has no rules and so no effect", ""})
-		return nil
 	}
-	n.unsupportedKind(refusal{model.Narrows, "tokens are not verified: requests that carry one where it says are denied, and connections to ports that are not HTTP",
-		"verify tokens in the application and delete it"})
-	return &model.Authorization{Deny: true, Target: target(root, n.o, s.GetSelector()), Rules: rules}
+	return closing{&v.Spec, rules, refusal{model.Narrows, "tokens are not verified: requests that carry one where it says are denied, and connections to ports that are not HTTP",
+		"verify tokens in the application and delete it"}}
 }
 
 // tokenRules match requests with a token in one of the places that the rules name,

@@ -23,16 +23,14 @@ const dryRunAnnotation = "istio.io/dry-run"
 // allow, and is taken to hold where it denies.
 func (t *Translator) authorizationPolicy(r translators.Reader, o *objects.Object) translators.Result {
 	n := &notes{o: o}
-	a := t.authorization(r, n, authorizationPolicySpec(o))
-	if a != nil && !o.Invalid {
-		t.judgeReach(r, n, a)
-	}
-	res := translators.Result{Diagnostics: n.list}
-	if a != nil {
+	rows := t.authorization(r, n, authorizationPolicySpec(o))
+	for _, a := range rows {
+		if !o.Invalid {
+			t.judgeReach(r, n, a)
+		}
 		a.Src = []model.Source{o.Source(Plane, "spec")}
-		res.Authorizations = map[string]*model.Authorization{rowKey(o): a}
 	}
-	return res
+	return translators.Result{Diagnostics: n.list, Authorizations: rows}
 }
 
 // judgeReach notes where a policy reaches further than in Istio, where it is the
@@ -91,25 +89,33 @@ func canShare(a, b map[string]string) bool {
 // rowKey is an object's key in the plane's table of authorizations.
 func rowKey(o *objects.Object) string { return o.Kind.Kind + "/" + o.Key() }
 
-func (t *Translator) authorization(r translators.Reader, n *notes, p *security.AuthorizationPolicy) *model.Authorization {
+// authorization gives the rows of a policy.
+func (t *Translator) authorization(r translators.Reader, n *notes, p *security.AuthorizationPolicy) map[string]*model.Authorization {
 	if dry, err := strconv.ParseBool(n.o.Annotations[dryRunAnnotation]); err == nil && dry {
 		n.refused(entry("metadata.annotations", dryRunAnnotation), "unsupported-dry-run", model.Cosmetic,
 			"dry runs are not reported: the policy has no effect", "")
 		return nil
 	}
+	if len(targetRefs(p)) > 0 && p.GetSelector() == nil {
+		return t.targeted(r, n, p)
+	}
 	a := &model.Authorization{Target: target(t.mesh(r).root, n.o, p.GetSelector())}
 	if n.o.Invalid {
-		return t.failClosed(n, p, a)
-	}
-	if p.GetTargetRef() != nil || len(p.GetTargetRefs()) > 0 {
-		field := "spec.targetRefs"
-		if p.GetTargetRef() != nil {
-			field = "spec.targetRef"
+		a = t.failClosed(n, p, a)
+	} else {
+		a = t.judged(n, p, a, &ruleTranslation{t: t, n: n, domains: t.mesh(r).trustDomains()})
+		if allows(n.o, p) {
+			judgeWaypointIdentity(r, n, p)
 		}
-		n.refused(field, "unsupported-target", model.Degrades,
-			"policies for gateways and waypoints are not enforced; no sidecar enforces them in Istio either", "use a selector to guard workloads")
+	}
+	if a == nil {
 		return nil
 	}
+	return map[string]*model.Authorization{rowKey(n.o): a}
+}
+
+// judged gives an authorization what the policy says; nil if it says nothing.
+func (t *Translator) judged(n *notes, p *security.AuthorizationPolicy, a *model.Authorization, c *ruleTranslation) *model.Authorization {
 	switch p.GetAction() {
 	case security.AuthorizationPolicy_ALLOW:
 	case security.AuthorizationPolicy_DENY:
@@ -125,7 +131,7 @@ func (t *Translator) authorization(r translators.Reader, n *notes, p *security.A
 		n.surprising("spec.action", "unsupported-action", fmt.Sprintf("%s changes no traffic, and no plugin records any", p.GetAction()), "")
 		return nil
 	}
-	c := &ruleTranslation{t: t, n: n, domains: t.mesh(r).trustDomains(), deny: a.Deny}
+	c.deny = a.Deny
 	for i, r := range p.GetRules() {
 		a.Rules = append(a.Rules, c.rule(at("spec.rules", i), r)...)
 	}

@@ -64,10 +64,16 @@ func (c *ruleTranslation) condition(field string, w *security.Condition) (cond *
 		return identity(c.serviceAccount)
 	case key == attrSourceTrustDomain:
 		return expanded(c.domains.expand, trustDomain)
+	case key == attrDestinationIP && c.at != nil:
+		return nil, c.unknowable(field+".key", "address-of-waypoint", "a waypoint sees the address that the client has dialled, which is not seen at the pods")
 	case key == attrDestinationIP:
 		return addresses(model.OnDestinationIP)
 	case key == attrDestinationPort:
-		return &model.Condition{Kind: model.OnDestinationPort, Ports: ports(w.GetValues()), NotPorts: ports(w.GetNotValues())}, true
+		op, known, possible := c.at.atPods(model.Operation{Ports: ports(w.GetValues()), NotPorts: ports(w.GetNotValues())})
+		if !known {
+			return nil, c.unknowable(field+".key", "ports-of-waypoint", "ports are those of the service at a waypoint, and which of the pods' that are cannot be said")
+		}
+		return &model.Condition{Kind: model.OnDestinationPort, Ports: op.Ports, NotPorts: op.NotPorts}, possible
 	case key == attrSNI:
 		return nil, c.unknowable(field+".key", "unsupported-server-name", "there is no TLS between proxies yet, in which a server would be named")
 	case strings.HasPrefix(key, prefixHeader):

@@ -13,6 +13,7 @@ import (
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/gatewayapi"
 	"fairlead.io/fairlead/translators/objects"
 )
 
@@ -118,6 +119,12 @@ func (t *Translator) Indexes() []translators.Index {
 			return t.hostIndex([]string{destinationRuleSpec(o).GetHost()}, o.Namespace)
 		}},
 		{Kind: serviceEntryKind, Name: byHost, Values: entryHosts},
+		{Kind: serviceEntryKind, Name: byWaypoint, Values: waypointIndex},
+		{Kind: objects.ServiceKind, Name: byWaypoint, Values: waypointIndex},
+		{Kind: objects.NamespaceKind, Name: byWaypoint, Values: waypointIndex},
+		{Kind: objects.PodKind, Name: byWaypoint, Values: waypointIndex},
+		{Kind: gatewayapi.HTTPRouteKind, Name: byParentService, Values: parentServices},
+		{Kind: gatewayapi.GRPCRouteKind, Name: byParentService, Values: parentServices},
 	}
 }
 

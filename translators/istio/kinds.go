@@ -13,6 +13,7 @@ import (
 	clienttelemetry "istio.io/client-go/pkg/apis/telemetry/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"fairlead.io/fairlead/translators/gatewayapi"
 	"fairlead.io/fairlead/translators/objects"
 )
 
@@ -65,6 +66,11 @@ func (t *Translator) Types() []objects.Type {
 	add(requestAuthenticationKind, func() any { return new(clientsecurity.RequestAuthentication) }, "v1", "v1beta1")
 	add(telemetryKind, func() any { return new(clienttelemetry.Telemetry) }, "v1", "v1alpha1")
 	add(wasmPluginKind, func() any { return new(clientextensions.WasmPlugin) }, "v1alpha1")
+	for _, typ := range gatewayapi.RouteTypes() { // read for where they lead, behind waypoints
+		if typ.Kind != gatewayapi.ReferenceGrantKind {
+			out = append(out, typ)
+		}
+	}
 	// As other readers of ConfigMaps name it; see objects.NewRegistry.
 	return append(out, objects.Type{Kind: configMapKind, Version: "v1", New: func() any { return new(corev1.ConfigMap) }, Namespaced: true, Lenient: true})
 }

@@ -4,6 +4,7 @@ package istio
 
 import (
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	networking "istio.io/api/networking/v1alpha3"
@@ -75,7 +76,10 @@ const user = `
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: user, namespace: shop}
-spec: {hosts: [web, api], http: [{route: [{destination: {host: web, subset: v1, port: {number: 80}}}]}]}
+spec:
+  hosts: [web, api]
+  http: [{route: [{destination: {host: web, subset: v1, port: {number: 80}}}]}]
+  tcp: [{match: [{port: 9001}], route: [{destination: {host: web, subset: v1}}]}]
 `
 
 // ledgerKind is a kind and how its fields are tried.
@@ -215,7 +219,8 @@ var ledgerKinds = []ledgerKind{
 	workloadEntryLedger(),
 	peerAuthenticationLedger(),
 	{
-		kind: "AuthorizationPolicy", api: "security.istio.io/v1", spec: &security.AuthorizationPolicy{}, world: world,
+		kind: "AuthorizationPolicy", api: "security.istio.io/v1", spec: &security.AuthorizationPolicy{},
+		world: strings.Replace(world, "{name: api, namespace: shop}", "{name: api, namespace: shop, labels: {istio.io/use-waypoint: wp}}", 1),
 		bases: map[string]string{
 			"":           `{rules: [{}]}`,
 			"selector":   `{rules: [{from: [{source: {namespaces: [shop]}}]}]}`,
@@ -223,6 +228,18 @@ var ledgerKinds = []ledgerKind{
 			"provider":   `{action: CUSTOM, rules: [{}]}`,
 			"rules.to":   `{rules: [{to: [{operation: {ports: ["80"]}}]}]}`,
 			"rules.when": `{rules: [{when: [{key: source.ip, values: ["10.0.0.1"]}]}]}`,
+
+			"targetRef":       `{targetRef: {kind: Service, name: web}, rules: [{}]}`,
+			"targetRef.kind":  `{targetRef: {group: gateway.networking.k8s.io, kind: GatewayClass, name: wp}, rules: [{}]}`,
+			"targetRef.group": `{targetRef: {kind: Gateway, name: wp}, rules: [{}]}`,
+
+			"targetRefs":       `{targetRefs: [{kind: Service, name: web}], rules: [{}]}`,
+			"targetRefs.kind":  `{targetRefs: [{group: gateway.networking.k8s.io, kind: GatewayClass, name: wp}], rules: [{}]}`,
+			"targetRefs.group": `{targetRefs: [{kind: Gateway, name: wp}], rules: [{}]}`,
+		},
+		silent: map[string]string{
+			"targetRef.namespace":  "as in Istio, a policy that sets it is invalid",
+			"targetRefs.namespace": "as in Istio, a policy that sets it is invalid",
 		},
 		values: map[string]string{
 			"action": `"DENY" | "AUDIT" | ="ALLOW"`, "rules.from.source.serviceAccounts": `["shop/a"]`, "rules.from.source.notServiceAccounts": `["shop/a"]`,
@@ -230,7 +247,8 @@ var ledgerKinds = []ledgerKind{
 			"rules.from.source.remoteIpBlocks": `["10.1.0.0/16"]`, "rules.from.source.notRemoteIpBlocks": `["10.1.0.0/16"]`,
 			"rules.to.operation.ports": `["8080"]`, "rules.to.operation.notPorts": `["8080"]`,
 			"rules.when.key": `"destination.ip"`, "rules.when.values": `["10.2.0.0/16"]`, "rules.when.notValues": `["10.2.0.0/16"]`,
-			"targetRefs.kind": `"Service"`,
+			"targetRef.kind": `"Gateway"`, "targetRef.group": `"gateway.networking.k8s.io"`, "targetRef.name": `"api"`,
+			"targetRefs.kind": `"Gateway"`, "targetRefs.group": `"gateway.networking.k8s.io"`, "targetRefs.name": `"api"`,
 		},
 	},
 }

@@ -4,9 +4,11 @@ package istio
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	extensions "istio.io/api/extensions/v1alpha1"
+	typev1beta1 "istio.io/api/type/v1beta1"
 	clientextensions "istio.io/client-go/pkg/apis/extensions/v1alpha1"
 	clientnetworkingalpha "istio.io/client-go/pkg/apis/networking/v1alpha3"
 
@@ -39,28 +41,71 @@ var otherKinds = map[objects.Kind]refusal{
 func (t *Translator) other(r translators.Reader, o *objects.Object) translators.Result {
 	n := &notes{o: o}
 	var a *model.Authorization
+	var closes closing
 	switch o.Kind {
 	case peerAuthenticationKind:
 		a = t.peerAuthentication(r, n)
 	case requestAuthenticationKind:
-		a = requestAuthentication(t.mesh(r).root, n)
+		closes = requestAuthentication(n)
 	case wasmPluginKind:
-		a = wasmPlugin(t.mesh(r).root, n)
+		closes = wasmPlugin(n)
 	case envoyFilterKind:
 		envoyFilter(n)
 	default:
 		n.unsupportedKind(otherKinds[o.Kind])
 	}
-	res := translators.Result{Diagnostics: n.list}
+	rows := t.deniedBy(r, n, closes)
 	if a != nil {
+		rows[rowKey(o)] = a
+	}
+	for _, a := range rows {
 		a.Src = []model.Source{o.Source(Plane, "spec")}
 		for i := range a.Rules {
 			a.Rules[i] = a.Rules[i].Canonical()
 			a.Rules[i].Src = a.Src
 		}
-		res.Authorizations = map[string]*model.Authorization{rowKey(o): a}
 	}
-	return res
+	return translators.Result{Diagnostics: n.list, Authorizations: rows}
+}
+
+// closing is what an object that guards workloads has that cannot be done: what it would
+// judge is denied.
+type closing struct {
+	spec interface {
+		targeting
+		GetSelector() *typev1beta1.WorkloadSelector
+	}
+	denies []model.AuthRule // nil: it guards nothing
+	// loss is what to say where it guards something.
+	loss refusal
+}
+
+// deniedBy gives the rows that close what an object guards.
+func (t *Translator) deniedBy(r translators.Reader, n *notes, g closing) map[string]*model.Authorization {
+	rows := map[string]*model.Authorization{}
+	if g.denies == nil {
+		return rows
+	}
+	if refs := targetRefs(g.spec); len(refs) > 0 && g.spec.GetSelector() == nil {
+		for _, w := range t.guarded(r, n, refs) {
+			rules := g.denies
+			if w.rewritten {
+				rules = anything() // what arrives is not what was sent
+			}
+			w.rows(n.o, &model.Authorization{Deny: true, Rules: slices.Clone(rules)}, rows)
+		}
+		if len(rows) == 0 {
+			g.loss = refusal{model.Degrades, "those for gateways and waypoints that are not there judge nothing", ""}
+		}
+	} else {
+		rows[rowKey(n.o)] = &model.Authorization{Deny: true, Target: target(t.mesh(r).root, n.o, g.spec.GetSelector()), Rules: g.denies}
+	}
+	if n.o.Invalid {
+		n.refused("spec", "invalid-object", g.loss.effect, g.loss.message, g.loss.advice)
+	} else {
+		n.unsupportedKind(g.loss)
+	}
+	return rows
 }
 
 func (n *notes) unsupportedKind(r refusal) {
@@ -94,17 +139,15 @@ func envoyFilter(n *notes) {
 }
 
 // wasmPlugin closes what a plugin that authenticates or authorizes would guard.
-func wasmPlugin(root string, n *notes) *model.Authorization {
+func wasmPlugin(n *notes) closing {
 	v, ok := n.o.Value.(*clientextensions.WasmPlugin)
 	if !ok {
-		return nil
+		return closing{}
 	}
 	s := &v.Spec
-	guards := n.o.Invalid || s.GetPhase() == extensions.PluginPhase_AUTHN || s.GetPhase() == extensions.PluginPhase_AUTHZ
-	if !guards || s.GetTargetRef() != nil || len(s.GetTargetRefs()) > 0 {
+	if !n.o.Invalid && s.GetPhase() != extensions.PluginPhase_AUTHN && s.GetPhase() != extensions.PluginPhase_AUTHZ {
 		n.unsupportedKind(otherKinds[wasmPluginKind])
-		return nil
+		return closing{}
 	}
-	n.unsupportedKind(refusal{model.Narrows, "Wasm modules are not run, and this one guards workloads: all that it selects is denied", "state the permission as an AuthorizationPolicy and delete the plugin"})
-	return &model.Authorization{Deny: true, Target: target(root, n.o, s.GetSelector()), Rules: anything()}
+	return closing{s, anything(), refusal{model.Narrows, "Wasm modules are not run, and this one guards workloads: all that it selects is denied", "state the permission as an AuthorizationPolicy and delete the plugin"}}
 }

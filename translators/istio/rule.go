@@ -24,6 +24,8 @@ type ruleTranslation struct {
 	byAddress bool
 	// relayed says that this variant is for requests that name another address.
 	relayed bool
+	// at is where a policy for a waypoint is judged; nil for others.
+	at *waypointReach
 }
 
 // rule translates one rule. It gives several where a source restricts the identity
@@ -35,7 +37,7 @@ type ruleTranslation struct {
 func (c *ruleTranslation) rule(field string, r *security.Rule) []model.AuthRule {
 	out := c.variant(field, r)
 	if c.deny && (remoteWhen(r) || slices.ContainsFunc(r.GetFrom(), remoteFrom)) {
-		relayed := &ruleTranslation{t: c.t, n: c.n, domains: c.domains, deny: true, byAddress: true, relayed: true}
+		relayed := &ruleTranslation{t: c.t, n: c.n, domains: c.domains, deny: true, byAddress: true, relayed: true, at: c.at}
 		out = append(out, relayed.variant(field, r)...)
 	}
 	return out
@@ -77,8 +79,12 @@ func (c *ruleTranslation) variant(field string, r *security.Rule) []model.AuthRu
 		when = append(when, notForwarded())
 	}
 	src := []model.Source{c.n.o.Source(Plane, field)}
+	to, ok := c.operations(field, r)
+	if !ok {
+		return nil
+	}
 	add := func(out []model.AuthRule, from []model.Peer, more []model.Condition) []model.AuthRule {
-		rule := model.AuthRule{From: from, To: c.operations(r), When: append(more, when...), Src: src}
+		rule := model.AuthRule{From: from, To: to, When: append(more, when...), Src: src}
 		return append(out, rule.Canonical())
 	}
 	if len(r.GetFrom()) == 0 {
@@ -311,11 +317,23 @@ func ports(in []string) []uint16 {
 
 // operations gives those of a rule. As in Istio, a rule that allows, and anywhere asks for
 // something that only a request has, allows no connection of a port that is not HTTP: so
-// its other operations ask for a request, too.
-func (c *ruleTranslation) operations(r *security.Rule) []model.Operation {
-	out := operations(r.GetTo())
-	if c.deny || !slices.ContainsFunc(out, asksRequest) && !slices.ContainsFunc(r.GetFrom(), tokenFrom) {
-		return out
+// its other operations ask for a request, too. ok is false if none can match.
+func (c *ruleTranslation) operations(field string, r *security.Rule) (out []model.Operation, ok bool) {
+	all := operations(r.GetTo())
+	for i, o := range all {
+		op, known, possible := c.at.atPods(o)
+		if !known && !c.unknowable(at(field+".to", i)+".operation", "ports-of-waypoint", "ports are those of the service at a waypoint, and which of the pods' that are cannot be said") {
+			continue
+		}
+		if possible {
+			out = append(out, op)
+		}
+	}
+	if len(all) > 0 && len(out) == 0 {
+		return nil, false
+	}
+	if c.deny || !slices.ContainsFunc(all, asksRequest) && !slices.ContainsFunc(r.GetFrom(), tokenFrom) {
+		return out, true
 	}
 	if len(out) == 0 {
 		out = []model.Operation{{}}
@@ -325,7 +343,7 @@ func (c *ruleTranslation) operations(r *security.Rule) []model.Operation {
 			out[i].Protocol, out[i].Methods = "", []model.StringMatch{{Kind: model.Present}}
 		}
 	}
-	return out
+	return out, true
 }
 
 func asksRequest(o model.Operation) bool {

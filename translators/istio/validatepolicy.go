@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	security "istio.io/api/security/v1beta1"
+
+	"fairlead.io/fairlead/translators/gatewayapi"
 )
 
 func validateAuthorizationPolicy(n *notes, p *security.AuthorizationPolicy) {
@@ -26,6 +28,9 @@ func validateAuthorizationPolicy(n *notes, p *security.AuthorizationPolicy) {
 	if targets > 1 {
 		n.invalid("spec", "selector, targetRef and targetRefs exclude each other")
 	}
+	for _, ref := range targetRefs(p) {
+		validateTargetRef(n, ref)
+	}
 	labels := p.GetSelector().GetMatchLabels()
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
 		if k == "" || strings.Contains(k+labels[k], "*") {
@@ -37,6 +42,19 @@ func validateAuthorizationPolicy(n *notes, p *security.AuthorizationPolicy) {
 	}
 	for i, r := range p.GetRules() {
 		validateRule(n, at("spec.rules", i), r)
+	}
+}
+
+// validateTargetRef checks what Istio checks: it knows no other kinds.
+func validateTargetRef(n *notes, ref targetRef) {
+	if ref.GetName() == "" {
+		n.invalid(ref.field+".name", "it has to name something")
+	}
+	if ref.GetNamespace() != "" {
+		n.invalid(ref.field+".namespace", "what is in other namespaces cannot be named; leave it out")
+	}
+	if !ref.is("", "Service") && !ref.is(networkingGroup, "ServiceEntry") && !ref.is(gatewayapi.Group, "Gateway") && !ref.is(gatewayapi.Group, "GatewayClass") {
+		n.invalid(ref.field+".kind", "%s of group %q is not Service, ServiceEntry, Gateway or GatewayClass", ref.GetKind(), ref.GetGroup())
 	}
 }
 
@@ -214,6 +232,9 @@ func validateCondition(n *notes, field string, c *security.Condition) {
 // validateRequestAuthentication checks the names of places where tokens are looked
 // for: what is denied there must be something that a request can have.
 func validateRequestAuthentication(n *notes, s *security.RequestAuthentication) {
+	for _, ref := range targetRefs(s) {
+		validateTargetRef(n, ref)
+	}
 	header := func(field, name string) {
 		if !headerPattern.MatchString(name) || strings.HasPrefix(name, ":") {
 			n.invalid(field, "%q is not the name of a header", name)
