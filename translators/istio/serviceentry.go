@@ -160,7 +160,7 @@ func (d *declaration) service() *model.Service {
 
 // entryApps are the protocols of a ServiceEntry's ports; UDP is none that a proxy sees.
 var entryApps = map[string]model.App{
-	"": model.AppUndeclared, "http": model.AppHTTP, "http2": model.AppHTTP2, "grpc": model.AppGRPC, "grpc-web": model.AppHTTP,
+	"": model.AppUndeclared, "http": model.AppHTTP, "http2": model.AppHTTP2, "grpc": model.AppGRPC, "grpc-web": model.AppGRPC,
 	"https": model.AppTLS, "tls": model.AppTLS, "tcp": model.AppTCP, "mongo": model.AppTCP, "redis": model.AppTCP, "mysql": model.AppTCP,
 }
 

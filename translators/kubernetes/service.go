@@ -143,7 +143,7 @@ func protocol(p corev1.Protocol) (model.Protocol, bool) {
 
 // apps are the words of port-name prefixes and of appProtocol.
 var apps = map[string]model.App{
-	"http": model.AppHTTP, "http2": model.AppHTTP2, "grpc": model.AppGRPC, "grpc-web": model.AppHTTP,
+	"http": model.AppHTTP, "http2": model.AppHTTP2, "grpc": model.AppGRPC, "grpc-web": model.AppGRPC,
 	"https": model.AppTLS, "tls": model.AppTLS, "tcp": model.AppTCP, "mongo": model.AppTCP, "redis": model.AppTCP,
 	"mysql":          model.AppTCP,
 	"linkerd.io/tcp": model.AppTCP, "linkerd.io/opaque": model.AppTCP,
@@ -165,8 +165,8 @@ func app(p corev1.ServicePort, proto model.Protocol, field string, rep *report) 
 		return a
 	}
 	name := strings.ToLower(p.Name)
-	if name == "grpc-web" || strings.HasPrefix(name, "grpc-web-") {
-		return model.AppHTTP
+	if name == "grpc-web" || strings.HasPrefix(name, "grpc-web-") { // Istio's word for what it speaks HTTP/2 to
+		return model.AppGRPC
 	}
 	name, _, _ = strings.Cut(name, "-")
 	return apps[name]
