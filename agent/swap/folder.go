@@ -7,16 +7,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"fairlead.io/fairlead/translators/objects"
 )
 
-// File finds the manifest with a namespace in a file or a folder, among those that the
-// agents read.
-func File(path, namespace string) (string, error) {
+// File finds the manifest with a namespace among those that the agents read.
+func File(inputs []objects.Input, namespace string) (string, error) {
 	var found []string
-	for _, in := range objects.Files([]string{path}, nil) {
+	for _, in := range inputs {
 		if in.Err != nil {
 			return "", fmt.Errorf("look for namespace %s: %w", namespace, in.Err)
 		}
@@ -29,40 +29,62 @@ func File(path, namespace string) (string, error) {
 	}
 	switch len(found) {
 	case 0:
-		return "", fmt.Errorf("%s: namespace %s: %w: add one, by itself or among others", path, namespace, ErrNoNamespace)
+		return "", fmt.Errorf("namespace %s: %w: add one to the files, by itself or among others", namespace, ErrNoNamespace)
 	case 1:
 		return found[0], nil
 	}
 	return "", fmt.Errorf("namespace %s stands in %s: leave one of them", namespace, strings.Join(found, " and "))
 }
 
+// Changed names the inputs that are there before or after alone, or are not the same.
+func Changed(before, after []objects.Input) []string {
+	at := map[string]string{}
+	text := func(in objects.Input) string { return fmt.Sprintf("%v %s", in.Err, in.Data) }
+	for _, in := range before {
+		at[in.Name] = text(in)
+	}
+	var out []string
+	for _, in := range after {
+		if had, ok := at[in.Name]; !ok || had != text(in) {
+			out = append(out, in.Name)
+		}
+		delete(at, in.Name)
+	}
+	for name := range at {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
 // WriteOwner is SetOwner of a file, in one write: readers see the old text or the new,
-// whatever interrupts it. A link stays one: the file that it leads to is written.
-func WriteOwner(file, namespace, plane string) (was string, err error) {
+// whatever interrupts it. It writes only if the namespace is still from's, None for
+// nobody's choice. A link stays one: the file that it leads to is written.
+func WriteOwner(file, namespace, from, plane string) error {
 	fail := func(err error) error { return fmt.Errorf("swap %s: %w", namespace, err) }
-	file, err = filepath.EvalSymlinks(file)
+	file, err := filepath.EvalSymlinks(file)
 	if err != nil {
-		return "", fail(err)
+		return fail(err)
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return "", fail(err)
+		return fail(err)
 	}
-	edited, was, err := SetOwner(text, namespace, plane)
+	edited, err := ChangeOwner(text, namespace, from, plane)
 	if err != nil {
-		return "", err
+		return err
 	}
 	info, err := os.Stat(file)
 	if err != nil {
-		return "", fail(err)
+		return fail(err)
 	}
 	if info.Mode().Perm()&0o222 == 0 {
-		return "", fail(fmt.Errorf("%s is not to be written: its mode is %s", file, info.Mode().Perm()))
+		return fail(fmt.Errorf("%s is not to be written: its mode is %s", file, info.Mode().Perm()))
 	}
 	if err := replace(file, edited, info.Mode().Perm()); err != nil {
-		return "", fail(err)
+		return fail(err)
 	}
-	return was, nil
+	return nil
 }
 
 // replace puts another content in place of a file's. The new file has a name that no

@@ -44,6 +44,15 @@ func SetOwner(text []byte, namespace, plane string) (edited []byte, was string, 
 	return bytes.Join(parts, nil), was, nil
 }
 
+// ChangeOwner is SetOwner of a namespace that is still from's.
+func ChangeOwner(text []byte, namespace, from, plane string) ([]byte, error) {
+	edited, was, err := SetOwner(text, namespace, plane)
+	if err == nil && was != from {
+		return nil, fmt.Errorf("namespace %s is %s's meanwhile, not %s's: it is left alone", namespace, was, from)
+	}
+	return edited, err
+}
+
 // Previous is whose a namespace was before the last swap, "" if there was none.
 func Previous(text []byte, namespace string) string {
 	_, _, meta, err := find(documents(text), namespace)

@@ -7,9 +7,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"fairlead.io/fairlead/hubble"
+	"fairlead.io/fairlead/translators/objects"
 )
 
 const manifests = `# everything
@@ -75,6 +78,19 @@ metadata: {name: other, annotations: {fairlead.io/control-plane: istio}}
 	}
 }
 
+func files(dir string) []objects.Input { return objects.Files([]string{dir}, nil) }
+
+func TestChangedFilesAreNamed(t *testing.T) {
+	in := func(name, text string) objects.Input { return objects.Input{Name: name, Data: []byte(text)} }
+	before := []objects.Input{in("a", "1"), in("b", "1"), in("c", "1")}
+	if got := Changed(before, before); got != nil {
+		t.Errorf("nothing has changed, but %v", got)
+	}
+	if got := Changed(before, []objects.Input{in("d", "1"), in("c", "2"), in("a", "1")}); !slices.Equal(got, []string{"b", "c", "d"}) {
+		t.Errorf("changed: %v", got)
+	}
+}
+
 func TestFileOfNamespace(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {
@@ -85,21 +101,24 @@ func TestFileOfNamespace(t *testing.T) {
 	write("a.yaml", manifests)
 	write(".hidden.yaml", manifests)
 	write("notes.txt", manifests)
-	file, err := File(dir, "shop")
+	file, err := File(files(dir), "shop")
 	if err != nil || filepath.Base(file) != "a.yaml" {
 		t.Fatalf("file %q, %v", file, err)
 	}
-	if was, err := WriteOwner(file, "shop", "smi"); err != nil || was != None {
-		t.Fatalf("was %q, %v", was, err)
+	if err := WriteOwner(file, "shop", None, "smi"); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteOwner(file, "shop", None, "linkerd"); err == nil || !strings.Contains(err.Error(), "is smi's meanwhile") {
+		t.Errorf("somebody else's swap is overwritten: %v", err)
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if _, err := File(dir, "nobody"); !errors.Is(err, ErrNoNamespace) {
+	if _, err := File(files(dir), "nobody"); !errors.Is(err, ErrNoNamespace) {
 		t.Errorf("error %v", err)
 	}
 	write("b.yaml", manifests)
-	if _, err := File(dir, "shop"); err == nil {
+	if _, err := File(files(dir), "shop"); err == nil {
 		t.Error("two files have the namespace, and one is chosen")
 	}
 }
@@ -168,11 +187,11 @@ func TestLinksAndModesStay(t *testing.T) {
 	if err := errors.Join(os.Mkdir(filepath.Dir(target), 0o700), os.WriteFile(target, []byte(manifests), 0o600), os.Symlink(target, link)); err != nil {
 		t.Fatal(err)
 	}
-	file, err := File(dir, "shop")
+	file, err := File(files(dir), "shop")
 	if err != nil || file != link {
 		t.Fatalf("file %q, %v", file, err)
 	}
-	if _, err := WriteOwner(file, "shop", "smi"); err != nil {
+	if err := WriteOwner(file, "shop", None, "smi"); err != nil {
 		t.Fatal(err)
 	}
 	if to, err := os.Readlink(link); err != nil || to != target {
@@ -187,7 +206,7 @@ func TestLinksAndModesStay(t *testing.T) {
 	if err := os.Chmod(target, 0o400); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := WriteOwner(file, "shop", "istio"); err == nil {
+	if err := WriteOwner(file, "shop", "smi", "istio"); err == nil {
 		t.Error("a file that is not to be written was")
 	}
 }

@@ -36,6 +36,7 @@ func offlineCommands() []*cobra.Command {
 // input is the flags that say what to read.
 type input struct {
 	files    []string
+	given    []objects.Input // what was read of the files before; nil: nothing
 	pipeline pipeline.Options
 }
 
@@ -92,6 +93,9 @@ func (in *input) read(c *cobra.Command, node string) (*pipeline.Pipeline, []obje
 		if _, err := os.Stat(f); err != nil && f != "-" {
 			return nil, nil, fmt.Errorf("read manifests: %w", err)
 		}
+	}
+	if in.given != nil {
+		return p, in.given, nil
 	}
 	return p, objects.Files(in.files, c.InOrStdin()), nil
 }

@@ -63,7 +63,11 @@ It refuses to swap if somebody could do more than before, unless told to.
 Permissions of all control planes hold before and after: what a plane denies stays
 denied. --to none leaves the choice to the namespace's mark and the documented order.
 
-Exit status: 0 swapped, or nothing to do; 1 refused, or taken back; 2 wrong usage.`,
+What was shown is what is done: if a file has changed meanwhile, nothing is written. An
+interrupt before the write leaves all as it was, one after it leaves the swap as it is.
+
+Exit status: 0 swapped, or nothing to do; 1 refused, taken back or interrupted, with
+--dry-run if it would be refused; 2 wrong usage.`,
 		Example: `  fairlead swap shop --to smi -f manifests/ --dry-run
   fairlead swap shop --to gateway --lab default
   fairlead swap shop --back --lab default`,
@@ -90,6 +94,8 @@ Exit status: 0 swapped, or nothing to do; 1 refused, or taken back; 2 wrong usag
 			return usageError("swap needs --to, the control plane that is to own the namespace, or --back")
 		case (f.folder == "") == (f.lab == ""):
 			return usageError("swap needs -f, the folder that the agents read, or --lab")
+		case f.folder == "-":
+			return usageError("swap writes to the folder, or file, that the agents read: standard input is none")
 		case f.to != "" && f.to != swap.None && !slices.Contains(pipeline.PlaneNames(), f.to):
 			return usageError("there is no control plane %q; there are %s", f.to, strings.Join(pipeline.PlaneNames(), ", "))
 		}
@@ -109,7 +115,8 @@ type swapping struct {
 	c      *cobra.Command
 	out    format
 	mesh   pipeline.Options
-	file   string // that has the Namespace object
+	inputs []objects.Input // as they were when the difference was shown
+	file   string          // that has the Namespace object
 	result swapped
 }
 
@@ -137,11 +144,14 @@ func (s *swapping) run() error {
 			return err
 		}
 	}
-	if s.dryRun || r.From == r.To {
+	switch {
+	case r.From == r.To:
 		return s.end(nil)
-	}
-	if r.Change.Widens() && !s.widen {
+	case r.Change.Widens() && !s.widen:
 		return s.end(errors.New("the swap would let somebody do more than before, as shown above: mend it, or say --allow-widening"))
+	case s.dryRun:
+		s.say("nothing is written: --dry-run")
+		return s.end(nil)
 	}
 	return s.flip()
 }
@@ -163,16 +173,17 @@ func (s *swapping) ofLab() error {
 	return nil
 }
 
+// read gives the files as they are now.
+func (s *swapping) read() []objects.Input { return objects.Files([]string{s.folder}, nil) }
+
 // target finds the Namespace object, whose it is and whose it is to be.
 func (s *swapping) target() error {
+	s.inputs = s.read()
 	var err error
-	if s.file, err = swap.File(s.folder, s.result.Namespace); err != nil {
+	if s.file, err = swap.File(s.inputs, s.result.Namespace); err != nil {
 		return err
 	}
-	text, err := os.ReadFile(s.file)
-	if err != nil {
-		return err
-	}
+	text := s.inputs[slices.IndexFunc(s.inputs, func(in objects.Input) bool { return in.Name == s.file })].Data
 	_, s.result.From, err = swap.SetOwner(text, s.result.Namespace, swap.None)
 	s.result.To = s.to
 	if s.back {
@@ -185,7 +196,7 @@ func (s *swapping) target() error {
 
 // change compares the namespace as it is with what it would be.
 func (s *swapping) change() (*diff.Report, error) {
-	in := &input{files: []string{s.folder}, pipeline: s.mesh}
+	in := &input{files: []string{s.folder}, given: s.inputs, pipeline: s.mesh}
 	given := func(plane string) (*pipeline.Pipeline, error) {
 		return in.whole(s.c, func(b *objects.Batch) (*objects.Batch, error) {
 			if plane == swap.None {
@@ -220,23 +231,22 @@ func (s *swapping) unserved(before, after *pipeline.Pipeline) {
 
 // end prints what came of it.
 func (s *swapping) end(failed error) error {
-	if err := s.out.print(s.c.OutOrStdout(), &s.result, func(w io.Writer) error { return printSwapped(w, &s.result, s.back) }); err != nil {
+	if err := s.out.print(s.c.OutOrStdout(), &s.result, func(w io.Writer) error { return s.print(w) }); err != nil {
 		return err
 	}
 	return failed
 }
 
-// write makes a plane the owner, as the agents will read it.
-func (s *swapping) write(ctx context.Context, plane string) error {
+// write makes a plane the owner, as the agents will read it, if another one still is.
+func (s *swapping) write(ctx context.Context, from, plane string) error {
 	if s.lab == "" {
-		_, err := swap.WriteOwner(s.file, s.result.Namespace, plane)
-		return err
+		return swap.WriteOwner(s.file, s.result.Namespace, from, plane)
 	}
 	text, err := os.ReadFile(s.file)
 	if err != nil {
 		return err
 	}
-	edited, _, err := swap.SetOwner(text, s.result.Namespace, plane)
+	edited, err := swap.ChangeOwner(text, s.result.Namespace, from, plane)
 	if err != nil {
 		return err
 	}
@@ -244,7 +254,7 @@ func (s *swapping) write(ctx context.Context, plane string) error {
 	return err
 }
 
-// flip writes and watches. An interrupt after the write leaves the swap as it is.
+// flip writes and watches.
 func (s *swapping) flip() error {
 	ctx, cancel := context.WithCancel(s.c.Context())
 	defer cancel()
@@ -257,18 +267,37 @@ func (s *swapping) flip() error {
 		before := w.Next()
 		r.Before = &before
 	}
-	if err := ctx.Err(); err != nil {
-		return err
+	if err := s.ready(ctx, w); err != nil {
+		return s.end(err)
 	}
-	if err := s.write(ctx, r.To); err != nil {
-		return err
+	if err := s.write(ctx, r.From, r.To); err != nil {
+		return s.end(err)
 	}
 	r.Written = true
 	s.say("namespace %s: %s -> %s", r.Namespace, r.From, r.To)
 	if w == nil {
+		if len(s.runs) == 0 && s.watch > 0 {
+			s.say("nobody watches the requests: name the run folders of the agents with --run to have that done")
+		}
 		return s.end(nil)
 	}
 	return s.observe(ctx, w)
+}
+
+// ready says why nothing is to be written after all, nil if it is.
+func (s *swapping) ready(ctx context.Context, w *swap.Watcher) error {
+	if ctx.Err() != nil {
+		return errors.New("interrupted: nothing was written")
+	}
+	if w != nil {
+		if err := errors.Join(w.Errors()...); err != nil {
+			return fmt.Errorf("the swap could not be watched, and nothing was written: %w; mend that, or swap unwatched with --watch 0", err)
+		}
+	}
+	if changed := swap.Changed(s.inputs, s.read()); len(changed) > 0 {
+		return fmt.Errorf("nothing was written: %s changed since the difference was shown; look at it again by running the command again", strings.Join(changed, ", "))
+	}
+	return nil
 }
 
 // interval is how often it is told how it goes.
@@ -287,12 +316,16 @@ func (s *swapping) observe(ctx context.Context, w *swap.Watcher) error {
 	for _, err := range w.Errors() {
 		s.say("not everything was watched: %v", err)
 	}
-	if !s.limits.Worse(*r.Before, *r.After) {
+	switch {
+	case s.limits.Worse(*r.Before, *r.After):
+	case ctx.Err() != nil:
+		return s.end(fmt.Errorf("interrupted %s after the swap, which stays as it is; %s undoes it", time.Since(begin).Round(time.Second), s.undo()))
+	default:
 		return s.end(nil)
 	}
 	// The context may have ended: what is worse is taken back all the same.
-	if err := s.write(context.WithoutCancel(ctx), r.From); err != nil {
-		return fmt.Errorf("%.3g %% of the requests fail, %.3g %% before; taking the swap back failed: %w", 100*r.After.Rate(), 100*r.Before.Rate(), err)
+	if err := s.write(context.WithoutCancel(ctx), r.To, r.From); err != nil {
+		return s.end(fmt.Errorf("%.3g %% of the requests fail, %.3g %% before; taking the swap back failed: %w", 100*r.After.Rate(), 100*r.Before.Rate(), err))
 	}
 	r.TakenBack = true
 	return s.end(fmt.Errorf("%.3g %% of the requests failed, %.3g %% before: the swap was taken back", 100*r.After.Rate(), 100*r.Before.Rate()))
@@ -313,8 +346,17 @@ func (s *swapping) flows() []swap.Flows {
 	return out
 }
 
-// printSwapped says what was done; the report has been printed before.
-func printSwapped(w io.Writer, r *swapped, back bool) error {
+// undo is the command that goes back.
+func (s *swapping) undo() string {
+	if s.lab != "" {
+		return fmt.Sprintf("fairlead swap %s --back --lab %s", s.result.Namespace, s.lab)
+	}
+	return fmt.Sprintf("fairlead swap %s --back -f %s", s.result.Namespace, s.folder)
+}
+
+// print says what was done; the report has been printed before.
+func (s *swapping) print(w io.Writer) error {
+	r := &s.result
 	var err error
 	switch {
 	case r.From == r.To && r.To == swap.None:
@@ -323,10 +365,10 @@ func printSwapped(w io.Writer, r *swapped, back bool) error {
 		_, err = fmt.Fprintf(w, "namespace %s is %s's already\n", r.Namespace, r.To)
 	case r.TakenBack:
 		_, err = fmt.Fprintf(w, "namespace %s is %s's again\n", r.Namespace, r.From)
-	case r.Written && back:
+	case r.Written && s.back:
 		_, err = fmt.Fprintf(w, "namespace %s: back from %s to %s\n", r.Namespace, r.From, r.To)
 	case r.Written:
-		_, err = fmt.Fprintf(w, "namespace %s: from %s to %s; fairlead swap %s --back undoes it\n", r.Namespace, r.From, r.To, r.Namespace)
+		_, err = fmt.Fprintf(w, "namespace %s: from %s to %s; %s undoes it\n", r.Namespace, r.From, r.To, s.undo())
 	}
 	return err
 }
