@@ -42,7 +42,9 @@ type AuthRule struct {
 
 // Peer is a conjunction over the source; within a list one must match, within a
 // Not list none may. Identities are compared as whole SPIFFE ids, and a source
-// without a known identity has none: no positive match holds for it.
+// without a known identity has none: no positive match holds for it. Present names
+// nobody, and asks for a member of a mesh: it holds for no other workload, whose identity
+// is known by its address alone.
 type Peer struct {
 	Identities    []StringMatch  `json:"identities,omitempty"`
 	NotIdentities []StringMatch  `json:"notIdentities,omitempty"`

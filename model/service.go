@@ -120,8 +120,10 @@ type Workload struct {
 	HostNetwork bool         `json:"hostNetwork,omitempty"`
 	// External: no node has it, and nothing guards it. An address of a pod, of a node, or
 	// out of a node's pod range is not believed to be its own.
-	External   bool              `json:"external,omitempty"`
-	Capture    bool              `json:"capture,omitempty"` // its requests are routed
+	External bool `json:"external,omitempty"`
+	Capture  bool `json:"capture,omitempty"` // its requests are routed
+	// Sidecar: a mesh's own proxy or redirection still has them. Never with Capture.
+	Sidecar    bool              `json:"sidecar,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	Ports      []WorkloadPort    `json:"ports,omitempty"`      // declared container ports
 	ProbePorts []uint16          `json:"probePorts,omitempty"` // sorted
@@ -138,6 +140,13 @@ type WorkloadPort struct {
 
 // Key of the workload in its table.
 func (w *Workload) Key() string { return w.Namespace + "/" + w.Name }
+
+// Member reports whether the workload is in a mesh, so that a mesh would give it its
+// identity: it is captured, still has a mesh's own proxy, or a plane declares it with an
+// identity. Others have theirs by their addresses alone.
+func (w *Workload) Member() bool {
+	return w.Capture || w.Sidecar || w.External && w.Identity != ""
+}
 
 // SPIFFE builds the identity of a service account.
 func SPIFFE(trustDomain, namespace, serviceAccount string) string {

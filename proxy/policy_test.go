@@ -228,6 +228,7 @@ func TestRuleParts(t *testing.T) {
 		{Identity: alphaID, Addresses: []netip.Addr{netip.MustParseAddr(alpha), netip.MustParseAddr(alpha6)}},
 		{Identity: betaID, Addresses: []netip.Addr{netip.MustParseAddr(beta)}},
 	}
+	members := []netip.Addr{netip.MustParseAddr(alpha), netip.MustParseAddr(beta)}
 	all := rows(clusterOf(plan.Cluster{Name: "a"}, serverA), listeners())
 	inbound := &plan.RouteTable{Name: "in"}
 	for i, c := range cases {
@@ -235,7 +236,7 @@ func TestRuleParts(t *testing.T) {
 		all = append(all, clusterOf(plan.Cluster{Name: name, Policy: allow(c.rule), Checked: true}, serverA)...)
 		all = append(all, service(i+1, to(name))...)
 		policy := allow(c.rule)
-		policy.Known = known
+		policy.Known, policy.Members = known, members
 		inbound.Routes = append(inbound.Routes, plan.Route{
 			ID: name, Original: true, App: model.AppHTTP, Checked: true, Policy: policy,
 			Match: model.RouteMatch{Headers: []model.NamedMatch{{Name: "x-case", Match: exact(name)}}},
@@ -271,11 +272,12 @@ func TestInbound(t *testing.T) {
 	server(t, podC, nil)
 	server(t, podC6, nil)
 	deny := model.AuthRule{To: paths(model.Exact, "/secret")}
+	strict := model.AuthRule{From: []model.Peer{{NotIdentities: []model.StringMatch{{Kind: model.Present}}}}, To: paths(model.Exact, "/b/members")}
 	group := func(rules ...model.AuthRule) []model.AuthRule { return rules }
 	policy := &plan.Policy{
-		Deny: []model.AuthRule{deny},
+		Deny: []model.AuthRule{deny, strict},
 		Allow: [][]model.AuthRule{
-			group(model.AuthRule{From: identity(alphaID)}, model.AuthRule{From: identity(betaID), To: paths(model.Exact, "/b")}),
+			group(model.AuthRule{From: identity(alphaID)}, model.AuthRule{From: identity(betaID), To: paths(model.Prefix, "/b")}),
 			group(model.AuthRule{To: []model.Operation{{Ports: []uint16{8080}, Methods: []model.StringMatch{exact("GET")}}}}),
 			group(model.AuthRule{When: []model.Condition{{Kind: model.OnDestinationIP, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24"), netip.MustParsePrefix("fd44:3::/64")}}}}),
 		},
@@ -283,6 +285,7 @@ func TestInbound(t *testing.T) {
 			{Identity: alphaID, Addresses: []netip.Addr{netip.MustParseAddr(alpha), netip.MustParseAddr(alpha6)}},
 			{Identity: betaID, Addresses: []netip.Addr{netip.MustParseAddr(beta)}},
 		},
+		Members: []netip.Addr{netip.MustParseAddr(alpha), netip.MustParseAddr(alpha6)},
 	}
 	http2 := plan.Route{ID: "in2", Original: true, App: model.AppGRPC, Checked: true, Match: pathMatch(model.Exact, "/http2")}
 	r.push(append(listeners(),
@@ -301,6 +304,9 @@ func TestInbound(t *testing.T) {
 		{alpha, "POST", "/", 403},
 		{beta, "GET", "/b", 200},
 		{beta, "GET", "/", 403},
+		{alpha, "GET", "/b/members", 200},
+		{alpha6, "GET", "/b/members", 200},
+		{beta, "GET", "/b/members", 403}, // known by the address alone
 		{stranger, "GET", "/b", 403},
 	} {
 		dst := podC

@@ -39,6 +39,7 @@ func senders(before, after Tables) []sender {
 			out = append(out, sender{name, a, b})
 		}
 	}
+	members := asksForMembers(before, after)
 	for _, key := range union(workloadKeys(before), workloadKeys(after)) {
 		a, _ := before.Get(translators.Workloads, key).(*model.Workload)
 		b, _ := after.Get(translators.Workloads, key).(*model.Workload)
@@ -49,8 +50,12 @@ func senders(before, after Tables) []sender {
 		if either.HostNetwork || either.Identity == "" {
 			continue
 		}
+		name := either.Identity
+		if members && (a == nil || !a.Member()) && (b == nil || !b.Member()) {
+			name += outsideWord
+		}
 		for i := range addressesOf(a, b) {
-			add(either.Identity, sourceOf(before, a, either.Identity, i), sourceOf(after, b, either.Identity, i))
+			add(name, sourceOf(before, a, either, i), sourceOf(after, b, either, i))
 		}
 	}
 	for _, p := range points(before, after) {
@@ -70,6 +75,22 @@ func senders(before, after Tables) []sender {
 	}
 	slices.SortStableFunc(out, func(a, b sender) int { return compareNames(a.name, b.name) })
 	return out
+}
+
+// outsideWord is behind the identity of those who are no members of the mesh, where that
+// matters to some policy.
+const outsideWord = ", outside the mesh"
+
+func asksForMembers(sides ...Tables) bool {
+	for _, t := range sides {
+		for _, row := range t.Rows(plan.Governance) {
+			g := row.Value.(*plan.Governed)
+			if slices.ContainsFunc(slices.Concat(append(slices.Clone(g.Allow), g.Deny)...), plan.AsksForMember) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // compareNames orders senders; who is nobody in particular comes last.
@@ -100,13 +121,14 @@ func addressesOf(a, b *model.Workload) []netip.Addr {
 }
 
 // sourceOf is a workload by its i-th address, or the last; without workload somebody who
-// has its identity.
-func sourceOf(t Tables, w *model.Workload, identity string, i int) source {
+// is like the one of the other side.
+func sourceOf(t Tables, w, other *model.Workload, i int) source {
 	if w == nil || len(w.Addresses) == 0 {
-		return source{&plan.Class{Identity: identity}, plan.Client{Identity: identity}}
+		id, member := other.Identity, other.Member()
+		return source{&plan.Class{Identity: id, Member: member}, plan.Client{Identity: id, Member: member}}
 	}
 	s := sourceAt(t, w.Addresses[min(i, len(w.Addresses)-1)])
-	s.client.Identity = s.class.Identity
+	s.client.Identity, s.client.Member = s.class.Identity, s.class.Member
 	return s
 }
 

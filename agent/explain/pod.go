@@ -18,7 +18,9 @@ type Pod struct {
 	Node      string       `json:"node"`
 	Addresses []netip.Addr `json:"addresses"`
 	Identity  string       `json:"identity"`
-	Source    model.Source `json:"source"`
+	// Member: of a mesh; else it has its identity by its address alone.
+	Member bool         `json:"member"`
+	Source model.Source `json:"source"`
 	// Captured pods' connections to services are taken to the proxy where it routes.
 	Captured bool          `json:"captured"`
 	Why      string        `json:"why"` // it is captured or not
@@ -101,7 +103,7 @@ func pod(t *view, key string) *Pod {
 	if w == nil {
 		return nil
 	}
-	out := &Pod{Name: key, Node: w.Node, Addresses: w.Addresses, Identity: w.Identity, Source: w.Src, Captured: w.Capture, ProbePorts: w.ProbePorts}
+	out := &Pod{Name: key, Node: w.Node, Addresses: w.Addresses, Identity: w.Identity, Member: w.Member(), Source: w.Src, Captured: w.Capture, ProbePorts: w.ProbePorts}
 	out.captured(t, w)
 	for _, a := range w.Addresses {
 		if row, ok := t.Get(plan.Pods, a.String()).(*plan.Pod); ok && row.Name == key {
@@ -158,11 +160,11 @@ func (p *Pod) captured(t *view, w *model.Workload) {
 		mark(ns.Src, "namespace")
 	}
 	switch {
+	case w.Sidecar:
+		p.Why = "another mesh's proxy still takes its connections"
 	case !marked:
 		p.Why = "neither the pod nor its namespace is marked"
-	case on && !p.Captured && w.HostNetwork:
-		p.Why = "it is in the node's network, and cannot be told from the node"
 	case on && !p.Captured:
-		p.Why = "another mesh's proxy still takes its connections"
+		p.Why = "it is in the node's network, and cannot be told from the node"
 	}
 }

@@ -82,10 +82,10 @@ func (t *tracer) arrive(dst netip.AddrPort, as *sending) Outcome {
 		return t.inbound(w, g, dst.Port(), as)
 	case plan.Refuse:
 		if t.q.kind == httpRequest {
-			return Outcome{Verdict: Denied, Status: http.StatusForbidden, Why: whyDenied(rule != 0), By: by}
+			return Outcome{Verdict: Denied, Status: http.StatusForbidden, Why: t.whyDenied(denialOf(g, rule), g.Allow), By: by}
 		}
 	}
-	return Outcome{Verdict: Denied, Why: whyDenied(rule != 0), By: by}
+	return Outcome{Verdict: Denied, Why: t.whyDenied(denialOf(g, rule), g.Allow), By: by}
 }
 
 // inbound is what the destination's own listener does with a request.
@@ -118,9 +118,26 @@ func ofRule(rule uint64, by []model.Source) []model.Source {
 	return by
 }
 
-func whyDenied(byRule bool) string {
-	if byRule {
+// denialOf is the Deny with an id, nil if there is none.
+func denialOf(g *plan.Governed, id uint64) *model.AuthRule {
+	i := slices.IndexFunc(g.Deny, func(r model.AuthRule) bool { return plan.RuleID(r) == id })
+	if i < 0 {
+		return nil
+	}
+	return &g.Deny[i]
+}
+
+// whyDenied says it of a Deny, or if that is nil of Allows none of which takes the source.
+func (t *tracer) whyDenied(by *model.AuthRule, allows [][]model.AuthRule) string {
+	s := t.out.Source
+	outside := s.Identity != "" && !s.Member
+	switch {
+	case by != nil && outside && plan.AsksForMember(*by):
+		return fmt.Sprintf("a rule denies it: %s is not a member of the mesh", s.Pod)
+	case by != nil:
 		return "a rule denies it"
+	case outside && slices.ContainsFunc(slices.Concat(allows...), plan.AsksForMember):
+		return fmt.Sprintf("no rule allows it: %s is not a member of the mesh", s.Pod)
 	}
 	return "no rule allows it"
 }
@@ -140,7 +157,7 @@ func (t *tracer) judged(p *plan.Policy, q *plan.Request, workloads ...string) Ou
 	if !d.Denied {
 		return o
 	}
-	o.Verdict, o.Status, o.Why = Denied, http.StatusForbidden, whyDenied(d.Rule != nil)
+	o.Verdict, o.Status, o.Why = Denied, http.StatusForbidden, t.whyDenied(d.Rule, p.Allow)
 	if d.Rule == nil {
 		o.By = t.governing(workloads)
 	}
@@ -163,7 +180,7 @@ func (t *tracer) governing(workloads []string) []model.Source {
 func (t *tracer) asSent() *plan.Request {
 	path, _ := normalPath(t.q.path)
 	return &plan.Request{Method: t.q.method, Scheme: t.scheme(), Authority: strings.TrimSuffix(t.q.authority, "."), Path: path, Query: t.q.query, Headers: t.q.headers,
-		Client: plan.Client{Identity: t.out.Source.Identity, Addr: t.out.Source.Addr, Labels: t.out.Source.labels}}
+		Client: plan.Client{Identity: t.out.Source.Identity, Member: t.out.Source.Member, Addr: t.out.Source.Addr, Labels: t.out.Source.labels}}
 }
 
 // scheme is what the client says that it came by, or else what it speaks.

@@ -104,7 +104,7 @@ func (t *tracer) pod(w *model.Workload, v6 bool) error {
 		t.out.Source.Identity = ""
 		return nil
 	}
-	t.out.Source.Captured = w.Capture
+	t.out.Source.Captured, t.out.Source.Member = w.Capture, w.Member()
 	if row, _ := t.Get(plan.Pods, t.out.Source.Addr.String()).(*plan.Pod); w.Capture && row == nil {
 		return queryError("%s is on node %s: ask for the plan of that node", w.Key(), w.Node)
 	}

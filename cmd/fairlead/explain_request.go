@@ -168,6 +168,9 @@ func sourceText(s trace.Source) string {
 	if s.Pod != "" && !s.Captured {
 		text += ", not captured"
 	}
+	if s.Pod != "" && !s.Member {
+		text += ", not a member of the mesh"
+	}
 	return text
 }
 

@@ -52,11 +52,18 @@ func (t terms) text() string {
 
 func peerText(p model.Peer) string {
 	var t terms
-	t.add(false, "identity", texts(p.Identities, stringText))
-	t.add(true, "identity", texts(p.NotIdentities, stringText))
+	t.add(false, "identity", texts(p.Identities, identityText))
+	t.add(true, "identity", texts(p.NotIdentities, identityText))
 	t.add(false, "address", texts(p.IPs, netip.Prefix.String))
 	t.add(true, "address", texts(p.NotIPs, netip.Prefix.String))
 	return t.text()
+}
+
+func identityText(m model.StringMatch) string {
+	if m.Kind == model.Present {
+		return "of a member of the mesh"
+	}
+	return stringText(m)
 }
 
 func operationText(o model.Operation) string {
@@ -84,8 +91,12 @@ func conditionText(c model.Condition) string {
 		what += " " + c.Name
 	}
 	var t terms
-	t.add(false, what, texts(c.Values, stringText))
-	t.add(true, what, texts(c.NotValues, stringText))
+	text := stringText
+	if c.Kind == model.OnIdentity {
+		text = identityText
+	}
+	t.add(false, what, texts(c.Values, text))
+	t.add(true, what, texts(c.NotValues, text))
 	t.add(false, what, texts(c.Prefixes, netip.Prefix.String))
 	t.add(true, what, texts(c.NotPrefixes, netip.Prefix.String))
 	t.add(false, what, texts(c.Ports, portText))

@@ -212,7 +212,11 @@ func (p *page) pod(o *explain.Pod, live *agent.Live) {
 	p.line(0, "pod %s on %s", o.Name, orDash(o.Node))
 	p.sources(2, []model.Source{o.Source})
 	p.line(1, "addresses: %s", joinWords(o.Addresses, ", ", netip.Addr.String))
-	p.line(1, "identity: %s", o.Identity)
+	identity := o.Identity
+	if !o.Member {
+		identity += ", not a member of the mesh"
+	}
+	p.line(1, "identity: %s", identity)
 	captured := "no"
 	if o.Captured {
 		captured = "yes"

@@ -42,7 +42,7 @@ func workloadAddresses(r *incr.Reader, key string) []incr.Row {
 	n, _ := r.Get(nodes, w.Node).(*model.Node)
 	var out []incr.Row
 	for _, a := range ownAddresses(r, w) {
-		c, rows := classOf(r, w.Identity, netip.PrefixFrom(a, a.BitLen()))
+		c, rows := class(r, Class{Identity: w.Identity, Member: w.Member()}, netip.PrefixFrom(a, a.BitLen()))
 		out = append(out, rows...)
 		out = append(out, incr.Row{Table: Addresses, Key: a.String(), Value: &Address{Addr: a, Class: c, Managed: n != nil && n.Managed}})
 	}
@@ -56,7 +56,7 @@ func nodeAddresses(r *incr.Reader, key string) []incr.Row {
 	}
 	var out []incr.Row
 	for _, a := range n.Addresses {
-		c, rows := classOf(r, "", netip.PrefixFrom(a, a.BitLen()))
+		c, rows := class(r, Class{}, netip.PrefixFrom(a, a.BitLen()))
 		out = append(out, rows...)
 		out = append(out, incr.Row{Table: Addresses, Key: a.String(), Value: &Address{Addr: a, Class: c, Node: true}})
 	}
@@ -88,28 +88,25 @@ func prefixRows(r *incr.Reader, p netip.Prefix) []incr.Row {
 var firstMapped = netip.MustParseAddr("::ffff:0.0.0.0")
 
 func prefixRow(r *incr.Reader, p netip.Prefix, unassigned bool) []incr.Row {
-	c, rows := class(r, "", p, unassigned)
+	c, rows := class(r, Class{Unassigned: unassigned}, p)
 	return append(rows, incr.Row{Table: Prefixes, Key: p.String(), Value: &Prefix{Prefix: p, Class: c, Unassigned: unassigned}})
 }
 
-// classOf is the class of sources with that identity in (or at) a prefix, and the
-// row that describes it; 0 and none for sources that nothing tells apart.
-func classOf(r *incr.Reader, identity string, at netip.Prefix) (uint64, []incr.Row) {
-	return class(r, identity, at, false)
-}
-
-func class(r *incr.Reader, identity string, at netip.Prefix, unassigned bool) (uint64, []incr.Row) {
+// class is that of sources with what is known of them, in (or at) a prefix, and the row
+// that describes it; 0 and none for sources that nothing tells apart.
+func class(r *incr.Reader, known Class, at netip.Prefix) (uint64, []incr.Row) {
 	var in []netip.Prefix
 	for _, row := range r.All(cidrs) {
 		if p := row.Value.(netip.Prefix); p.Bits() <= at.Bits() && p.Contains(at.Addr()) {
 			in = append(in, p)
 		}
 	}
-	if identity == "" && len(in) == 0 && !unassigned {
+	if known.Identity == "" && len(in) == 0 && !known.Unassigned {
 		return 0, nil
 	}
 	slices.SortFunc(in, comparePrefixes)
-	c := &Class{Identity: identity, Prefixes: in, Unassigned: unassigned}
+	c := &known
+	c.Prefixes = in
 	c.ID = model.ID(c)
 	return c.ID, []incr.Row{{Table: Classes, Key: fmt.Sprintf("%016x", c.ID), Value: c}}
 }

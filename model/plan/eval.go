@@ -76,8 +76,8 @@ func (q question) peer(p model.Peer) bool {
 }
 
 func (q question) identity(in, out []model.StringMatch) bool {
-	matches := func(m model.StringMatch) bool { return q.class.Identity != "" && Matches(m, q.class.Identity) }
-	return (len(in) == 0 || slices.ContainsFunc(in, matches)) && !slices.ContainsFunc(out, matches)
+	is := func(m model.StringMatch) bool { return MatchesIdentity(m, q.class.Identity, q.class.Member) }
+	return oneOf(in, out, is)
 }
 
 func (q question) prefixes(in, out []netip.Prefix) bool {
@@ -125,6 +125,15 @@ func (q question) condition(c model.Condition) truth {
 		return known((len(c.Values) == 0 || slices.ContainsFunc(c.Values, sni)) && !slices.ContainsFunc(c.NotValues, sni))
 	}
 	return q.unseen()
+}
+
+// MatchesIdentity reports whether a source with an identity ("": none is known), member of
+// a mesh or not, satisfies the match; see model.Peer.
+func MatchesIdentity(m model.StringMatch, id string, member bool) bool {
+	if asksForMember(m) {
+		return member && id != ""
+	}
+	return id != "" && Matches(m, id)
 }
 
 // Matches reports whether the string satisfies the match.

@@ -94,12 +94,16 @@ func dump(s *incr.Store) []string {
 	return out
 }
 
-// actions prints the verdicts of all policy sets as "class port/proto action".
+// actions prints the verdicts of all policy sets as "class port/proto action"; an account
+// of workloads outside any mesh has "/outside" behind it.
 func actions(s *incr.Store) []string {
 	names := map[uint64]string{}
 	for _, r := range s.Rows(plan.Classes) {
 		c := r.Value.(*plan.Class)
 		n := c.Identity[strings.LastIndex(c.Identity, "/")+1:]
+		if c.Identity != "" && !c.Member {
+			n += "/outside"
+		}
 		for _, p := range c.Prefixes {
 			n += "@" + p.String()
 		}
@@ -309,6 +313,7 @@ func TestEditsEqualScratch(t *testing.T) {
 		allow("q", model.Target{Namespace: "shop"}, by("q", from("client"), cidr, rule)...),
 		pod("web-2", "n1", "10.244.1.9", "web", map[string]string{"app": "web"}),
 		pod("web-1", "n1", "10.244.1.2", "other", map[string]string{"app": "web", "v": "1"}),
+		outsider("web-1", "n1", "10.244.1.2", "web"), remaining("client", "n1", "10.244.1.1", "client"), outsider("client", "n1", "10.244.1.1", "client"), strict(),
 		endpoints("web", 80, 8080, "10.244.1.9"), service("web", "10.96.0.1", 80, model.AppTCP),
 		input{"namespace", "shop", &model.Namespace{Name: "shop", Owner: "blue"}},
 		input{"namespace", "shop", &model.Namespace{Name: "shop", DefaultDeny: []string{"red"}}})
@@ -317,7 +322,7 @@ func TestEditsEqualScratch(t *testing.T) {
 	s := store()
 	now := map[string]input{}
 	seen := map[string]bool{}
-	for i := range 1200 {
+	for i := range 2000 {
 		in := pool[rng.IntN(len(pool))]
 		id := string(in.table) + in.key
 		if _, ok := now[id]; ok && rng.IntN(3) == 0 {

@@ -136,45 +136,68 @@ func (b *builder) inboundStage() incr.Stage {
 					continue
 				}
 				p := *routes[i].Policy
-				p.Known = knownIdentities(r, &p)
+				p.Known, p.Members = knownIdentities(r, &p)
 				routes[i].Policy = &p
 			}
 			return []incr.Row{{Table: RouteTables, Key: key, Value: &RouteTable{Name: key, Routes: routes, Limit: limitOf(r, in.RateLimit)}}}
 		}}
 }
 
-// knownIdentities lists the identities that the policy's matches could hold for,
-// with their addresses.
-func knownIdentities(r *incr.Reader, p *Policy) []KnownIdentity {
+// knownIdentities lists the identities that the policy's matches could hold for by name,
+// with their addresses, and those of all members of a mesh if some match is for these.
+func knownIdentities(r *incr.Reader, p *Policy) (known []KnownIdentity, members []netip.Addr) {
 	ms := identityMatches(p)
-	if len(ms) == 0 {
-		return nil
+	names := slices.DeleteFunc(slices.Clone(ms), asksForMember)
+	if len(names) > 0 {
+		known = identitiesAt(r, func(id string) bool {
+			return slices.ContainsFunc(names, func(m model.StringMatch) bool { return Matches(m, id) })
+		})
 	}
-	return identitiesAt(r, func(id string) bool {
-		return slices.ContainsFunc(ms, func(m model.StringMatch) bool { return Matches(m, id) })
-	})
+	if len(names) < len(ms) {
+		members = membersAt(r)
+	}
+	return known, members
+}
+
+// membersAt lists the addresses of all members of a mesh; sorted.
+func membersAt(r *incr.Reader) []netip.Addr {
+	var out []netip.Addr
+	for _, row := range r.All(workloads) {
+		if w := row.Value.(*model.Workload); !w.HostNetwork && w.Identity != "" && w.Member() {
+			out = append(out, ownAddresses(r, w)...)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
 }
 
 func identityMatches(p *Policy) []model.StringMatch {
 	var out []model.StringMatch
-	add := func(rules []model.AuthRule) {
+	for _, rules := range append([][]model.AuthRule{p.Deny}, p.Allow...) {
 		for _, r := range rules {
-			for _, f := range r.From {
-				out = append(append(out, f.Identities...), f.NotIdentities...)
-			}
-			for _, c := range r.When {
-				if c.Kind == model.OnIdentity {
-					out = append(append(out, c.Values...), c.NotValues...)
-				}
-			}
+			out = append(out, identitiesOf(r)...)
 		}
-	}
-	add(p.Deny)
-	for _, g := range p.Allow {
-		add(g)
 	}
 	return out
 }
+
+func identitiesOf(r model.AuthRule) []model.StringMatch {
+	var out []model.StringMatch
+	for _, f := range r.From {
+		out = append(append(out, f.Identities...), f.NotIdentities...)
+	}
+	for _, c := range r.When {
+		if c.Kind == model.OnIdentity {
+			out = append(append(out, c.Values...), c.NotValues...)
+		}
+	}
+	return out
+}
+
+// AsksForMember reports whether it matters to a rule that the source is a member of a mesh.
+func AsksForMember(r model.AuthRule) bool { return slices.ContainsFunc(identitiesOf(r), asksForMember) }
+
+func asksForMember(m model.StringMatch) bool { return m.Kind == model.Present }
 
 // verdictStage spreads a policy set over the classes of sources. A row is written
 // only where it differs from what the row that is tried after it says.

@@ -27,6 +27,7 @@ type Request struct {
 // Client is who sends a request.
 type Client struct {
 	Identity string // SPIFFE id; "": none is known
+	Member   bool   // of a mesh
 	Addr     netip.Addr
 	Labels   map[string]string // of its pod
 }
@@ -162,7 +163,7 @@ func peerMatches(p model.Peer, q *Request) bool {
 }
 
 func (q *Request) hasIdentity(m model.StringMatch) bool {
-	return q.Client.Identity != "" && Matches(m, q.Client.Identity)
+	return MatchesIdentity(m, q.Client.Identity, q.Client.Member)
 }
 
 func (q *Request) isIn(p netip.Prefix) bool { return p.Contains(q.Client.Addr.Unmap()) }

@@ -300,8 +300,11 @@ type Policy struct {
 	Deny  []model.AuthRule   `json:"deny,omitempty"`
 	Allow [][]model.AuthRule `json:"allow,omitempty"`
 	// Known lists, for policies judged by address (inbound), the addresses of
-	// every identity that some rule could match; sorted by Identity.
+	// every identity that some rule could match by name; sorted by Identity.
 	Known []KnownIdentity `json:"known,omitempty"`
+	// Members, likewise, are the addresses of all members of a mesh, where some rule asks
+	// for any identity; sorted.
+	Members []netip.Addr `json:"members,omitempty"`
 }
 
 // KnownIdentity is an identity and the addresses that have it.
@@ -315,6 +318,7 @@ type KnownIdentity struct {
 type Class struct {
 	ID       uint64         `json:"id"` // 0 is everything that is in no other class
 	Identity string         `json:"identity,omitempty"`
+	Member   bool           `json:"member,omitempty"`   // of a mesh; never without Identity
 	Prefixes []netip.Prefix `json:"prefixes,omitempty"` // all that contain it, sorted
 	// Unassigned: a pod's address that no known pod has. Nobody can say what it may
 	// do, so no governed pod lets it in.

@@ -32,7 +32,7 @@ func (t *Translator) workload(r *incr.Reader, o *objects.Object, rep *report) []
 		return nil // not running yet
 	}
 	w.Locality = podLocality(o.Labels)
-	w.Capture = t.captured(r, o, pod, rep)
+	w.Capture, w.Sidecar = t.captured(r, o, pod, rep)
 	ports(w, pod, rep)
 	w.ProbePorts = probePorts(pod, rep)
 	unheard(o, rep)
@@ -70,8 +70,9 @@ func badAddresses(pod *corev1.Pod, rep *report) {
 // sidecars are the containers by which other data planes sit in a pod.
 var sidecars = []string{"istio-proxy", "linkerd-proxy"}
 
-// captured decides whether the pod's requests are routed here.
-func (t *Translator) captured(r *incr.Reader, o *objects.Object, pod *corev1.Pod, rep *report) bool {
+// captured decides whether the pod's requests are routed here, and whether a mesh's own
+// proxy or redirection still has them.
+func (t *Translator) captured(r *incr.Reader, o *objects.Object, pod *corev1.Pod, rep *report) (on, remaining bool) {
 	on, said := capture(o, rep)
 	if !said {
 		ns, _ := r.Get(translators.Namespaces, o.Namespace).(*model.Namespace)
@@ -81,20 +82,20 @@ func (t *Translator) captured(r *incr.Reader, o *objects.Object, pod *corev1.Pod
 		rep.say(field, "sidecar", model.Degrades, model.Approximated,
 			"the pod still has a sidecar, which routes its requests: it is not captured, policy applies to it all the same",
 			"remove the sidecar to have its requests routed here")
-		return false
+		return false, true
 	}
 	if o.Annotations["ambient.istio.io/redirection"] == "enabled" {
 		rep.say(`metadata.annotations["ambient.istio.io/redirection"]`, "sidecar", model.Degrades, model.Approximated,
 			"Istio's ambient mode still redirects the pod: it is not captured, policy applies to it all the same",
 			"take it out of ambient mode to have its requests routed here")
-		return false
+		return false, true
 	}
 	if on && pod.Spec.HostNetwork {
 		rep.say("spec.hostNetwork", "host-network", model.Degrades, model.Approximated,
 			"a pod in the node's network cannot be told from the node: it is not captured", "")
-		return false
+		return false, false
 	}
-	return on
+	return on, false
 }
 
 // sidecar is the field of a container that is another data plane's proxy, or "".

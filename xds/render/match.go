@@ -139,8 +139,6 @@ func matches(m model.StringMatch) (func(string) bool, error) {
 		return func(s string) bool { return strings.HasPrefix(fold(s), want) }, nil
 	case model.Suffix:
 		return func(s string) bool { return strings.HasSuffix(fold(s), want) }, nil
-	case model.Present:
-		return func(s string) bool { return s != "" }, nil
 	case model.Regex:
 		expr, err := wholeRegex(m)
 		if err != nil {

@@ -36,7 +36,7 @@ func perRoute(r *plan.Route) (map[string]*anypb.Any, error) {
 		if len(r.Policy.Allow) > AllowSlots {
 			return nil, fmt.Errorf("%d groups of allows: listeners have %d slots", len(r.Policy.Allow), AllowSlots)
 		}
-		fs, err := policyFilters(r.Policy, byAddress{r.Policy.Known})
+		fs, err := policyFilters(r.Policy, byAddress{r.Policy.Known, r.Policy.Members})
 		if err != nil {
 			return nil, err
 		}

@@ -39,7 +39,7 @@ type byIdentity struct{}
 func (byIdentity) address() bool { return false } // the local address is the service's
 
 func (byIdentity) identity(m model.StringMatch) (*rbacconfig.Principal, error) {
-	if m.Kind == model.Present { // any identity: without one there is no such state
+	if m.Kind == model.Present { // whose requests are captured is a member; without an identity there is no such state
 		m = model.StringMatch{Kind: model.Regex, Value: ".+"}
 	}
 	s, err := stringMatcher(m)
@@ -52,27 +52,41 @@ func (byIdentity) identity(m model.StringMatch) (*rbacconfig.Principal, error) {
 	}}}, nil
 }
 
-// byAddress knows sources by the addresses that an identity is known to have.
-type byAddress struct{ known []plan.KnownIdentity }
+// byAddress knows sources by the addresses that identities, and members of a mesh, are
+// known to have.
+type byAddress struct {
+	known   []plan.KnownIdentity
+	members []netip.Addr
+}
 
 func (byAddress) address() bool { return true }
 
 func (b byAddress) identity(m model.StringMatch) (*rbacconfig.Principal, error) {
+	var any []*rbacconfig.Principal
+	add := func(of string, addrs []netip.Addr) error {
+		for _, a := range addrs {
+			if !a.IsValid() || a.Zone() != "" {
+				return fmt.Errorf("%s has address %q", of, a)
+			}
+			a = a.Unmap()
+			any = append(any, directIP(netip.PrefixFrom(a, a.BitLen())))
+		}
+		return nil
+	}
+	if m.Kind == model.Present {
+		err := add("a member of the mesh", b.members)
+		return orIDs(any), err
+	}
 	is, err := matches(m)
 	if err != nil {
 		return nil, err
 	}
-	var any []*rbacconfig.Principal
 	for _, k := range b.known {
 		if !is(k.Identity) {
 			continue
 		}
-		for _, a := range k.Addresses {
-			if !a.IsValid() || a.Zone() != "" {
-				return nil, fmt.Errorf("identity %s has address %q", k.Identity, a)
-			}
-			a = a.Unmap()
-			any = append(any, directIP(netip.PrefixFrom(a, a.BitLen())))
+		if err := add("identity "+k.Identity, k.Addresses); err != nil {
+			return nil, err
 		}
 	}
 	return orIDs(any), nil
