@@ -62,6 +62,9 @@ type Reader interface {
 	Service(namespace, name string) *model.Service
 	Namespace(name string) *model.Namespace
 	Workload(namespace, name string) *model.Workload
+	// Uncaptured returns the workloads of a namespace that carry labels and are not
+	// captured, sorted by name; pods in the network of their node are not among them.
+	Uncaptured(namespace string, labels map[string]string) []*model.Workload
 }
 
 // Index maps an object to the values under which Select finds it.

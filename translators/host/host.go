@@ -62,6 +62,7 @@ func New(store *incr.Store, base *kubernetes.Translator, planes ...translators.T
 			return []string{v.(*objects.Object).Namespace}
 		})
 	}
+	store.Index(translators.Workloads, uncaptured, uncapturedIndex)
 	base.Register(store)
 	for _, p := range planes {
 		h.addPlane(p)

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"maps"
 	"slices"
 
 	"fairlead.io/fairlead/model"
@@ -67,6 +68,51 @@ func (r *reader) Namespace(name string) *model.Namespace {
 func (r *reader) Workload(namespace, name string) *model.Workload {
 	w, _ := r.r.Get(translators.Workloads, namespace+"/"+name).(*model.Workload)
 	return w
+}
+
+// uncaptured is the index of the workloads that no mesh captures: by namespace, and by
+// namespace and label.
+const uncaptured = "uncaptured"
+
+func uncapturedIndex(_ string, v any) []string {
+	w := v.(*model.Workload)
+	if w.Capture || w.HostNetwork || w.External {
+		return nil
+	}
+	out := []string{w.Namespace}
+	for k, value := range w.Labels {
+		out = append(out, labelled(w.Namespace, k, value))
+	}
+	return out
+}
+
+func labelled(namespace, key, value string) string { return namespace + "/" + key + "=" + value }
+
+// Uncaptured implements translators.Reader. Of labels the first is looked up, so that what
+// is read is not all of the namespace.
+func (r *reader) Uncaptured(namespace string, labels map[string]string) []*model.Workload {
+	value := namespace
+	if len(labels) > 0 {
+		first := slices.Min(slices.Collect(maps.Keys(labels)))
+		value = labelled(namespace, first, labels[first])
+	}
+	var out []*model.Workload
+	for _, row := range r.r.Select(translators.Workloads, uncaptured, value) {
+		w := row.Value.(*model.Workload)
+		if carries(w.Labels, labels) {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+func carries(have, want map[string]string) bool {
+	for k, v := range want {
+		if h, ok := have[k]; !ok || h != v {
+			return false
+		}
+	}
+	return true
 }
 
 func sorted(rows []incr.Row) []*objects.Object {

@@ -4,12 +4,10 @@ package istio
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 
 	security "istio.io/api/security/v1beta1"
 	typev1beta1 "istio.io/api/type/v1beta1"
-	corev1 "k8s.io/api/core/v1"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
@@ -33,59 +31,6 @@ func (t *Translator) authorizationPolicy(r translators.Reader, o *objects.Object
 	return translators.Result{Diagnostics: n.list, Authorizations: rows}
 }
 
-// judgeReach notes where a policy reaches further than in Istio, where it is the
-// sidecar that enforces it, on what the sidecar sees.
-func (t *Translator) judgeReach(r translators.Reader, n *notes, a *model.Authorization) {
-	t.judgeRoot(r, n, a)
-	if a.Deny {
-		return
-	}
-	for _, o := range r.List(objects.ServiceKind, a.Target.Namespace) {
-		svc := r.Service(o.Namespace, o.Name)
-		if svc == nil || !slices.ContainsFunc(svc.Ports, func(p model.ServicePort) bool { return p.Protocol == model.UDP }) {
-			continue
-		}
-		if spec, ok := o.Value.(*corev1.Service); ok && canShare(spec.Spec.Selector, a.Target.Labels) {
-			n.approximated("spec", "reaches-udp", model.Narrows,
-				fmt.Sprintf("UDP is governed too, which Istio lets pass: at service %s only rules about peers alone allow it", svc.Key()), "")
-		}
-	}
-}
-
-// judgeRoot notes a policy of the root namespace that is for pods without a sidecar too.
-func (t *Translator) judgeRoot(r translators.Reader, n *notes, a *model.Authorization) {
-	if a.Target.Namespace == "" && !t.allCaptured(r) {
-		n.approximated("metadata.namespace", "reaches-all-pods", model.Narrows,
-			"a policy of the root namespace is for every pod of the cluster, also for those that no mesh captures, such as the cluster's own",
-			"allow what those need, or put policies into the namespaces of the mesh")
-	}
-}
-
-// allCaptured reports whether namespaces are known, and all but the root are the mesh's.
-func (t *Translator) allCaptured(r translators.Reader) bool {
-	known := false
-	for _, o := range r.List(objects.NamespaceKind, "") {
-		if o.Name == t.mesh(r).root {
-			continue
-		}
-		if ns := r.Namespace(o.Name); ns == nil || !ns.Capture {
-			return false
-		}
-		known = true
-	}
-	return known
-}
-
-// canShare reports whether a workload may carry both sets of labels.
-func canShare(a, b map[string]string) bool {
-	for k, v := range a {
-		if w, ok := b[k]; ok && w != v {
-			return false
-		}
-	}
-	return true
-}
-
 // rowKey is an object's key in the plane's table of authorizations.
 func rowKey(o *objects.Object) string { return o.Kind.Kind + "/" + o.Key() }
 
@@ -107,6 +52,7 @@ func (t *Translator) authorization(r translators.Reader, n *notes, p *security.A
 		if allows(n.o, p) {
 			judgeWaypointIdentity(r, n, p)
 		}
+		t.judgeCapture(r, n, a)
 	}
 	if a == nil {
 		return nil

@@ -98,7 +98,10 @@ func (t *Translator) deniedBy(r translators.Reader, n *notes, g closing) map[str
 			g.loss = refusal{model.Degrades, "those for gateways and waypoints that are not there judge nothing", ""}
 		}
 	} else {
-		rows[rowKey(n.o)] = &model.Authorization{Deny: true, Target: target(t.mesh(r).root, n.o, g.spec.GetSelector()), Rules: g.denies}
+		a := &model.Authorization{Deny: true, Target: target(t.mesh(r).root, n.o, g.spec.GetSelector()), Rules: g.denies}
+		t.judgeRoot(r, n, a)
+		t.judgeCapture(r, n, a)
+		rows[rowKey(n.o)] = a
 	}
 	if n.o.Invalid {
 		n.refused("spec", "invalid-object", g.loss.effect, g.loss.message, g.loss.advice)

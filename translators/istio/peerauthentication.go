@@ -163,6 +163,7 @@ func (t *Translator) peerAuthentication(r translators.Reader, n *notes) *model.A
 	target.Except = all.except(n.o)
 	a := &model.Authorization{Deny: true, Target: target, Rules: strangers(op)}
 	t.judgeRoot(r, n, a)
+	t.judgeCapture(r, n, a)
 	return a
 }
 
