@@ -37,6 +37,9 @@ type TrafficPolicy struct {
 	// ProxyProtocol begins each connection with PROXY, in this version (1 or 2), and
 	// the client's address; 0 = without.
 	ProxyProtocol uint32 `json:"proxyProtocol,omitempty"`
+	// Tunnel leads connections on through the endpoints. Requests know none; connections
+	// that are split go as the first of their backends that is there says.
+	Tunnel *Tunnel `json:"tunnel,omitempty"`
 	// Src is where limits and outlier detection were written.
 	Src []Source `json:"-"`
 }
@@ -45,7 +48,7 @@ type TrafficPolicy struct {
 // which spreads them evenly, does not do. A nil policy does nothing.
 func (p *TrafficPolicy) NeedsProxy() bool {
 	return p != nil && (p.Limits != Limits{} || p.Outlier != nil || p.TCP != TCPPolicy{} ||
-		len(p.Hash) > 0 || p.Locality != nil || p.Warmup != nil || p.ProxyProtocol != 0)
+		len(p.Hash) > 0 || p.Locality != nil || p.Warmup != nil || p.ProxyProtocol != 0 || p.Tunnel != nil)
 }
 
 // Balance is how an endpoint is chosen.
@@ -180,4 +183,13 @@ type Keepalive struct {
 	Probes   uint32        `json:"probes,omitempty"`
 	Time     time.Duration `json:"time,omitempty"`
 	Interval time.Duration `json:"interval,omitempty"`
+}
+
+// Tunnel says where endpoints, which are HTTP proxies, are asked to lead each connection.
+type Tunnel struct {
+	Host string `json:"host"` // a DNS name, or an address without brackets
+	Port uint16 `json:"port"`
+	// Post asks by POST, not by CONNECT; HTTP2 speaks HTTP/2 to the proxies, not HTTP/1.1.
+	Post  bool `json:"post,omitempty"`
+	HTTP2 bool `json:"http2,omitempty"`
 }

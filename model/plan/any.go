@@ -71,6 +71,7 @@ func (b *builder) anyStage() incr.Stage {
 			a := c.anyPort(uint16(port))
 			c.anywhere(a)
 			c.ranges(a)
+			c.putTunnels(a.ways)
 			if len(c.found) > 0 {
 				c.put(Diagnostics, "any:"+key, c.found)
 			}
@@ -88,6 +89,7 @@ type anyPort struct {
 	streams []*servicePort // of those with connections, in order; anywhere
 	inRange []*servicePort // with ranges, likewise
 	wait    time.Duration
+	ways    []*tunnelled // of all connections, as they are computed
 }
 
 func (c *compiler) anyPort(port uint16) *anyPort {
@@ -241,7 +243,7 @@ func (c *compiler) anyStreams(a *anyPort, ports []*servicePort, mode Mode, in ne
 		routes = append(routes, model.ConnectionRoute{SourceNamespace: u.SourceNamespace, SourceLabels: u.SourceLabels, Original: u.Unknown == model.UnknownPass})
 	}
 	routes = append(routes, model.ConnectionRoute{Original: a.unknown == model.UnknownPass})
-	c.streams(routes, mode == AnyDetect, anyNames, RangePort(in, a.port), netip.AddrPort{})
+	a.ways = append(a.ways, c.streams(routes, mode, inRange(in, a.port))...)
 }
 
 func sharedPort(a *anyPort, p, first *servicePort) model.Diagnostic {

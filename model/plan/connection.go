@@ -17,33 +17,43 @@ import (
 // judges each connection, as it does those that it balances itself.
 func (c *compiler) connections(p *servicePort, mode Mode, dst netip.AddrPort) {
 	routes := c.readable(p, p.connectionRoutes(), mode)
-	c.streams(routes, mode == TLS, serverNames, dst.String(), dst)
+	c.putTunnels(c.streams(routes, mode, atAddress(dst)))
 	if t, ok := c.times(p, routes); ok {
 		t.To = dst
 		c.put(times, timesKey(mode, dst), &t)
 	}
 }
 
-// streams puts the clusters of connections to what is called at in their names. Server
+// streams puts the clusters of connections to a place, and says how they are gone to. Server
 // names that tell them apart, if they are read, go to a table.
-func (c *compiler) streams(routes []model.ConnectionRoute, named bool, names incr.Table, at string, dst netip.AddrPort) {
+func (c *compiler) streams(routes []model.ConnectionRoute, mode Mode, at place) []*tunnelled {
+	var ways []*tunnelled
+	names, named := map[Mode]incr.Table{TLS: serverNames, AnyDetect: anyNames}[mode]
 	for _, pattern := range patterns(routes) {
-		name := func(class string) string { return connectionCluster(class, at) }
+		name := func(class string) string { return connectionCluster(class, at.String()) }
 		if named {
-			name = func(class string) string { return serverNameCluster(pattern, class, at) }
+			name = func(class string) string { return serverNameCluster(pattern, class, at.String()) }
 			if pattern != "" {
 				c.put(names, pattern, pattern)
 			}
 		}
+		put := func(class string, r *model.ConnectionRoute) {
+			if r == nil {
+				return // what has no cluster is closed
+			}
+			c.stream(name(class), r, at.dst)
+			ways = append(ways, &tunnelled{mode, class, Tunnelled{At: at.at, Port: at.port, Cluster: name(class), Tunnel: tunnelOf(r.Backends)}})
+		}
 		if !bySource(routes, pattern) {
-			c.stream(name(""), pick(routes, pattern, nil), dst)
+			put("", pick(routes, pattern, nil))
 			continue
 		}
 		for _, row := range c.r.All(clients) {
 			cl := row.Value.(*client)
-			c.stream(name(cl.Class), pick(routes, pattern, cl), dst)
+			put(cl.Class, pick(routes, pattern, cl))
 		}
 	}
+	return ways
 }
 
 // connectionRoutes are the routes of what is not read as requests.
@@ -116,16 +126,10 @@ func pick(routes []model.ConnectionRoute, pattern string, cl *client) *model.Con
 	return out
 }
 
-// stream puts a cluster that takes the connections of a route; none without a route:
-// what has no cluster is closed.
+// stream puts a cluster that takes the connections of a route.
 func (c *compiler) stream(name string, r *model.ConnectionRoute, dst netip.AddrPort) {
-	if r == nil {
-		return
-	}
 	cl := &Cluster{Name: name, App: model.AppTCP}
-	if len(r.Backends) > 0 { // of several the first one's policy is that of all
-		c.deal(cl, r.Backends[0].Policy)
-	}
+	c.deal(cl, policyOf(r.Backends))
 	c.put(Clusters, name, cl)
 	switch single := len(r.Backends) == 1; {
 	case r.Original:

@@ -84,6 +84,7 @@ func outboundListeners(r *incr.Reader, w *model.Workload) []*Listener {
 			}
 		}
 		l.Times = timesOf(r, l.Mode)
+		l.Tunnels = tunnelsOf(r, l.Mode, l.Class)
 		out[i] = l
 	}
 	return out

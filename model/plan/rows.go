@@ -66,6 +66,9 @@ type Listener struct {
 	// Times are those of connections to some addresses, sorted by these; in Opaque, TLS
 	// and Detect and its like. They are no part of the name.
 	Times []ConnectionTimes `json:"times,omitempty"`
+	// Tunnels say of all connections to some places how they go, sorted by Cluster; in all
+	// modes with connections. They are no part of the name.
+	Tunnels []Tunnelled `json:"tunnels,omitempty"`
 }
 
 // ConnectionTimes bound the connections to an address; 0: they do not.

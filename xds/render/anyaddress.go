@@ -20,7 +20,8 @@ import (
 // Envoy takes the longest, writes it down. Those of all addresses are always there.
 //
 // Envoy chooses a chain by the address first, and does not look at others if nothing else
-// of it fits; so each range has all chains.
+// of it fits; so each range has all chains. It chooses by the port before that: a port at
+// which there are tunnels has all of them for itself.
 
 // anyChains adds what a listener of AnyDetect or AnyOpaque does with connections.
 func anyChains(m *listener.Listener, l *plan.Listener) error {
@@ -35,27 +36,10 @@ func anyChains(m *listener.Listener, l *plan.Listener) error {
 		}
 		ranges = append(ranges, r)
 	}
-	for _, r := range ranges {
-		add := func(name string, match *listener.FilterChainMatch, filters ...*listener.Filter) {
-			match.PrefixRanges = []*core.CidrRange{{AddressPrefix: r.Addr().String(), PrefixLen: uint32Value(uint32(r.Bits()))}}
-			m.FilterChains = append(m.FilterChains, &listener.FilterChain{Name: r.String() + name, FilterChainMatch: match, Filters: filters})
+	for _, port := range tunnelledPorts(l) {
+		for _, r := range ranges {
+			m.FilterChains = append(m.FilterChains, rangeChains(l, patterns, r, port)...)
 		}
-		if l.Mode == plan.AnyOpaque {
-			add("", &listener.FilterChainMatch{}, anyConnections(l, connectionPrefix+l.Class+"|", r)...)
-			continue
-		}
-		prefix := func(pattern string) string { return serverNamePrefix + pattern + "|" + l.Class + "|" }
-		for _, p := range patterns {
-			add(" "+p, &listener.FilterChainMatch{ServerNames: []string{p}}, anyConnections(l, prefix(p), r)...)
-		}
-		if r.Bits() == 0 {
-			add(" http", &listener.FilterChainMatch{
-				TransportProtocol:    "raw_buffer",
-				ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"},
-			}, requests(l))
-		}
-		add(" raw", &listener.FilterChainMatch{TransportProtocol: "raw_buffer"}, anyConnections(l, prefix(""), r)...)
-		add("", &listener.FilterChainMatch{}, anyConnections(l, prefix(""), r)...)
 	}
 	if l.Mode == plan.AnyDetect {
 		m.ListenerFilters = append(m.ListenerFilters, tlsInspector(),
@@ -64,10 +48,42 @@ func anyChains(m *listener.Listener, l *plan.Listener) error {
 	return nil
 }
 
+// rangeChains are the chains of a range for connections to a port, 0: to all for which
+// there are none.
+func rangeChains(l *plan.Listener, patterns []string, r netip.Prefix, port uint16) []*listener.FilterChain {
+	var out []*listener.FilterChain
+	add := func(name string, match *listener.FilterChainMatch, filters ...*listener.Filter) {
+		match.PrefixRanges = []*core.CidrRange{{AddressPrefix: r.Addr().String(), PrefixLen: uint32Value(uint32(r.Bits()))}}
+		name = r.String() + name
+		if port != 0 {
+			match.DestinationPort = uint32Value(uint32(port))
+			name = fmt.Sprintf(":%d %s", port, name)
+		}
+		out = append(out, &listener.FilterChain{Name: name, FilterChainMatch: match, Filters: filters})
+	}
+	if l.Mode == plan.AnyOpaque {
+		add("", &listener.FilterChainMatch{}, anyConnections(l, connectionPrefix+l.Class+"|", r, port)...)
+		return out
+	}
+	prefix := func(pattern string) string { return serverNamePrefix + pattern + "|" + l.Class + "|" }
+	for _, p := range patterns {
+		add(" "+p, &listener.FilterChainMatch{ServerNames: []string{p}}, anyConnections(l, prefix(p), r, port)...)
+	}
+	if r.Bits() == 0 {
+		add(" http", &listener.FilterChainMatch{
+			TransportProtocol:    "raw_buffer",
+			ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"},
+		}, requests(l))
+	}
+	add(" raw", &listener.FilterChainMatch{TransportProtocol: "raw_buffer"}, anyConnections(l, prefix(""), r, port)...)
+	add("", &listener.FilterChainMatch{}, anyConnections(l, prefix(""), r, port)...)
+	return out
+}
+
 // anyConnections sends a connection to the cluster whose name begins like this and ends
 // with a range and the port that the client had dialled.
-func anyConnections(l *plan.Listener, prefix string, r netip.Prefix) []*listener.Filter {
-	return toCluster(l, prefix+r.String()+":", "%DOWNSTREAM_LOCAL_PORT%", plan.ConnectionTimes{})
+func anyConnections(l *plan.Listener, prefix string, r netip.Prefix, port uint16) []*listener.Filter {
+	return toCluster(l, prefix+r.String()+":", "%DOWNSTREAM_LOCAL_PORT%", plan.ConnectionTimes{}, tunnelTo(l, prefix+plan.RangePort(r, port)))
 }
 
 // wideRanges lists what may stand for the last part of a cluster's name: itself, and if

@@ -179,6 +179,9 @@ func withUpstream(m *cluster.Cluster, app model.App, checked bool, filters []*hc
 	if checked {
 		m.UpstreamBindConfig = upstreamSockets(CheckedLow, CheckedHigh, UpstreamMark)
 	}
+	if p.Tunnel != nil {
+		app = tunnelApp(p.Tunnel)
+	}
 	if app != model.AppTCP {
 		m.TypedExtensionProtocolOptions = map[string]*anypb.Any{
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(protocol(app, filters, p)),

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
 	"fairlead.io/fairlead/xds"
 )
@@ -47,13 +48,13 @@ const clusterTimeout = 5 * time.Second
 // connections sends a connection to the cluster whose name begins like this and ends
 // with the address that the client had dialled.
 func connections(l *plan.Listener, prefix string, t plan.ConnectionTimes) []*listener.Filter {
-	return toCluster(l, prefix, "%DOWNSTREAM_LOCAL_ADDRESS%", t)
+	return toCluster(l, prefix, "%DOWNSTREAM_LOCAL_ADDRESS%", t, tunnelTo(l, prefix+t.To.String()))
 }
 
 // toCluster sends a connection to the cluster whose name has two parts, the second of
 // which is Envoy's to fill in. Without times a connection may be silent, and last, for
 // ever: that is the protocol's matter.
-func toCluster(l *plan.Listener, prefix, format string, t plan.ConnectionTimes) []*listener.Filter {
+func toCluster(l *plan.Listener, prefix, format string, t plan.ConnectionTimes, through *model.Tunnel) []*listener.Filter {
 	sourceIP := &typev3.HashPolicy{PolicySpecifier: &typev3.HashPolicy_SourceIp_{SourceIp: &typev3.HashPolicy_SourceIp{}}}
 	return []*listener.Filter{
 		networkFilter("envoy.filters.network.set_filter_state", &networkstate.Config{
@@ -67,6 +68,7 @@ func toCluster(l *plan.Listener, prefix, format string, t plan.ConnectionTimes) 
 			ClusterSpecifier: &tcpproxy.TcpProxy_Cluster{Cluster: "none"}, // the filter state has another
 			IdleTimeout:      atLeastMS(t.Idle),
 			HashPolicy:       []*typev3.HashPolicy{sourceIP}, // for clusters that hash
+			TunnelingConfig:  tunneling(through),
 
 			MaxDownstreamConnectionDuration: orNil(t.Max),
 			OnDemand: &tcpproxy.TcpProxy_OnDemand{

@@ -91,6 +91,9 @@ func chains(m *listener.Listener, l *plan.Listener) error {
 	if len(l.Times) > 0 && l.Mode != plan.TLS && l.Mode != plan.Opaque && !detects(l.Mode) {
 		return fmt.Errorf("times of connections, and of mode %q", l.Mode)
 	}
+	if err := checkTunnels(l); err != nil {
+		return err
+	}
 	if len(l.Ranges) > 0 && l.Mode != plan.AnyDetect && l.Mode != plan.AnyOpaque {
 		return fmt.Errorf("ranges, and of mode %q", l.Mode)
 	}
