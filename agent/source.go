@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"fairlead.io/fairlead/translators/objects"
 )
 
 // A change is taken up when nothing more has come for settle, or after settleMax
@@ -44,7 +46,7 @@ func watchFolder(ctx context.Context, log *slog.Logger, dir string, changed func
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
 	}
-	if err := watchBelow(w, behind(dir)); err != nil {
+	if err := watchBelow(w, dir); err != nil {
 		return err
 	}
 	changed()
@@ -104,37 +106,20 @@ func rewatch(w *fsnotify.Watcher, dir string, now os.FileInfo, log *slog.Logger)
 	if now == nil {
 		return nil
 	}
-	if err := watchBelow(w, behind(dir)); err != nil {
+	if err := watchBelow(w, dir); err != nil {
 		log.Warn("cannot watch folder", "path", dir, "error", err)
 		return nil
 	}
 	return now
 }
 
-// behind names a folder so that a link to it is followed.
-func behind(path string) string {
-	if i, err := os.Stat(path); err != nil || !i.IsDir() {
-		return path
-	}
-	return filepath.Clean(path) + string(filepath.Separator)
-}
-
-// watchBelow adds a folder and every folder in it; a path that is not a folder, or
-// is gone again, is none.
+// watchBelow adds a folder and every folder in it, also behind links; a path that is not
+// a folder, or is gone again, is none.
 func watchBelow(w *fsnotify.Watcher, root string) error {
-	return filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			if path != root || strings.HasPrefix(filepath.Base(path), ".") {
-				return nil // gone again before it was read
-			}
-			return fmt.Errorf("watch %s: %w", root, err)
-		}
-		if !e.IsDir() {
-			return nil
-		}
+	for _, path := range objects.Folders(root) {
 		if err := w.Add(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("watch %s: %w", path, err)
 		}
-		return nil
-	})
+	}
+	return nil
 }

@@ -198,3 +198,39 @@ func TestWatchFolderBehindALink(t *testing.T) {
 	write("v2")
 	woken("a file behind the link as it is now")
 }
+
+// Links below the folder are watched, those that come later too, and what they lead to
+// when they are exchanged.
+func TestWatchFolderWithLinks(t *testing.T) {
+	dir, shared := t.TempDir(), t.TempDir()
+	for _, v := range []string{"v1", "v2", "more"} {
+		if err := os.Mkdir(filepath.Join(shared, v), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	point := func(link, to string) {
+		t.Helper()
+		next := filepath.Join(dir, ".next")
+		if err := errors.Join(os.Symlink(filepath.Join(shared, to), next), os.Rename(next, filepath.Join(dir, link))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(to string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(shared, to, "a.yaml"), []byte(time.Now().String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	point("base", "v1")
+	calls := watch(t, dir)
+	write("v1")
+	await(t, calls, "a file behind a link")
+	point("more", "more")
+	await(t, calls, "a new link")
+	write("more")
+	await(t, calls, "a file behind a new link")
+	point("base", "v2")
+	await(t, calls, "an exchanged link")
+	write("v2")
+	await(t, calls, "a file behind an exchanged link")
+}

@@ -60,10 +60,12 @@ func (b *Batch) broken(input string) bool {
 // Decode reads objects from inputs.
 func Decode(r *Registry, inputs ...Input) *Batch { return NewDecoder(r).Decode(inputs...) }
 
+const unreadableAdvice = "let it be read, or take it out of the folder"
+
 func decodeInput(r *Registry, in Input) *Batch {
 	d := &decoder{registry: r, batch: &Batch{Broken: map[string]bool{}}}
 	if in.Err != nil {
-		d.broken(model.Source{File: in.Name}, in.Name, "unreadable-file", in.Err.Error(), "")
+		d.broken(model.Source{File: in.Name}, in.Name, "unreadable-file", in.Err.Error(), unreadableAdvice)
 		return d.batch
 	}
 	for _, doc := range split(in.Name, in.Data) {

@@ -32,7 +32,7 @@ type Raw struct {
 func Cut(in Input) ([]Raw, []model.Diagnostic) {
 	d := &decoder{registry: NewRegistry(), batch: &Batch{Broken: map[string]bool{}}}
 	if in.Err != nil {
-		d.broken(model.Source{File: in.Name}, in.Name, "unreadable-file", in.Err.Error(), "")
+		d.broken(model.Source{File: in.Name}, in.Name, "unreadable-file", in.Err.Error(), unreadableAdvice)
 		return nil, d.batch.Diagnostics
 	}
 	var out []Raw
