@@ -85,6 +85,13 @@ func (h *httpTranslation) backend(field string, d *networking.Destination, clien
 		}
 		policy.subset, out.Labels = subset, subsetLabels(subset)
 	}
+	if policy.connection {
+		policy.tunnel = policy.tunnelOf()
+		if len(h.sharing) > 1 {
+			h.judgeTunnel(field, &policy)
+			policy.tunnel = h.splitTunnel(policy.client)
+		}
+	}
 	out.Policy = h.t.policyOf(h.r, policy)
 	if !policy.portNamed && !policy.connection && out.Policy != nil && isHash(out.Policy.Balance) && len(out.Policy.Hash) == 0 {
 		h.n.surprising(field, "hash-needs-port", "the destination does not name its port: as in Istio, what a rule says for the port about hashing is not seen, and requests go to any endpoint", "write the port")

@@ -82,6 +82,8 @@ type chain struct {
 	src      []model.Source
 	// hiding says that some clients do not see the service.
 	hiding bool
+	// read says that requests have to be told from connections, though nothing is said of them.
+	read bool
 	// invalid says that all routes are those of an object without a valid version.
 	invalid bool
 }
@@ -99,7 +101,7 @@ func (c *chain) http(all []candidate) *model.Frontend {
 			c.routes = append(c.routes, c.own(cl)...)
 		})
 	}
-	if len(c.src) == 0 && !c.declared() && !c.hiding && !c.ruled(false) {
+	if len(c.src) == 0 && !c.declared() && !c.hiding && !c.ruled(false) && !c.read {
 		return nil
 	}
 	if c.invalid {
@@ -150,20 +152,38 @@ func (c *chain) declared() bool { return c.svc != nil && isDeclared(c.svc) }
 
 // detect serves a port whose protocol is found out: HTTP gets the routes, anything
 // else what an opaque port has. Where no routes are for it there is nothing to find
-// out.
+// out, but for a tunnel that requests must not get into.
 func (c *chain) detect(all []candidate) *model.Frontend {
-	f := c.http(slices.DeleteFunc(slices.Clone(all), func(v candidate) bool { return len(v.spec.GetHttp()) == 0 }))
+	var connections []model.ConnectionRoute
+	routed := slices.DeleteFunc(slices.Clone(all), func(v candidate) bool { return len(v.spec.GetHttp()) == 0 })
+	f := c.http(routed)
 	if f == nil {
-		return c.opaque(all, model.AppUndeclared)
+		f = c.opaque(all, model.AppUndeclared)
+		if !leadsOn(f) {
+			return f
+		}
+		if connections = f.Connections; connections == nil {
+			connections = []model.ConnectionRoute{{Backends: f.Backends, Src: f.Src}}
+		}
+		c.read, c.routes = true, nil
+		f = c.http(routed)
+	} else if connections = c.connections(all, false); connections == nil {
+		connections = c.ownConnections(client{})
 	}
 	f.App, f.DetectTimeout = model.AppDetect, c.t.mesh(c.r).detection
 	// Istio gives such a port one virtual host, for whatever host is asked.
 	f.Choice.Basis = model.ByDestination
-	if f.Connections = c.connections(all, false); f.Connections == nil {
-		f.Connections = c.ownConnections(client{})
-	}
-	f.Src = c.src
+	f.Connections, f.Src = connections, c.src
 	return f
+}
+
+// leadsOn reports whether some connections of a frontend, which may be nil, go through a
+// tunnel.
+func leadsOn(f *model.Frontend) bool {
+	tunnelled := func(b model.Backend) bool { return b.Policy != nil && b.Policy.Tunnel != nil }
+	return f != nil && (slices.ContainsFunc(f.Backends, tunnelled) || slices.ContainsFunc(f.Connections, func(r model.ConnectionRoute) bool {
+		return slices.ContainsFunc(r.Backends, tunnelled)
+	}))
 }
 
 // visibleFrom orders what clients of a namespace see: what is private to it, then

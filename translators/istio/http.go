@@ -30,6 +30,8 @@ type httpTranslation struct {
 	// translated are connections, not requests.
 	labels     map[string]string
 	connection bool
+	// sharing are the destinations that share the connections of a route.
+	sharing []*networking.RouteDestination
 	// general: clients without a namespace are those that no other routes are for; else,
 	// any that there may be.
 	general bool

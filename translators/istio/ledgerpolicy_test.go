@@ -37,6 +37,7 @@ var policyBases = map[string]string{
 	"connectionPool.http.http2KeepAlive":              `connectionPool: {http: {http2KeepAlive: {interval: 60s, timeout: 30s}}}`,
 	"retryBudget":                                     `retryBudget: {}`,
 	"proxyProtocol":                                   `connectionPool: {tcp: {maxConnections: 1}}`,
+	"tunnel":                                          `tunnel: {targetHost: other.example.com, targetPort: 443}`,
 	"portLevelSettings":                               `portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {maxConnections: 1}}}]`,
 }
 
@@ -59,6 +60,7 @@ var policyValues = map[string]string{
 	"outlierDetection.minHealthPercent":               `7 | =0`,
 	"connectionPool.http.useClientProtocol":           `true | =false`,
 	"tunnel.targetHost":                               `"target.example.com"`,
+	"tunnel.protocol":                                 `"POST" | ="CONNECT"`,
 	"portLevelSettings.port.number":                   `8080`,
 	"workloadSelector.matchLabels":                    `{"app": "a"}`,
 }
@@ -68,7 +70,7 @@ func ruleBases() map[string]string {
 	out := map[string]string{"": `{host: web, subsets: [{name: v1, labels: {version: v1}}]}`}
 	for level, around := range policyLevels {
 		for path, company := range policyBases {
-			if path == "portLevelSettings" || path == "retryBudget" || path == "proxyProtocol" {
+			if path == "portLevelSettings" || path == "retryBudget" || path == "proxyProtocol" || path == "tunnel" {
 				if level == "trafficPolicy.portLevelSettings" || level == "subsets.trafficPolicy.portLevelSettings" {
 					continue // the settings of a port have none
 				}

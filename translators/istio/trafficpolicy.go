@@ -81,8 +81,9 @@ type backendPolicy struct {
 	namespace  string             // of the service
 	service    string
 	port       uint16
-	portNamed  bool // the route names the port
-	connection bool // it takes connections, not requests
+	portNamed  bool                                     // the route names the port
+	connection bool                                     // it takes connections, not requests
+	tunnel     *networking.TrafficPolicy_TunnelSettings // of the connections
 }
 
 // policyOf is the traffic policy of a backend, nil if nothing is to be done but what is
@@ -109,7 +110,8 @@ func (t *Translator) policyOf(r translators.Reader, b backendPolicy) *model.Traf
 		p.Hash = hashOn(hash)
 	}
 	if b.connection {
-		forConnections(p, top)
+		forConnections(p, top, b.tunnel != nil)
+		t.tunnel(r, p, b.tunnel, at.pool, &b)
 		if b.rule == nil && mesh.traffic == nil { // the mesh's times alone are no reason for a proxy
 			p.TCP = model.TCPPolicy{}
 		}
@@ -177,13 +179,17 @@ func (b backendPolicy) hash(top *networking.TrafficPolicy) *networking.LoadBalan
 
 // forConnections leaves what means something to connections. Istio takes their times
 // from the policy of the whole host, whatever port and subset say.
-func forConnections(p *model.TrafficPolicy, top *networking.TrafficPolicy) {
+func forConnections(p *model.TrafficPolicy, top *networking.TrafficPolicy, tunnelled bool) {
 	tcp := top.GetConnectionPool().GetTcp()
-	out := model.TrafficPolicy{Balance: p.Balance, HashSize: p.HashSize, Locality: p.Locality, Warmup: p.Warmup, Outlier: p.Outlier,
-		Limits: model.Limits{Connections: p.Limits.Connections, Pending: p.Limits.Pending},
-		TCP: model.TCPPolicy{ConnectTimeout: p.TCP.ConnectTimeout, Keepalive: p.TCP.Keepalive,
-			MaxDuration: duration(tcp.GetMaxConnectionDuration()), Idle: duration(tcp.GetIdleTimeout())},
-		ProxyProtocol: p.ProxyProtocol}
+	out := model.TrafficPolicy{}
+	if tunnelled {
+		out = onTunnels(p)
+	}
+	out.Balance, out.HashSize, out.Locality, out.Warmup, out.Outlier = p.Balance, p.HashSize, p.Locality, p.Warmup, p.Outlier
+	out.Limits.Connections, out.Limits.Pending = p.Limits.Connections, p.Limits.Pending
+	out.TCP = model.TCPPolicy{ConnectTimeout: p.TCP.ConnectTimeout, Keepalive: p.TCP.Keepalive,
+		MaxDuration: duration(tcp.GetMaxConnectionDuration()), Idle: duration(tcp.GetIdleTimeout())}
+	out.ProxyProtocol = p.ProxyProtocol
 	for _, h := range p.Hash {
 		if h.SourceIP {
 			out.Hash = append(out.Hash, h)

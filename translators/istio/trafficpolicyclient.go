@@ -173,7 +173,7 @@ func (h *httpTranslation) shared(r model.ConnectionRoute, field string, in []*ne
 	for _, cl := range h.clients(client{r.SourceNamespace, r.SourceLabels}, hosts) {
 		n := cl.narrowed(r)
 		of := h.carrying(cl.labels)
-		of.connection = true
+		of.connection, of.sharing = true, in
 		n.Backends = of.shares(field, in, cl.namespace)
 		of.judgeSplit(field, n.Backends)
 		out = append(out, n)
@@ -210,9 +210,12 @@ func (c *chain) clients(namespace string) []client {
 // backend is the service itself, as a client sees it.
 func (c *chain) backend(cl client, connection bool) model.Backend {
 	svc := c.meant(cl.namespace)
-	return model.Backend{Namespace: svc.Namespace, Service: svc.Name, Port: c.port, Weight: 1, Policy: c.t.policyOf(c.r, backendPolicy{
-		client: cl, rule: c.t.rule(c.r, c.t.fullNameOf(c.svc), cl), namespace: svc.Namespace, service: svc.Name, port: c.port,
-		portNamed: true, connection: connection})}
+	policy := backendPolicy{client: cl, rule: c.t.rule(c.r, c.t.fullNameOf(c.svc), cl), namespace: svc.Namespace, service: svc.Name, port: c.port,
+		portNamed: true, connection: connection}
+	if connection {
+		policy.tunnel = policy.tunnelOf()
+	}
+	return model.Backend{Namespace: svc.Namespace, Service: svc.Name, Port: c.port, Weight: 1, Policy: c.t.policyOf(c.r, policy)}
 }
 
 // ruled reports whether there is a policy for what is sent to the service itself, so that

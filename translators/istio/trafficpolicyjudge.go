@@ -42,6 +42,7 @@ type settings interface {
 
 // policy judges a policy; over is that of the host, if it is a subset's.
 func (j policyJudge) policy(field string, p, over *networking.TrafficPolicy) {
+	j.tunnel(field, p, over)
 	if p == nil {
 		return
 	}
@@ -59,10 +60,6 @@ func (j policyJudge) policy(field string, p, over *networking.TrafficPolicy) {
 			j.n.surprising(field, "not-inherited",
 				fmt.Sprintf("settings of a port inherit nothing: at port %d there is no %s", number, strings.Join(left, ", no ")), "repeat here what is to hold")
 		}
-	}
-	if p.GetTunnel() != nil {
-		j.n.refused(field+".tunnel", "unsupported-field", model.Narrows,
-			"connections are not tunnelled: they go to the host itself, not through it to the target", "let the client speak to the proxy")
 	}
 }
 

@@ -39,6 +39,7 @@ func validateTrafficPolicy(n *notes, field string, p *networking.TrafficPolicy) 
 	if p.GetTunnel() != nil && p.GetProxyProtocol() != nil {
 		n.invalid(field, "tunnel and proxyProtocol exclude each other")
 	}
+	validateTunnel(n, field+".tunnel", p.GetTunnel())
 	validateSettings(n, field, p)
 	for i, s := range p.GetPortLevelSettings() {
 		field := at(field+".portLevelSettings", i)
