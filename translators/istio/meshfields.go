@@ -83,6 +83,20 @@ func (t *Translator) judgeMeshValues(n *notes, c *meshapi.MeshConfig) {
 	if d := c.GetProtocolDetectionTimeout(); d != nil && t.detection != nil {
 		n.overridden("protocolDetectionTimeout", d.AsDuration().String(), t.detection.String(), "--istio-protocol-detection-timeout")
 	}
+	kernel := func(field, what string) {
+		if c.GetDefaultTrafficPolicy() != nil {
+			return // which takes them through the proxy
+		}
+		n.approximated(meshField(field), "balanced-by-kernel", model.Degrades,
+			"connections to services that no DestinationRule is for, and that are no requests, are balanced by the kernel: the client opens them itself, and "+what,
+			"set it with a DestinationRule for services where it matters, which takes their connections through the proxy")
+	}
+	if d := c.GetConnectTimeout(); d != nil && d.AsDuration() != usualConnectTimeout {
+		kernel("connectTimeout", "waits for an endpoint as long as it does by itself")
+	}
+	if c.GetTcpKeepalive() != nil {
+		kernel("tcpKeepalive", "probes as it does by itself")
+	}
 	if td := c.GetTrustDomain(); td != "" && t.trustDomain != "" && td != t.trustDomain {
 		n.refused(meshField("trustDomain"), "trust-domain", model.Narrows,
 			fmt.Sprintf("workloads have identities of %s: policies that name identities of %s match nobody", t.trustDomain, td), "start with --trust-domain "+td)
