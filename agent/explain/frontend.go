@@ -37,8 +37,12 @@ type Frontend struct {
 	// Connections are ways of what is not read as requests.
 	Connections []Connection `json:"connections,omitempty"`
 	Clusters    []Cluster    `json:"clusters,omitempty"`
-	// Balanced is where clients go that are not proxied; everybody, in mode kernel.
+	// Balanced is where clients go that are not proxied; everybody, in mode kernel without
+	// Routed.
 	Balanced []Endpoint `json:"balanced,omitempty"`
+	// Routed is where captured clients go in place of Balanced, by routes that the kernel
+	// follows; nil: there are none. Empty: nowhere, connections are refused.
+	Routed []Endpoint `json:"routed,omitzero"`
 
 	RouteTables []string `json:"routeTables,omitempty"` // in Envoy
 	Scopes      []string `json:"scopes,omitempty"`
@@ -138,14 +142,20 @@ func ofService(t *view, s *model.Service, p model.ServicePort) Frontend {
 	if len(s.VIPs) == 0 {
 		f.Addresses = dialled(t, s, p)
 	}
+	var captured []Endpoint
 	for _, a := range f.Addresses {
 		key := (&plan.Service{Addr: a.Addr(), Port: a.Port(), Protocol: p.Protocol}).Key()
 		if row, ok := t.Get(plan.Services, key).(*plan.Service); ok && row.Name == s.Key() {
 			f.Mode = row.Mode
-			for _, b := range row.Backends {
-				f.Balanced = append(f.Balanced, Endpoint{b.Addr, t.pods[b.Addr.Addr()], b.Weight})
+			f.Balanced = slices.Concat(f.Balanced, t.endpoints(row.BackendsOf(false)))
+			captured = slices.Concat(captured, t.endpoints(row.BackendsOf(true)))
+			if row.Routed != nil {
+				f.Routed = []Endpoint{}
 			}
 		}
+	}
+	if f.Routed != nil {
+		f.Routed = append(f.Routed, captured...)
 	}
 	f.Why = why(&f, s, steered)
 	if p.Protocol == model.TCP {
@@ -155,6 +165,15 @@ func ofService(t *view, s *model.Service, p model.ServicePort) Frontend {
 	f.connections(t)
 	f.clusters(t)
 	return f
+}
+
+// endpoints are backends of the kernel's with their pods.
+func (t *view) endpoints(backends []plan.KernelBackend) []Endpoint {
+	out := make([]Endpoint, len(backends))
+	for i, b := range backends {
+		out[i] = Endpoint{b.Addr, t.pods[b.Addr.Addr()], b.Weight}
+	}
+	return out
 }
 
 // dialled are the endpoints of a headless port that clients are steered at.
@@ -217,7 +236,7 @@ func why(f *Frontend, s *model.Service, steered *model.Frontend) string {
 	case f.Mode == plan.Opaque:
 		return "routes of connections, which the kernel does not have"
 	case len(steered.Backends) > 0:
-		return "connections are shared by weight, which the kernel does by itself"
+		return "connections of captured clients are shared by weight, which the kernel does by itself"
 	}
 	return "the port does not speak HTTP, and has no routes of connections"
 }

@@ -11,6 +11,7 @@ import (
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/incr"
+	"fairlead.io/fairlead/model/merge"
 	"fairlead.io/fairlead/model/plan"
 	"fairlead.io/fairlead/translators"
 )
@@ -232,6 +233,10 @@ func (t *tracer) follow() {
 	}
 	t.out.Service, t.out.Mode = s.Name, s.Mode
 	switch {
+	case s.Mode == plan.Kernel && s.Routed != nil && !t.out.Source.Captured:
+		t.step(nil, "%s is not captured: the kernel chooses an endpoint of %s, whatever its routes", t.who(), s.Name)
+	case s.Mode == plan.Kernel && s.Routed != nil:
+		t.step(t.led(s), "%s is %s: the kernel chooses the endpoint by its routes", dst, s.Name)
 	case s.Mode == plan.Kernel:
 		t.step(nil, "%s is %s: the kernel chooses the endpoint", dst, s.Name)
 	case !t.out.Source.Captured:
@@ -251,14 +256,27 @@ func (t *tracer) who() string {
 
 // balanced is what the kernel does at connect.
 func (t *tracer) balanced(s *plan.Service, dst netip.AddrPort) {
+	to, routed := s.BackendsOf(t.out.Source.Captured), t.out.Source.Captured && s.Routed != nil
 	switch {
 	case s.Direct || s.Addr.IsUnspecified():
 		t.direct(1, []plan.KernelBackend{{Addr: dst, Weight: 1}}, "the client has chosen the address", t.unchanged())
-	case len(s.Backends) == 0:
+	case len(to) == 0 && routed:
+		t.end(Outcome{Verdict: Lost, Why: "the routes of " + s.Name + " lead to no endpoints", By: t.led(s)})
+	case len(to) == 0:
 		t.end(Outcome{Verdict: Lost, Why: s.Name + " has no endpoints"})
+	case routed:
+		t.direct(1, to, "an endpoint that the routes of "+s.Name+" lead to", t.unchanged())
 	default:
-		t.direct(1, s.Backends, "an endpoint of "+s.Name, t.unchanged())
+		t.direct(1, to, "an endpoint of "+s.Name, t.unchanged())
 	}
+}
+
+// led names what leads connections to a service elsewhere.
+func (t *tracer) led(s *plan.Service) []model.Source {
+	if f, _ := t.Get(merge.Frontends, fmt.Sprintf("%s:%d", s.Name, s.Port)).(*model.Frontend); f != nil {
+		return f.Src
+	}
+	return nil
 }
 
 // kernelService is the row that the kernel finds for an address.

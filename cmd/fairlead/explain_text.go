@@ -109,18 +109,34 @@ func (p *page) frontend(f *explain.Frontend, live *agent.Live) {
 	for _, c := range families(f.Clusters) {
 		p.cluster(c)
 	}
-	if len(f.Balanced) > 0 {
-		what := "balanced by the kernel:"
-		if f.Mode != plan.Kernel {
-			what = "for clients that are not proxied:"
-		}
-		p.line(1, "%s", what)
-		for _, e := range f.Balanced {
-			p.line(2, "%s", endpointText(e))
-		}
-	}
+	p.balanced(f)
 	if live != nil && len(f.RouteTables) > 0 {
 		p.line(1, "in use: %s", usedText(f, live))
+	}
+}
+
+// balanced tells where the kernel leads whom.
+func (p *page) balanced(f *explain.Frontend) {
+	what := "balanced by the kernel:"
+	switch {
+	case f.Routed != nil:
+		p.endpoints("routed by the kernel, for captured clients:", f.Routed)
+		what = "for clients that are not captured:"
+	case len(f.Balanced) == 0:
+		return
+	case f.Mode != plan.Kernel:
+		what = "for clients that are not proxied:"
+	}
+	p.endpoints(what, f.Balanced)
+}
+
+func (p *page) endpoints(what string, all []explain.Endpoint) {
+	p.line(1, "%s", what)
+	for _, e := range all {
+		p.line(2, "%s", endpointText(e))
+	}
+	if len(all) == 0 {
+		p.line(2, "nobody: connections are refused")
 	}
 }
 
