@@ -35,6 +35,9 @@ func (t *Translator) judgeServiceEntry(r translators.Reader, o *objects.Object) 
 			n.surprising(at("spec.ports", i)+".protocol", "no-effect", "datagrams are not for proxies, neither in Istio nor here: the port has no effect", "")
 		}
 	}
+	for i, host := range entryHosts(o) {
+		t.judgeDetectedRange(r, n, i, host)
+	}
 	if len(s.GetSubjectAltNames()) > 0 {
 		n.refused("spec.subjectAltNames", "unsupported-field", model.Degrades,
 			"there is no TLS to backends yet: the names of their certificates are not looked at", "let the client use TLS")
@@ -82,4 +85,27 @@ func (d *declaration) namesTwice(o *objects.Object) int {
 	return slices.IndexFunc(serviceEntrySpec(o).GetPorts(), func(p *networking.ServicePort) bool {
 		return !slices.ContainsFunc(d.ports(), func(have entryPort) bool { return have.port == p })
 	})
+}
+
+// judgeDetectedRange notes ports that do not say what they speak and have routes for
+// requests, at ranges of addresses: there the first bytes are looked at for server names
+// alone.
+func (t *Translator) judgeDetectedRange(r translators.Reader, n *notes, i int, host string) {
+	d := t.declaration(r, n.o.Namespace, host)
+	if _, ranges := entryAddresses(n.o, host); d == nil || len(ranges) == 0 || !slices.Contains(d.parts, n.o) {
+		return
+	}
+	for _, c := range t.candidates(r, host) {
+		if len(c.spec.GetHttp()) == 0 {
+			continue
+		}
+		for j, p := range serviceEntrySpec(n.o).GetPorts() {
+			if p.GetProtocol() == "" && !slices.Contains(serverFirst, uint16(p.GetNumber())) {
+				n.approximated(at("spec.ports", j)+".protocol", "undeclared-protocol", model.Degrades,
+					fmt.Sprintf("at a range of addresses requests to a port that does not say what it speaks are not told from connections: they go where they were sent, without the http routes of VirtualService %s", c.o.Key()),
+					"write the protocol, or single addresses in place of the range")
+			}
+		}
+		return
+	}
 }
