@@ -203,10 +203,10 @@ func (c *ruleTranslation) remote(field string, set bool) {
 	const advice = "write ipBlocks, or source.ip, if the peer's address is meant"
 	if c.deny {
 		c.n.approximated(field, "remote-is-peer", model.Narrows,
-			"no proxy in front is trusted: the peer's own address is compared; a request with X-Forwarded-For may come from elsewhere and is denied, as is a connection that is not HTTP", advice)
+			"the peer's own address is compared, as in Istio where a request has no X-Forwarded-For; of one that has, Istio believes the last address there, and here it is denied whatever that is, as is a connection that is not HTTP", advice)
 	} else {
 		c.n.approximated(field, "remote-is-peer", model.Narrows,
-			"no proxy in front is trusted: the peer's own address is compared; a request with X-Forwarded-For may come from elsewhere and is not allowed by it, nor is a connection that is not HTTP", advice)
+			"the peer's own address is compared, as in Istio where a request has no X-Forwarded-For; of one that has, Istio believes the last address there, and here it is not allowed by it whatever that is, nor is a connection that is not HTTP", advice)
 	}
 }
 
