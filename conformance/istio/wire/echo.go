@@ -31,7 +31,7 @@ type Arrival struct {
 	Peer      netip.AddrPort      `json:"peer"`
 	Proto     string              `json:"proto"` // HTTP/1.1, HTTP/2.0, tcp or tls
 	Method    string              `json:"method,omitempty"`
-	Authority string              `json:"authority,omitempty"` // of tls: the server name
+	Authority string              `json:"authority,omitempty"` // of tls: the server name; of a tunnel: its target
 	Path      string              `json:"path,omitempty"`
 	Headers   map[string][]string `json:"headers,omitempty"`
 }
@@ -117,16 +117,16 @@ func (e *Echo) connection(c *net.TCPConn, in *queue) {
 	}
 	switch {
 	case first[0] == 0x16:
-		e.secure(b)
+		e.secure(b, nil)
 	case first[0] == '?': // a client of tcp
-		e.opaque(b)
+		e.opaque(b, nil)
 	default:
 		in.put(b)
 	}
 }
 
-// opaque answers each line "?ID" with who it came to.
-func (e *Echo) opaque(c net.Conn) {
+// opaque answers each line "?ID" with who it came to; through what, if it is a tunnel.
+func (e *Echo) opaque(c net.Conn, through *http.Request) {
 	defer c.Close()
 	r := bufio.NewReader(c)
 	for {
@@ -138,6 +138,10 @@ func (e *Echo) opaque(c net.Conn) {
 		if t, ok := c.(*tls.Conn); ok {
 			a.Proto, a.Authority = "tls", t.ConnectionState().ServerName
 		}
+		if q := through; q != nil {
+			inside := a.Proto + " " + a.Authority
+			a.Proto, a.Method, a.Authority, a.Path = q.Proto, q.Method, q.Host, inside
+		}
 		e.note(strings.TrimSpace(strings.TrimPrefix(line, "?")), a)
 		if json.NewEncoder(c).Encode(a) != nil {
 			return
@@ -145,8 +149,8 @@ func (e *Echo) opaque(c net.Conn) {
 	}
 }
 
-func (e *Echo) secure(c net.Conn) {
-	e.opaque(tls.Server(c, &tls.Config{Certificates: []tls.Certificate{e.cert}}))
+func (e *Echo) secure(c net.Conn, through *http.Request) {
+	e.opaque(tls.Server(c, &tls.Config{Certificates: []tls.Certificate{e.cert}}), through)
 }
 
 func (e *Echo) note(id string, a Arrival) int {
@@ -169,9 +173,13 @@ type connKey struct{}
 
 // ServeHTTP answers with the arrival. Headers of the request tell it to fail:
 // x-echo-status with a status, x-echo-fail-first how often, x-echo-delay to wait,
-// x-echo-reset to break the connection.
+// x-echo-reset to break the connection. One that is no client's own asks for a tunnel.
 func (e *Echo) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	c := q.Context().Value(connKey{}).(net.Conn)
+	if q.Header.Get(ID) == "" && (q.Method == http.MethodConnect || q.Method == http.MethodPost) {
+		e.tunnel(w, q, c)
+		return
+	}
 	a := Arrival{Server: addrOf(c.LocalAddr()), Peer: addrOf(c.RemoteAddr()), Proto: q.Proto, Method: q.Method,
 		Authority: q.Host, Path: q.RequestURI, Headers: map[string][]string{}}
 	for k, v := range q.Header {
