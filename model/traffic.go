@@ -2,7 +2,11 @@
 
 package model
 
-import "time"
+import (
+	"net"
+	"strconv"
+	"time"
+)
 
 // TrafficPolicy is how a client's proxy deals with the endpoints of a backend. What is
 // counted (connections, requests, failures) is counted on each node, for all of its
@@ -192,4 +196,19 @@ type Tunnel struct {
 	// Post asks by POST, not by CONNECT; HTTP2 speaks HTTP/2 to the proxies, not HTTP/1.1.
 	Post  bool `json:"post,omitempty"`
 	HTTP2 bool `json:"http2,omitempty"`
+}
+
+// Target is the host and port as an authority: an IPv6 address has brackets.
+func (t *Tunnel) Target() string { return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) }
+
+// String says where connections are led on, and how that is asked for.
+func (t *Tunnel) String() string {
+	method, version := "CONNECT", "1.1"
+	if t.Post {
+		method = "POST"
+	}
+	if t.HTTP2 {
+		version = "2"
+	}
+	return t.Target() + " by " + method + " over HTTP/" + version
 }

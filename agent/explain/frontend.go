@@ -75,6 +75,7 @@ type Connection struct {
 	ServerName string         `json:"serverName,omitempty"` // that clients of TLS say; "": any other
 	Client     string         `json:"client,omitempty"`     // class of clients; "": any
 	Pods       []string       `json:"pods,omitempty"`       // local ones of the class; sorted
+	Tunnel     *model.Tunnel  `json:"tunnel,omitempty"`     // that the cluster's endpoints are asked for
 	Sources    []model.Source `json:"sources"`
 }
 
@@ -311,6 +312,9 @@ func (f *Frontend) connections(t *view) {
 			c := Connection{Cluster: row.Key, To: to, Client: what, Sources: origin(t, row.Key)}
 			if kind == "tls" {
 				c.ServerName, c.Client, _ = strings.Cut(what, "|")
+			}
+			if p := row.Value.(*plan.Cluster).Traffic; p != nil {
+				c.Tunnel = p.Tunnel
 			}
 			c.Pods = pods[c.Client]
 			f.Connections = append(f.Connections, c)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
 	"fairlead.io/fairlead/xds"
 	"fairlead.io/fairlead/xds/render"
@@ -25,7 +26,7 @@ func (t *tracer) connection(s *plan.Service) {
 	}
 	for _, c := range render.Candidates(xds.ClusterType, t.clusterName(s.Mode, l)) {
 		if cl, ok := t.Get(plan.Clusters, c).(*plan.Cluster); ok && (cl.Original || cl.Names != nil) {
-			t.step(t.origin(c), "connections like this go to %s", c)
+			t.toCluster(l, c)
 			t.unlisted(1, cl, t.unchanged())
 			return
 		}
@@ -33,8 +34,7 @@ func (t *tracer) connection(s *plan.Service) {
 		if eps == nil {
 			continue
 		}
-		sources := t.origin(c)
-		t.step(sources, "connections like this go to %s", c)
+		sources := t.toCluster(l, c)
 		to := targets(eps)
 		if len(to) == 0 {
 			t.end(Outcome{Verdict: Lost, Cluster: c, Why: "there are no endpoints", By: sources})
@@ -44,6 +44,18 @@ func (t *tracer) connection(s *plan.Service) {
 		return
 	}
 	t.end(Outcome{Verdict: Lost, Why: "no route takes such a connection: the proxy closes it"})
+}
+
+// toCluster says to which cluster connections go, and where through a tunnel.
+func (t *tracer) toCluster(l *plan.Listener, cluster string) []model.Source {
+	sources := t.origin(cluster)
+	t.step(sources, "connections like this go to %s", cluster)
+	for _, way := range l.Tunnels {
+		if way.Cluster == cluster && way.Tunnel != nil {
+			t.step(nil, "its endpoints are asked to lead each on to %s", way.Tunnel)
+		}
+	}
+	return sources
 }
 
 // pattern is the listener's closest to the server name that the client says.

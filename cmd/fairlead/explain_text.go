@@ -100,7 +100,11 @@ func (p *page) frontend(f *explain.Frontend, live *agent.Live) {
 		p.line(1, "connections:")
 	}
 	for _, c := range f.Connections {
-		p.line(2, "%s -> %s", connectionText(c), c.Cluster)
+		on := ""
+		if c.Tunnel != nil {
+			on = ", and through it to " + c.Tunnel.String()
+		}
+		p.line(2, "%s -> %s%s", connectionText(c), c.Cluster, on)
 		p.sources(3, c.Sources)
 	}
 	if len(f.Clusters) > 0 {

@@ -4,10 +4,8 @@ package render
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	tcpproxy "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -43,7 +41,7 @@ func tunneling(t *model.Tunnel) *tcpproxy.TcpProxy_TunnelingConfig {
 		return nil
 	}
 	return &tcpproxy.TcpProxy_TunnelingConfig{
-		Hostname: literal(net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))),
+		Hostname: literal(t.Target()),
 		UsePost:  t.Post,
 	}
 }
