@@ -29,6 +29,14 @@ func (t *Translator) judgeDestinationRule(r translators.Reader, o *objects.Objec
 		n.surprising("spec.host", "unknown-host", fmt.Sprintf("%s names no service: the rule has no effect", dr.GetHost()), hostAdvice(t, dr.GetHost()))
 	}
 	t.judgeHidden(r, n, host, services)
+	if _, selects := selectorOf(o); selects {
+		for _, svc := range services {
+			hosts := []string{t.fullNameOf(svc)}
+			if _, beyond := t.selections(r, hosts, client{namespace: o.Namespace}); slices.Contains(beyond, o) {
+				n.judgeBeyond(hosts)
+			}
+		}
+	}
 	j := policyJudge{n: n, ports: portsOf(services)}
 	j.policy("spec.trafficPolicy", dr.GetTrafficPolicy(), nil)
 	for i, s := range dr.GetSubsets() {

@@ -3,29 +3,26 @@
 package istio
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 
 	networking "istio.io/api/networking/v1alpha3"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/objects"
 )
-
-// maxSelections bounds how many sets of clients one route is written for.
-const maxSelections = 64
 
 // clients lists those clients, of the ones that a route is for, that DestinationRules
 // for its hosts tell apart, the base last. Each comes before those that it is a part of,
-// so that routes in this order give every client what is meant for it.
-func (t *Translator) clients(r translators.Reader, hosts []string, base client) []client {
+// so that routes in this order give every client what is meant for it. Beyond are rules
+// that are not told apart everywhere.
+func (t *Translator) clients(r translators.Reader, hosts []string, base client) (out []client, beyond []*objects.Object) {
 	slices.Sort(hosts)
 	hosts = slices.Compact(hosts)
-	var out []client
 	for _, ns := range t.clientNamespaces(r, hosts, base) {
-		selected := t.selections(r, hosts, client{ns, base.labels})
+		selected, more := t.selections(r, hosts, client{ns, base.labels})
+		beyond = append(beyond, more...)
 		plain := client{ns, base.labels}
 		out = append(out, selected...)
 		if len(selected) > 0 || t.ruledApart(r, hosts, plain, base) {
@@ -35,7 +32,7 @@ func (t *Translator) clients(r translators.Reader, hosts []string, base client) 
 	if base.namespace == "" {
 		out = append(out, base)
 	}
-	return out
+	return out, beyond
 }
 
 // clientNamespaces lists the namespaces whose clients may have rules of their own; that
@@ -69,52 +66,6 @@ func (m *ruled) same(other *ruled) bool {
 	return slices.Equal(m.rules, other.rules)
 }
 
-// selections lists the clients of a namespace that rules select by their labels: those
-// that several rules select at once come first.
-func (t *Translator) selections(r translators.Reader, hosts []string, of client) []client {
-	var selectors []map[string]string
-	for _, h := range hosts {
-		for _, o := range t.rulesFor(r, h) {
-			s, ok := selectorOf(o)
-			if ok && o.Namespace == of.namespace && !carries(of.labels, s) &&
-				!slices.ContainsFunc(selectors, func(have map[string]string) bool { return maps.Equal(have, s) }) {
-				selectors = append(selectors, s)
-			}
-		}
-	}
-	sets := []map[string]string{of.labels}
-	for _, s := range selectors {
-		for _, have := range sets {
-			both, ok := union(have, s)
-			if ok && len(sets) <= maxSelections && !slices.ContainsFunc(sets, func(x map[string]string) bool { return maps.Equal(x, both) }) {
-				sets = append(sets, both)
-			}
-		}
-	}
-	sets = sets[1:]
-	slices.SortStableFunc(sets, func(a, b map[string]string) int { return cmp.Compare(len(b), len(a)) })
-	out := make([]client, len(sets))
-	for i, labels := range sets {
-		out[i] = client{of.namespace, labels}
-	}
-	return out
-}
-
-// union is what carries both; ok is false if nothing can.
-func union(a, b map[string]string) (out map[string]string, ok bool) {
-	out = maps.Clone(a)
-	if out == nil {
-		out = map[string]string{}
-	}
-	for k, v := range b {
-		if have, there := out[k]; there && have != v {
-			return nil, false
-		}
-		out[k] = v
-	}
-	return out, true
-}
-
 // narrow restricts a match to a client.
 func (cl client) narrow(m model.RouteMatch) model.RouteMatch {
 	m.SourceNamespace, m.SourceLabels = cl.namespace, cl.labels
@@ -136,7 +87,13 @@ func (h *httpTranslation) carrying(labels map[string]string) *httpTranslation {
 
 // clients are those that DestinationRules for some destinations tell apart.
 func (h *httpTranslation) clients(base client, hosts []string) []client {
-	return h.t.clients(h.r, hosts, base)
+	out, beyond := h.t.clients(h.r, hosts, base)
+	for _, o := range beyond {
+		n := &notes{o: o}
+		n.judgeBeyond(hosts)
+		h.n.list = append(h.n.list, n.list...)
+	}
+	return out
 }
 
 // destinations are those of a route of requests.
@@ -204,7 +161,8 @@ func (c *chain) clients(namespace string) []client {
 	if c.svc == nil {
 		return []client{base}
 	}
-	return c.t.clients(c.r, []string{c.t.fullNameOf(c.svc)}, base)
+	out, _ := c.t.clients(c.r, []string{c.t.fullNameOf(c.svc)}, base) // judgeDestinationRule tells of the others
+	return out
 }
 
 // backend is the service itself, as a client sees it.
