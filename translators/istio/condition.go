@@ -59,11 +59,11 @@ func (c *ruleTranslation) condition(field string, w *security.Condition) (cond *
 	case key == attrSourceNamespace:
 		return identity(namespace)
 	case key == attrSourcePrincipal:
-		return expanded(c.domains.principals, principal)
+		return expanded(c.domains.principals, c.principal)
 	case key == attrSourceServiceAccount:
 		return identity(c.serviceAccount)
 	case key == attrSourceTrustDomain:
-		return expanded(c.domains.expand, trustDomain)
+		return expanded(c.domains.expand, c.trustDomain)
 	case key == attrDestinationIP && c.at != nil:
 		return nil, c.unknowable(field+".key", "address-of-waypoint", "a waypoint sees the address that the client has dialled, which is not seen at the pods")
 	case key == attrDestinationIP:

@@ -124,7 +124,7 @@ func (p *peerAuthentications) older(o *objects.Object) *objects.Object {
 	return nil
 }
 
-// peerAuthentication turns a demand for mutual TLS into one for a known identity.
+// peerAuthentication turns a demand for mutual TLS into one for members of the mesh.
 func (t *Translator) peerAuthentication(r translators.Reader, n *notes) *model.Authorization {
 	s := peerAuthenticationSpec(n.o)
 	if s == nil {
@@ -141,10 +141,10 @@ func (t *Translator) peerAuthentication(r translators.Reader, n *notes) *model.A
 		return nil
 	}
 	if n.o.Invalid {
-		n.refused("spec", "invalid-object", model.Narrows, "no valid version is known: peers without a known identity are denied", "repair it")
+		n.refused("spec", "invalid-object", model.Narrows, "no valid version is known: peers that are no members of the mesh are denied", "repair it")
 	} else if s.GetMtls().GetMode() == modeStrict {
 		n.approximated("spec.mtls.mode", "identity-by-address", model.Degrades,
-			"there is no mutual TLS yet: peers without a known identity are denied; peers are known by their addresses, and nothing is encrypted", "")
+			"there is no mutual TLS yet: peers that are no members of the mesh are denied; members are known by their addresses, and nothing is encrypted", "")
 	}
 	if !selects && modeOf(n.o) == modeUnset {
 		portModes(n, s, selects, false)
@@ -167,11 +167,11 @@ func (t *Translator) peerAuthentication(r translators.Reader, n *notes) *model.A
 	return a
 }
 
-// strangers matches peers that are no known workload, by TCP: mutual TLS is about
+// strangers matches peers that are no members of the mesh, by TCP: mutual TLS is about
 // nothing else.
 func strangers(op model.Operation) []model.AuthRule {
 	op.Protocol = model.TCP
-	return []model.AuthRule{{From: []model.Peer{{NotIdentities: []model.StringMatch{{Kind: model.Present}}}}, To: []model.Operation{op}}}
+	return []model.AuthRule{{From: []model.Peer{{NotIdentities: []model.StringMatch{anyIdentity}}}, To: []model.Operation{op}}}
 }
 
 // portModes lists the ports that differ from the mode of the whole: those that ask
@@ -193,7 +193,7 @@ func portModes(n *notes, s *security.PeerAuthentication, selects, strict bool) (
 			except = append(except, uint16(port))
 		case !strict:
 			only = append(only, uint16(port))
-			n.approximated(field, "identity-by-address", model.Degrades, "there is no mutual TLS yet: peers without a known identity are denied", "")
+			n.approximated(field, "identity-by-address", model.Degrades, "there is no mutual TLS yet: peers that are no members of the mesh are denied", "")
 		}
 	}
 	return except, only

@@ -4,7 +4,6 @@ package istio
 
 import (
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -138,10 +137,10 @@ func (c *ruleTranslation) source(field string, s *security.Source) (p model.Peer
 			more = append(more, model.Condition{Kind: model.OnIdentity, Values: each(in, read)})
 		}
 	}
-	identities("principals", c.domains.principals(s.GetPrincipals()), c.domains.principals(s.GetNotPrincipals()), principal)
+	identities("principals", c.domains.principals(s.GetPrincipals()), c.domains.principals(s.GetNotPrincipals()), c.principal)
 	identities("namespaces", s.GetNamespaces(), s.GetNotNamespaces(), namespace)
 	identities("serviceAccounts", s.GetServiceAccounts(), s.GetNotServiceAccounts(), c.serviceAccount)
-	identities("trustDomains", c.domains.expand(s.GetTrustDomains()), c.domains.expand(s.GetNotTrustDomains()), trustDomain)
+	identities("trustDomains", c.domains.expand(s.GetTrustDomains()), c.domains.expand(s.GetNotTrustDomains()), c.trustDomain)
 	p.IPs, p.NotIPs = prefixes(s.GetIpBlocks()), prefixes(s.GetNotIpBlocks())
 	more = append(more, c.remoteBlocks(field, s, &p)...)
 	known := c.token(field+".requestPrincipals", len(s.GetRequestPrincipals()) > 0)
@@ -172,7 +171,7 @@ func (c *ruleTranslation) identityByAddress(field string) {
 	}
 	c.byAddress = true
 	c.n.approximated(field, "identity-by-address", model.Degrades,
-		"there is no mutual TLS yet: a peer's identity is that of the workload at its address, and nothing is encrypted", "")
+		"there is no mutual TLS yet: who is named is known by the address, in the mesh or not, and nothing is encrypted", "")
 }
 
 // remoteBlocks adds the conditions on remote addresses to those on the peer's.
@@ -218,8 +217,6 @@ func each(in []string, read func(string) model.StringMatch) []model.StringMatch 
 	return out
 }
 
-const spiffeScheme = "spiffe://"
-
 // wildcard reads Istio's strings: exact, "prefix*", "*suffix" and "*" for anything.
 func wildcard(s string) model.StringMatch {
 	switch {
@@ -231,52 +228,6 @@ func wildcard(s string) model.StringMatch {
 		return model.StringMatch{Kind: model.Prefix, Value: s[:len(s)-1]}
 	}
 	return model.StringMatch{Kind: model.Exact, Value: s}
-}
-
-// principal reads "trust-domain/ns/NS/sa/SA".
-func principal(s string) model.StringMatch {
-	m := wildcard(s)
-	if m.Kind == model.Exact || m.Kind == model.Prefix {
-		m.Value = spiffeScheme + m.Value
-	}
-	return m
-}
-
-// namespace reads the namespace of an identity of any trust domain.
-func namespace(s string) model.StringMatch {
-	if s == "*" {
-		return model.StringMatch{Kind: model.Regex, Value: spiffeScheme + "[^/]+/ns/.+"}
-	}
-	return model.StringMatch{Kind: model.Regex, Value: spiffeScheme + "[^/]+/ns/" + segment(s) + "/.+"}
-}
-
-// segment is an expression for a part of an identity; "*" is any text without a slash.
-func segment(s string) string {
-	parts := strings.Split(s, "*")
-	for i, p := range parts {
-		parts[i] = regexp.QuoteMeta(p)
-	}
-	return strings.Join(parts, "[^/]*")
-}
-
-// serviceAccount reads "NS/SA", or "SA" of the policy's namespace.
-func (c *ruleTranslation) serviceAccount(s string) model.StringMatch {
-	ns, sa, ok := strings.Cut(s, "/")
-	if !ok {
-		ns, sa = c.n.o.Namespace, s
-	}
-	return model.StringMatch{Kind: model.Suffix, Value: "/ns/" + ns + "/sa/" + sa}
-}
-
-// trustDomain reads a trust domain; "*" is any text without a slash.
-func trustDomain(s string) model.StringMatch {
-	switch {
-	case s == "*":
-		return model.StringMatch{Kind: model.Present}
-	case !strings.Contains(s, "*"):
-		return model.StringMatch{Kind: model.Prefix, Value: spiffeScheme + s + "/"}
-	}
-	return model.StringMatch{Kind: model.Regex, Value: spiffeScheme + segment(s) + "/.+"}
 }
 
 // prefixes reads addresses and CIDRs that Validate has accepted.

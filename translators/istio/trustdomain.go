@@ -16,6 +16,9 @@ func (m *meshConfig) trustDomains() trustDomains {
 	return append(trustDomains{m.trustDomain}, m.trustDomainAliases...)
 }
 
+// own is that of the mesh's workloads.
+func (d trustDomains) own() string { return d[0] }
+
 // principals gives, for each that names one of the domains, those of all of them.
 func (d trustDomains) principals(in []string) []string {
 	var out []string

@@ -77,7 +77,7 @@ func notePolicy(o *objects.Object, field string, p accessPolicy, rep *report) {
 // noteAnybody tells who has an identity.
 func noteAnybody(o *objects.Object, field string, rep *report) {
 	rep.approximated(o, field, "identity-by-address", model.Degrades,
-		"there is no mutual TLS yet: whoever is a pod of the mesh's nodes has an identity, known by its address, also where Linkerd would not have injected its proxy", "")
+		"there is no mutual TLS yet: members of the mesh are known by their addresses, and nothing is encrypted", "")
 }
 
 // Annotations of pods, namespaces and services.

@@ -27,7 +27,7 @@ func (t *Translator) accounts(namespace string) model.StringMatch {
 	return model.StringMatch{Kind: model.Prefix, Value: model.SPIFFE(t.trustDomain, namespace, "")}
 }
 
-// anybody is every identity.
+// anybody is every identity, of members of the mesh alone.
 var anybody = model.StringMatch{Kind: model.Present}
 
 // identity reads a name, or a pattern of names: "*" is every identity, "*.rest" each
@@ -53,13 +53,16 @@ func (t *Translator) identity(s string) (model.StringMatch, bool) {
 // suffix reads the pattern of names that end with a suffix; it begins with a dot.
 func (t *Translator) suffix(s string) (model.StringMatch, bool) {
 	if strings.HasSuffix(infix+t.controlPlane+"."+t.trustDomain, s) {
-		return model.StringMatch{Kind: model.Prefix, Value: spiffe + t.trustDomain + "/ns/"}, true
+		return anybody, true
 	}
 	head, domain, ok := t.cut(s)
 	if !ok {
 		return model.StringMatch{}, false
 	}
 	if head == "" {
+		if domain == t.trustDomain {
+			return anybody, true
+		}
 		return model.StringMatch{Kind: model.Prefix, Value: spiffe + domain + "/ns/"}, true
 	}
 	i := strings.LastIndexByte(head, '.')

@@ -85,7 +85,7 @@ func (t *Translator) judgeServerAuthorization(r reader, o *objects.Object, rep *
 	}
 	if m.UnauthenticatedTLS {
 		rep.approximated(o, "spec.client.meshTLS.unauthenticatedTLS", "identity-by-address", model.Narrows,
-			"there is no mutual TLS yet: clients with an identity are let in, and none that speaks TLS without one", "")
+			"there is no mutual TLS yet: members of the mesh are let in, and none that speaks TLS without an identity", "")
 		return
 	}
 	t.judgeIdentities(o, "spec.client.meshTLS.identities", m.Identities, rep)
