@@ -48,7 +48,7 @@ func (d *draft) connections() {
 		hosts = list{fqdn, "*.secure.example"}
 	}
 	d.add("VirtualService", "default", host, object{"hosts": hosts, kind: routes})
-	for _, from := range []string{"client", "second", "other/client"} {
+	for _, from := range []string{"client", "second", "other/client", "legacy/client"} {
 		if !tls {
 			d.ask("%s tcp://%s.default:9000 *60", from, host)
 			continue

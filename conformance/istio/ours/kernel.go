@@ -84,7 +84,7 @@ func (k *kernel) way(from netip.Addr, dst netip.AddrPort) wire.Way {
 		return wire.Way{Refused: true}
 	}
 	if svc != nil && !svc.Direct && !svc.Addr.IsUnspecified() {
-		to, ok := balance(svc.Backends)
+		to, ok := balance(svc.BackendsOf(pod != nil && pod.Listeners != nil))
 		if !ok {
 			return wire.Way{Refused: true}
 		}
