@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"fairlead.io/fairlead/agent/trace"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/merge"
 	"fairlead.io/fairlead/model/plan"
@@ -73,7 +74,7 @@ func frontendOf(t Tables, key string) *frontend {
 		if f != nil {
 			out.App = cmp.Or(f.App, out.App)
 		}
-		out.Mode = modeOf(t, s, port, out.App)
+		out.Mode = trace.ModeOf(t, s, port, out.App)
 	}
 	table := tableOf(t, key)
 	if table != nil {
@@ -156,44 +157,4 @@ func tableOf(t Tables, key string) *plan.RouteTable {
 		}
 	}
 	return nil
-}
-
-// modeOf says who balances the service's port, at its addresses, or at its endpoints if it
-// has none.
-func modeOf(t Tables, s *model.Service, port uint16, app model.App) plan.Mode {
-	at := func(a netip.Addr, port uint16) (plan.Mode, bool) {
-		r, ok := t.Get(plan.Services, (&plan.Service{Addr: a, Port: port, Protocol: model.TCP}).Key()).(*plan.Service)
-		if !ok || r.Name != s.Key() {
-			return "", false
-		}
-		return r.Mode, true
-	}
-	for _, a := range s.VIPs {
-		if m, ok := at(a, port); ok {
-			return m
-		}
-	}
-	if e, ok := t.Get(translators.Endpoints, s.Key()).(*model.Endpoints); ok && len(s.VIPs) == 0 {
-		for _, p := range e.Ports {
-			for _, b := range p.Backends {
-				if m, ok := at(b.Addr, b.Port); ok && p.Port == port {
-					return m
-				}
-			}
-		}
-	}
-	switch {
-	case s.Reach == model.ReachAddresses && len(s.Ranges) == 0:
-	case app.IsHTTP():
-		return plan.Any
-	case s.Reach == model.ReachNamed && len(s.Ranges) == 0:
-	case app == model.AppDetect || app == model.AppTLS:
-		return plan.AnyDetect
-	default:
-		return plan.AnyOpaque
-	}
-	if tableOf(t, model.FrontendKey(s.Namespace, s.Name, port)) != nil {
-		return plan.HTTP
-	}
-	return plan.Kernel
 }

@@ -7,12 +7,10 @@
 package explain
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 
+	"fairlead.io/fairlead/agent/trace"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/model/merge"
@@ -31,39 +29,8 @@ type Tables interface {
 // view is the tables, with what is asked of them often.
 type view struct {
 	Tables
-	pods map[netip.Addr]string // ns/name by address
-}
-
-// Target is what is asked about: a service, a host without service, or a pod.
-type Target struct {
-	Namespace, Name string
-	Port            uint16 // of a service or host; 0: all
-}
-
-// ParseTarget reads "namespace/name" or "namespace/name:port".
-func ParseTarget(s string) (Target, error) {
-	ns, name, ok := strings.Cut(s, "/")
-	name, port, hasPort := strings.Cut(name, ":")
-	t := Target{Namespace: ns, Name: name}
-	if !ok || ns == "" || name == "" || strings.Contains(name, "/") {
-		return Target{}, fmt.Errorf("%q: want NAMESPACE/NAME, or NAMESPACE/NAME:PORT of a service", s)
-	}
-	if hasPort {
-		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil || n == 0 {
-			return Target{}, fmt.Errorf("%q: %q is no port", s, port)
-		}
-		t.Port = uint16(n)
-	}
-	return t, nil
-}
-
-// String is what ParseTarget reads.
-func (t Target) String() string {
-	if t.Port == 0 {
-		return t.Namespace + "/" + t.Name
-	}
-	return model.FrontendKey(t.Namespace, t.Name, t.Port)
+	pods    map[netip.Addr]string       // ns/name by address
+	backend func(cluster string) string // see trace.Backends
 }
 
 // Answer is what there is under a name: a service's or host's ports, a pod, or both.
@@ -74,20 +41,9 @@ type Answer struct {
 	Diagnostics []model.Diagnostic `json:"diagnostics,omitempty"`
 }
 
-// NotFoundError says that nothing has the name.
-type NotFoundError struct{ Target Target }
-
-// Error names the target.
-func (e *NotFoundError) Error() string {
-	if e.Target.Port != 0 {
-		return "there is no service or host " + e.Target.String()
-	}
-	return "there is no service, host or pod " + e.Target.String()
-}
-
 // Explain tells what becomes of a target. The error is a NotFoundError.
 func Explain(t Tables, target Target) (*Answer, error) {
-	v := &view{Tables: t, pods: map[netip.Addr]string{}}
+	v := &view{Tables: t, pods: map[netip.Addr]string{}, backend: trace.Backends(t)}
 	for _, row := range t.Rows(translators.Workloads) {
 		if w := row.Value.(*model.Workload); !w.HostNetwork { // whose address is the node's
 			for _, a := range w.Addresses {
@@ -100,7 +56,11 @@ func Explain(t Tables, target Target) (*Answer, error) {
 		a.Pod = pod(v, target.String())
 	}
 	if a.Pod == nil && len(a.Frontends) == 0 {
-		return nil, &NotFoundError{target}
+		if w, err := trace.Pod(t, target.String()); err == nil && target.Port == 0 {
+			a.Pod = pod(v, w.Key())
+		} else {
+			return nil, &NotFoundError{target, hint(v, target)}
+		}
 	}
 	a.Diagnostics = diagnostics(v, a, target)
 	return a, nil

@@ -72,8 +72,8 @@ func TestWhatATargetNames(t *testing.T) {
 	for in, want := range map[string]string{
 		"shop/web":     "[shop/web:53 shop/web:80 shop/web:443] true",
 		"shop/web:443": "[shop/web:443] false",
-		"shop/web:81":  "there is no service or host shop/web:81",
-		"shop/other":   "there is no service, host or pod shop/other",
+		"shop/web:81":  "there is no service or host shop/web:81; there are shop/web:443, shop/web:53, shop/web:80",
+		"shop/other":   "there is no service, host or pod shop/other; there are shop/web",
 	} {
 		target, err := explain.ParseTarget(in)
 		if err != nil {

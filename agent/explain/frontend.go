@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"fairlead.io/fairlead/agent/trace"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/merge"
 	"fairlead.io/fairlead/model/plan"
@@ -81,7 +82,8 @@ type Connection struct {
 
 // Cluster is where a route leads.
 type Cluster struct {
-	Name      string     `json:"name"`
+	Name      string     `json:"name"`    // in Envoy
+	Backend   string     `json:"backend"` // in words; see trace.Backends
 	App       model.App  `json:"app"`
 	Endpoints []Endpoint `json:"endpoints"`
 	// Policy is that of the endpoints, judged on the way to them; nil: there is none,
@@ -91,11 +93,14 @@ type Cluster struct {
 	Checked bool `json:"checked,omitempty"`
 	// Inbound says that the inbound listener of the endpoints' node has it all.
 	Inbound bool `json:"inbound,omitempty"`
+	// Original leads to the address that the client has dialled.
+	Original bool `json:"original,omitempty"`
 }
 
 // Endpoint is an address with the pod that has it.
 type Endpoint struct {
-	Addr   netip.AddrPort `json:"addr"`
+	Addr   netip.AddrPort `json:"addr,omitzero"`
+	Host   string         `json:"host,omitempty"` // in place of Addr: a name that is looked up, with the port
 	Pod    string         `json:"pod,omitempty"`
 	Weight uint32         `json:"weight,omitempty"` // of its share, or its own; 0: all are alike
 }
@@ -137,6 +142,9 @@ func ofService(t *view, s *model.Service, p model.ServicePort) Frontend {
 		}
 	}
 	f.Mode = plan.Kernel
+	if p.Protocol == model.TCP {
+		f.Mode = trace.ModeOf(t, s, p.Port, f.App)
+	}
 	for _, a := range s.VIPs {
 		f.Addresses = append(f.Addresses, netip.AddrPortFrom(a, p.Port))
 	}
@@ -172,7 +180,7 @@ func ofService(t *view, s *model.Service, p model.ServicePort) Frontend {
 func (t *view) endpoints(backends []plan.KernelBackend) []Endpoint {
 	out := make([]Endpoint, len(backends))
 	for i, b := range backends {
-		out[i] = Endpoint{b.Addr, t.pods[b.Addr.Addr()], b.Weight}
+		out[i] = Endpoint{Addr: b.Addr, Pod: t.pods[b.Addr.Addr()], Weight: b.Weight}
 	}
 	return out
 }
@@ -218,6 +226,8 @@ func why(f *Frontend, s *model.Service, steered *model.Frontend) string {
 	switch {
 	case f.Protocol != model.TCP:
 		return fmt.Sprintf("%s is balanced by the kernel", f.Protocol)
+	case headless && len(f.Addresses) == 0 && f.Mode != plan.Kernel:
+		return "it has no address of its own: what is sent to those of nobody is looked up by the name that it is for, or by the port alone"
 	case headless && len(f.Addresses) == 0:
 		return "the service is headless, and no plane has a say in what is sent to its endpoints: clients reach them by themselves"
 	case f.App.IsHTTP() && headless:
@@ -382,17 +392,23 @@ func (f *Frontend) clusters(t *view) {
 }
 
 func cluster(t *view, c *plan.Cluster) Cluster {
-	out := Cluster{Name: c.Name, App: c.App, Endpoints: []Endpoint{}, Checked: c.Checked, Inbound: c.Inbound}
+	out := Cluster{Name: c.Name, Backend: t.backend(c.Name), App: c.App, Endpoints: []Endpoint{}, Checked: c.Checked, Inbound: c.Inbound, Original: c.Original}
 	e, _ := t.Get(plan.Endpoints, c.Name).(*plan.ClusterEndpoints)
-	if e == nil {
+	switch {
+	case c.Names != nil:
+		e = &c.Names.Endpoints
+	case e == nil:
 		e = &plan.ClusterEndpoints{}
 	}
 	var guarded []string
 	add := func(bs []plan.Backend, weight uint32) {
 		for _, b := range bs {
+			if b.Host != "" {
+				out.Endpoints = append(out.Endpoints, Endpoint{Host: fmt.Sprintf("%s:%d", b.Host, b.Port), Weight: weight})
+			}
 			for _, a := range b.Addrs {
 				pod := t.pods[a.Addr()]
-				out.Endpoints = append(out.Endpoints, Endpoint{a, pod, weight})
+				out.Endpoints = append(out.Endpoints, Endpoint{Addr: a, Pod: pod, Weight: weight})
 				if pod != "" {
 					guarded = append(guarded, pod)
 				}

@@ -26,7 +26,7 @@ func (t *tracer) connection(s *plan.Service) {
 	}
 	for _, c := range render.Candidates(xds.ClusterType, t.clusterName(s.Mode, l)) {
 		if cl, ok := t.Get(plan.Clusters, c).(*plan.Cluster); ok && (cl.Original || cl.Names != nil) {
-			t.toCluster(l, c)
+			t.toCluster(s, l, c)
 			t.unlisted(1, cl, t.unchanged())
 			return
 		}
@@ -34,22 +34,30 @@ func (t *tracer) connection(s *plan.Service) {
 		if eps == nil {
 			continue
 		}
-		sources := t.toCluster(l, c)
+		sources := t.toCluster(s, l, c)
 		to := targets(eps)
 		if len(to) == 0 {
 			t.end(Outcome{Verdict: Lost, Cluster: c, Why: "there are no endpoints", By: sources})
 			return
 		}
-		t.spread(1, to, "an endpoint of "+c, t.unchanged())
+		t.spread(1, to, "an endpoint that it leads to", t.unchanged())
 		return
 	}
 	t.end(Outcome{Verdict: Lost, Why: "no route takes such a connection: the proxy closes it"})
 }
 
-// toCluster says to which cluster connections go, and where through a tunnel.
-func (t *tracer) toCluster(l *plan.Listener, cluster string) []model.Source {
+// toCluster says which route connections follow, told apart by the server name if routes
+// are, and where it leads through a tunnel.
+func (t *tracer) toCluster(s *plan.Service, l *plan.Listener, cluster string) []model.Source {
 	sources := t.origin(cluster)
-	t.step(sources, "connections like this go to %s", cluster)
+	to, pattern := s.Name, t.pattern(l)
+	if s.Addr.IsUnspecified() {
+		to = "any address"
+	}
+	if pattern != "" {
+		pattern = " for " + pattern
+	}
+	t.step(sources, "a route of connections to %s%s takes it", to, pattern)
 	for _, way := range l.Tunnels {
 		if way.Cluster == cluster && way.Tunnel != nil {
 			t.step(nil, "its endpoints are asked to lead each on to %s", way.Tunnel)

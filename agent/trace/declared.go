@@ -94,7 +94,7 @@ func (t *tracer) lookedUp(share float64, c *plan.Cluster, as *sending) {
 	case len(found.Backends)+len(found.Shares) == 0:
 		t.end(Outcome{Share: share, Verdict: Lost, Status: http.StatusServiceUnavailable, Cluster: c.Name, Why: "no service has the names of its endpoints"})
 	default:
-		t.spread(share, targets(found), "an endpoint of "+c.Name, as)
+		t.spread(share, targets(found), "an endpoint of "+t.backend(c.Name), as)
 	}
 }
 

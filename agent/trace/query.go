@@ -3,6 +3,7 @@
 package trace
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -72,6 +73,14 @@ var schemes = map[string]struct {
 	"tcp": {connection, 0}, "tcp-banner": {connection, 0}, "tls": {tlsConnection, 443}, "https": {tlsConnection, 443}, "udp": {datagram, 0},
 }
 
+// bare is a URL without what it begins with before ://.
+func bare(s string) string {
+	if _, rest, ok := strings.Cut(s, "://"); ok {
+		return rest
+	}
+	return s
+}
+
 func (q *Query) parse() (*request, error) {
 	u, err := url.Parse(q.URL)
 	if err != nil {
@@ -83,7 +92,10 @@ func (q *Query) parse() (*request, error) {
 	}
 	s, ok := schemes[u.Scheme]
 	if !ok {
-		return nil, queryError("URL %q: want http, h2c, grpc, ws, tcp, tls, https or udp before ://", q.URL)
+		return nil, queryError("URL %q: want http, h2c, grpc, ws, tcp, tls, https or udp before ://, as in http://%s", q.URL, cmp.Or(bare(q.URL), "web.shop/"))
+	}
+	if strings.ContainsFunc(q.Method, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune("()<>@,;:\\\"/[]?={}", c) }) {
+		return nil, queryError("method %q: want one word, as in GET", q.Method)
 	}
 	r := &request{kind: s.kind, host: strings.ToLower(u.Hostname()), port: s.port, scheme: "http", method: q.Method, path: u.EscapedPath(), query: u.RawQuery}
 	if r.host == "" {

@@ -248,19 +248,19 @@ func (t *tracer) cluster(share float64, wc *plan.WeightedCluster, sent *sending,
 		return
 	}
 	if c == nil || eps == nil {
-		t.end(Outcome{Share: share, Verdict: Lost, Status: http.StatusServiceUnavailable, Cluster: wc.Name, Why: "the cluster is not there", By: sources})
+		t.end(Outcome{Share: share, Verdict: Lost, Status: http.StatusServiceUnavailable, Cluster: wc.Name, Why: t.backend(wc.Name) + " is not there", By: sources})
 		return
 	}
 	to := targets(eps)
 	switch {
 	case len(to) == 0:
-		t.end(Outcome{Share: share, Verdict: Lost, Status: http.StatusServiceUnavailable, Cluster: wc.Name, Why: "there are no endpoints", By: sources})
+		t.end(Outcome{Share: share, Verdict: Lost, Status: http.StatusServiceUnavailable, Cluster: wc.Name, Why: t.backend(wc.Name) + " has no endpoints", By: sources})
 	case c.Policy != nil:
 		t.checked(t.judged(c.Policy, &sent.q, t.podsOf(to)...), share, wc.Name, to, sent)
 	case c.Checked:
 		t.checked(Outcome{Verdict: Reached}, share, wc.Name, to, sent)
 	default:
-		t.spread(share, to, "an endpoint of "+wc.Name, sent)
+		t.spread(share, to, "an endpoint of "+t.backend(wc.Name), sent)
 	}
 }
 
@@ -271,7 +271,7 @@ func (t *tracer) checked(o Outcome, share float64, cluster string, to []target, 
 		o.Endpoints = append(o.Endpoints, t.endpoint(e))
 	}
 	if o.Verdict == Reached {
-		o.Sent, o.Why = sent.seen(), "an endpoint of "+cluster
+		o.Sent, o.Why = sent.seen(), "an endpoint of "+t.backend(cluster)
 	}
 	t.end(o)
 }

@@ -30,6 +30,8 @@ type tracer struct {
 	from []netip.Addr // all addresses of the source
 	q    *request
 	out  *Answer
+
+	backends func(cluster string) string // in words; nil until it is asked
 }
 
 // Follow tells what becomes of a query. The error is a QueryError.
@@ -59,70 +61,6 @@ func Follow(t Tables, q Query) (*Answer, error) {
 
 func (t *tracer) step(sources []model.Source, format string, a ...any) {
 	t.out.Steps = append(t.out.Steps, Step{fmt.Sprintf(format, a...), sources})
-}
-
-// source finds out who sends.
-func (t *tracer) source(q Query) error {
-	if name, ok := strings.CutPrefix(q.From, "node/"); ok {
-		n, _ := t.Get(translators.Nodes, name).(*model.Node)
-		if n == nil {
-			return queryError("there is no node %q", name)
-		}
-		t.from = n.Addresses
-		t.out.Source = Source{Node: name, Addr: ofFamily(n.Addresses, q.V6)}
-		return nil
-	}
-	if a, err := netip.ParseAddr(q.From); err == nil {
-		if w := t.pods[a.Unmap()]; w != nil {
-			return t.pod(w, q.V6)
-		}
-		t.from = []netip.Addr{a.Unmap()}
-		t.out.Source = Source{Addr: a.Unmap()}
-		return nil
-	}
-	if ns, name, ok := strings.Cut(q.From, "/"); !ok || ns == "" || name == "" {
-		return queryError("source %q: want NAMESPACE/POD, node/NAME or an address", q.From)
-	}
-	w, _ := t.Get(translators.Workloads, q.From).(*model.Workload)
-	if w == nil {
-		for _, row := range t.Rows(translators.Workloads) {
-			if strings.HasPrefix(row.Key, q.From+"-") {
-				w = row.Value.(*model.Workload)
-				break
-			}
-		}
-	}
-	if w == nil {
-		return queryError("there is no pod %s, and none of an owner of that name", q.From)
-	}
-	return t.pod(w, q.V6)
-}
-
-func (t *tracer) pod(w *model.Workload, v6 bool) error {
-	t.from = w.Addresses
-	t.out.Source = Source{Pod: w.Key(), Node: w.Node, Addr: ofFamily(w.Addresses, v6), Identity: w.Identity, labels: w.Labels}
-	if w.HostNetwork { // who has the node's address is nobody in particular
-		t.out.Source.Identity = ""
-		return nil
-	}
-	t.out.Source.Captured, t.out.Source.Member = w.Capture, w.Member()
-	if row, _ := t.Get(plan.Pods, t.out.Source.Addr.String()).(*plan.Pod); w.Capture && row == nil {
-		return queryError("%s is on node %s: ask for the plan of that node", w.Key(), w.Node)
-	}
-	return nil
-}
-
-// ofFamily is the first address of a family, else the first.
-func ofFamily(in []netip.Addr, v6 bool) netip.Addr {
-	for _, a := range in {
-		if a.Is6() == v6 {
-			return a
-		}
-	}
-	if len(in) > 0 {
-		return in[0]
-	}
-	return netip.Addr{}
 }
 
 // destination finds the address that is dialled.
@@ -224,7 +162,7 @@ func (t *tracer) follow() {
 		t.end(Outcome{Verdict: Lost, Why: "no service has the address and port, and the pod may connect to services alone"})
 		return
 	case s == nil && t.service(dst.Addr()) != "" && t.pods[dst.Addr()] == nil:
-		t.end(Outcome{Verdict: Lost, Why: fmt.Sprintf("%s, which has %s, has no such port", t.service(dst.Addr()), dst.Addr())})
+		t.end(Outcome{Verdict: Lost, Why: fmt.Sprintf("%s, which has %s, has no port %d of %s; it has %s", t.service(dst.Addr()), dst.Addr(), dst.Port(), proto, t.portsAt(dst.Addr()))})
 		return
 	case s == nil:
 		t.step(nil, "no service that is steered has %s: it goes there as it is", dst)
@@ -322,6 +260,17 @@ func (t *tracer) service(a netip.Addr) string {
 		}
 	}
 	return ""
+}
+
+// portsAt are those of the service that has an address.
+func (t *tracer) portsAt(a netip.Addr) string {
+	var out []string
+	for _, row := range t.Rows(plan.Services) {
+		if s := row.Value.(*plan.Service); s.Addr == a && !s.Direct {
+			out = append(out, fmt.Sprintf("%d/%s", s.Port, s.Protocol))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 // end adds an outcome; its share is all if it says none.

@@ -13,8 +13,8 @@ import (
 	"fairlead.io/fairlead/agent"
 	"fairlead.io/fairlead/agent/explain"
 	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/agent/trace"
 	"fairlead.io/fairlead/lab/cluster"
-	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/translators/objects"
 )
@@ -162,7 +162,7 @@ func (in *input) planned(c *cobra.Command, node string, choose func(*pipeline.Pi
 
 // nodeOf is the node whose plan says most of a target, "" if there is none.
 func nodeOf(p *pipeline.Pipeline, target explain.Target) string {
-	if w, ok := p.Get(translators.Workloads, target.String()).(*model.Workload); ok && w.Node != "" {
+	if w, err := trace.Pod(p, target.String()); err == nil && w.Node != "" {
 		return w.Node
 	}
 	if names := nodeNames(p); len(names) > 0 {

@@ -21,7 +21,7 @@ func (p *page) inbound(indent int, in *explain.Inbound) {
 	}
 	for i := range in.Routes {
 		r := &in.Routes[i]
-		action := actionText(&plan.Route{Original: r.Redirect == nil, Redirect: r.Redirect, RequestHeaders: r.RequestHeaders, ResponseHeaders: r.ResponseHeaders})
+		action := actionText(&plan.Route{Original: r.Redirect == nil, Redirect: r.Redirect, RequestHeaders: r.RequestHeaders, ResponseHeaders: r.ResponseHeaders}, nil)
 		p.line(indent, "route %d. %s -> %s", i+1, matchText(&r.Match), action)
 		p.sources(indent+1, r.Sources)
 		if len(r.Allow) == 0 {

@@ -16,7 +16,6 @@ import (
 	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/agent/trace"
 	"fairlead.io/fairlead/model"
-	"fairlead.io/fairlead/translators"
 )
 
 // requestFlags say a request that is asked about.
@@ -101,11 +100,8 @@ func nodeOfSource(p *pipeline.Pipeline, from string) string {
 	if name, ok := strings.CutPrefix(from, "node/"); ok {
 		return name
 	}
-	for _, row := range p.Rows(translators.Workloads) {
-		w := row.Value.(*model.Workload)
-		if row.Key == from || strings.HasPrefix(row.Key, from+"-") {
-			return w.Node
-		}
+	if w, err := trace.Pod(p, from); err == nil {
+		return w.Node
 	}
 	if nodes := nodeNames(p); len(nodes) > 0 {
 		return nodes[0]
@@ -140,7 +136,9 @@ func printAnswer(w io.Writer, a *trace.Answer) error {
 	case a.Destination.IsValid():
 		p.line(1, "to: %s", a.Destination)
 	}
-	p.line(1, "way:")
+	if len(a.Steps) > 0 {
+		p.line(1, "way:")
+	}
 	for _, s := range a.Steps {
 		p.line(2, "%s", s.What)
 		p.sources(3, s.Sources)

@@ -59,7 +59,8 @@ func namedText(m model.NamedMatch) string {
 	return m.Name + " " + stringText(m.Match)
 }
 
-func actionText(r *plan.Route) string {
+// actionText is what a route does; backend gives the names of its clusters in words.
+func actionText(r *plan.Route, backend func(cluster string) string) string {
 	var out []string
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if f := r.Fault; f != nil {
@@ -78,9 +79,15 @@ func actionText(r *plan.Route) string {
 	case len(r.Clusters) == 0:
 		say("answers 503")
 	case len(r.Clusters) == 1:
-		out = append(out, shareText(r.Clusters[0]))
+		out = append(out, shareText(r.Clusters[0], backend))
 	default:
-		out = append(out, joinWords(r.Clusters, ", ", func(c plan.WeightedCluster) string { return fmt.Sprintf("%d %s", c.Weight, shareText(c)) }))
+		total := uint64(0)
+		for _, c := range r.Clusters {
+			total += uint64(c.Weight)
+		}
+		out = append(out, joinWords(r.Clusters, ", ", func(c plan.WeightedCluster) string {
+			return fmt.Sprintf("%.4g %% %s", 100*float64(c.Weight)/float64(total), shareText(c, backend))
+		}))
 	}
 	if w := r.Rewrite; w != nil {
 		switch {
@@ -105,7 +112,7 @@ func actionText(r *plan.Route) string {
 		out = append(out, retryText(r.Retry))
 	}
 	for _, m := range r.Mirrors {
-		say("%s copied to %s", percentText(m.PerMillion), m.Cluster)
+		say("%s copied to %s", percentText(m.PerMillion), backend(m.Cluster))
 	}
 	if !r.RequestHeaders.IsZero() {
 		say("request headers edited")
@@ -118,11 +125,11 @@ func actionText(r *plan.Route) string {
 
 func percentText(perMillion uint32) string { return fmt.Sprintf("%g %%", float64(perMillion)/1e4) }
 
-func shareText(c plan.WeightedCluster) string {
+func shareText(c plan.WeightedCluster, backend func(string) string) string {
 	if c.Status != 0 {
 		return fmt.Sprintf("answers %d", c.Status)
 	}
-	return c.Name
+	return backend(c.Name)
 }
 
 func faultTexts(f *model.Fault) []string {

@@ -93,7 +93,7 @@ func (p *page) frontend(f *explain.Frontend, live *agent.Live) {
 	}
 	for i := range f.Routes {
 		r := &f.Routes[i]
-		p.line(2, "%d. %s -> %s", i+1, matchText(&r.Match), actionText(&r.Route))
+		p.line(2, "%d. %s -> %s", i+1, matchText(&r.Match), actionText(&r.Route, f.Backend))
 		p.sources(3, r.Sources)
 	}
 	if len(f.Connections) > 0 {
@@ -102,9 +102,9 @@ func (p *page) frontend(f *explain.Frontend, live *agent.Live) {
 	for _, c := range f.Connections {
 		on := ""
 		if c.Tunnel != nil {
-			on = ", and through it to " + c.Tunnel.String()
+			on = ", through its endpoints to " + c.Tunnel.String()
 		}
-		p.line(2, "%s -> %s%s", connectionText(c), c.Cluster, on)
+		p.line(2, "%s%s", connectionText(c), on)
 		p.sources(3, c.Sources)
 	}
 	if len(f.Clusters) > 0 {
@@ -173,7 +173,11 @@ func families(all []explain.Cluster) []explain.Cluster {
 	var out []explain.Cluster
 	for _, c := range all {
 		if i, ok := at[strings.TrimSuffix(c.Name, "@6")]; ok && string(model.Bytes(out[i].Policy)) == string(model.Bytes(c.Policy)) {
-			out[i].Endpoints = slices.Concat(out[i].Endpoints, c.Endpoints)
+			for _, e := range c.Endpoints {
+				if !slices.Contains(out[i].Endpoints, e) { // those by name are of both
+					out[i].Endpoints = append(out[i].Endpoints, e)
+				}
+			}
 			continue
 		}
 		at[c.Name] = len(out)
@@ -192,8 +196,14 @@ func (p *page) cluster(c explain.Cluster) {
 	case !c.Checked:
 		judged = "policy, if any, judged at the endpoints"
 	}
-	p.line(2, "%s (%s, %s)", c.Name, orDash(string(c.App)), judged)
-	if len(c.Endpoints) == 0 {
+	p.line(2, "%s (%s, %s)", c.Backend, orDash(string(c.App)), judged)
+	if c.Name != c.Backend {
+		p.line(3, "in Envoy: %s", c.Name)
+	}
+	switch {
+	case c.Original:
+		p.line(3, "the address that the client has dialled")
+	case len(c.Endpoints) == 0:
 		p.line(3, "no endpoints")
 	}
 	for _, e := range c.Endpoints {
@@ -293,7 +303,10 @@ func (p *page) pod(o *explain.Pod, live *agent.Live) {
 }
 
 func endpointText(e explain.Endpoint) string {
-	s := e.Addr.String()
+	s := e.Host
+	if e.Addr.IsValid() {
+		s = e.Addr.String()
+	}
 	if e.Pod != "" {
 		s += " " + e.Pod
 	}
