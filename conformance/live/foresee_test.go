@@ -33,17 +33,21 @@ func TestExplainForeseesEveryCase(t *testing.T) {
 	for _, table := range tables {
 		files = append(files, caseFiles(t, table)...)
 	}
-	asked := 0
+	asked, ran, all := 0, 0, 0
 	for _, file := range files {
 		c, err := ReadCase(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, v := range c.Variants {
-			t.Run(strings.Trim(c.Name+"/"+v.Plane, "/"), func(t *testing.T) { asked += foresee(t, c, v) })
+			all++
+			t.Run(strings.Trim(c.Name+"/"+v.Plane, "/"), func(t *testing.T) {
+				ran++
+				asked += foresee(t, c, v)
+			})
 		}
 	}
-	if asked < 400 {
+	if ran == all && asked < 400 { // -run may ask for some of them
 		t.Errorf("%d requests were asked about", asked)
 	}
 }
