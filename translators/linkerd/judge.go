@@ -195,6 +195,9 @@ func (t *Translator) judgeRoute(r translators.Reader, o *objects.Object, rep *re
 	if at {
 		t.judgeSide(r, rt, inbound, rep)
 	}
+	if at && !towards {
+		judgeUnled(rt, rep)
+	}
 	if towards {
 		t.judgeSide(r, rt, outbound, rep)
 		readRetries(o, rep)
@@ -204,13 +207,26 @@ func (t *Translator) judgeRoute(r translators.Reader, o *objects.Object, rep *re
 	}
 }
 
+// judgeUnled tells of what means nothing in a route to Servers alone: its requests have
+// arrived.
+func judgeUnled(rt route, rep *report) {
+	for _, rule := range rt.Rules {
+		for name, set := range map[string]bool{"backendRefs": len(rule.Backends) > 0, "timeouts": rule.Timeouts != nil, "retry": rule.Retry != nil, "sessionPersistence": rule.Session != nil} {
+			if set {
+				rep.say(rt.o, rule.Field+"."+name, "no-effect", model.Cosmetic, model.Translated,
+					"requests that a Server takes are where they were sent: Linkerd does not read it in a route to Servers; nor is it read here", "write a route to the Service")
+			}
+		}
+	}
+}
+
 // judgeParents tells of parents that are not there, and reports whether the route is
 // attached to services, and to Servers, as Linkerd has it.
 func (t *Translator) judgeParents(r translators.Reader, rt route, rep *report) (services, servers bool) {
 	for _, p := range rt.Parents {
 		switch {
 		case isKind(p.Group, p.Kind, serverKind):
-			servers = servers || t.judgeServerParent(r, rt, p, rep)
+			servers = t.judgeServerParent(r, rt, p, rep) || servers
 		case isKind(p.Group, p.Kind, egressNetworkKind):
 			rep.refused(rt.o, p.Field+".kind", "unsupported-parent", model.Degrades, "what leaves the cluster is not routed: the route has no effect there", "")
 		case isKind(p.Group, p.Kind, objects.ServiceKind):
@@ -279,7 +295,9 @@ func judgeRules(r translators.Reader, rt route, rep *report) {
 		judgeAnswers(rt, rule.Field, rule.Filters, rt.own(), rep)
 		for _, ref := range rule.Backends {
 			judgeAnswers(rt, ref.Field, ref.Filters, false, rep)
-			wrong(r, rt, ref, f.do(ref.Field, ref.Filters, rep), rep)
+			if !wrong(r, rt, ref, f.do(ref.Field, ref.Filters, rep), rep) {
+				judgePort(r, rt, ref, rep)
+			}
 		}
 		if rule.Timeouts != nil && rule.Timeouts.BackendRequest != nil {
 			rep.say(rt.o, rule.Field+".timeouts.backendRequest", "no-effect", model.Cosmetic, model.Translated, "Linkerd does not use it; nor is it used here", "use the annotation "+retryTimeoutKey)
@@ -290,6 +308,18 @@ func judgeRules(r translators.Reader, rt route, rep *report) {
 		if rule.Session != nil {
 			rep.say(rt.o, rule.Field+".sessionPersistence", "no-effect", model.Cosmetic, model.Translated, "Linkerd does not read it; nor is it read here", "")
 		}
+	}
+}
+
+// judgePort tells of a backend whose service does not have the port.
+func judgePort(r translators.Reader, rt route, ref gatewayapi.BackendRef, rep *report) {
+	ns := rt.o.Namespace
+	if ref.Namespace != nil {
+		ns = string(*ref.Namespace)
+	}
+	if svc := r.Service(ns, string(ref.Name)); svc != nil && svc.Port(uint16(*ref.Port)) == nil {
+		rep.refused(rt.o, ref.Field+".port", "unknown-port", model.Degrades,
+			fmt.Sprintf("service %s has no port %d: its share of the requests is answered with 503", svc.Key(), *ref.Port), "")
 	}
 }
 
