@@ -63,6 +63,9 @@ func endpoints(r *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	if len(v.Spec.Selector) > 0 {
 		pods := selection(r, o.Namespace, v.Spec.Selector)
 		for i := range v.Spec.Ports {
+			if isRepeated(v, i) {
+				continue
+			}
 			found.pods(pods, v, i, len(slicesOf) == 0, rep)
 		}
 	}
@@ -107,6 +110,16 @@ type portKey struct {
 	protocol model.Protocol
 }
 
+// isRepeated reports whether an earlier port of a service has the number and the protocol
+// of one, which does not count then.
+func isRepeated(svc *corev1.Service, i int) bool {
+	key, ok := keyOf(svc.Spec.Ports[i])
+	return ok && slices.ContainsFunc(svc.Spec.Ports[:i], func(p corev1.ServicePort) bool {
+		have, ok := keyOf(p)
+		return ok && have == key
+	})
+}
+
 func keyOf(p corev1.ServicePort) (portKey, bool) {
 	proto, ok := protocol(p.Protocol)
 	return portKey{uint16(p.Port), proto}, ok && p.Port > 0 && p.Port <= math.MaxUint16
@@ -136,6 +149,9 @@ func (b behind) slice(o *objects.Object, svc *corev1.Service, rep *report) {
 		})
 		if at < 0 {
 			of.say(field, "unknown-port", model.Degrades, model.Approximated, "the service has no port of this name and protocol: nobody reaches it", "")
+			continue
+		}
+		if isRepeated(svc, at) {
 			continue
 		}
 		key, ok := keyOf(svc.Spec.Ports[at])

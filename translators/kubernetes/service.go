@@ -38,6 +38,10 @@ func (t *Translator) service(_ *incr.Reader, o *objects.Object, rep *report) []i
 			rep.refused(field+".protocol", "unsupported-protocol", fmt.Sprintf("%s is not TCP or UDP: the port is left out", p.Protocol), "")
 			continue
 		}
+		if isRepeated(v, i) {
+			rep.refused(field+".port", "duplicate-port", fmt.Sprintf("%s port %d is there already: the first one counts", proto, p.Port), "write each port once")
+			continue
+		}
 		s.Ports = append(s.Ports, model.ServicePort{Name: p.Name, Port: uint16(p.Port), Protocol: proto, App: app(p, proto, field, rep)})
 	}
 	switch a := v.Spec.SessionAffinity; a {
