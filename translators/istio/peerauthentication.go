@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	security "istio.io/api/security/v1beta1"
 	clientsecurity "istio.io/client-go/pkg/apis/security/v1"
@@ -34,6 +35,7 @@ func (t *Translator) peerAuthentications(r translators.Reader) peerAuthenticatio
 		case selects && o.Namespace != root:
 			out.selecting = append(out.selecting, o)
 		case selects: // Istio ignores it
+		case lostSelector(o): // it takes no other's place
 		case o.Namespace == root && out.mesh == nil:
 			out.mesh = o
 		case o.Namespace != root && out.namespaces[o.Namespace] == nil:
@@ -101,8 +103,23 @@ func (p *peerAuthentications) except(o *objects.Object) []model.Target {
 	return model.SortContent(out)
 }
 
+// lostSelector reports whether an object that could not be decoded may have selected
+// workloads, of which nothing is known: it may be for any of its namespace.
+func lostSelector(o *objects.Object) bool {
+	if !o.Invalid || peerAuthenticationSpec(o).GetSelector() != nil {
+		return false
+	}
+	if o.Place.Lines == nil {
+		return true
+	}
+	return slices.ContainsFunc(slices.Collect(maps.Keys(o.Place.Lines)), func(field string) bool { return strings.HasPrefix(field, "spec.selector") })
+}
+
 // older is the object that comes before one for all that it is for, nil if there is none.
 func (p *peerAuthentications) older(o *objects.Object) *objects.Object {
+	if lostSelector(o) {
+		return nil
+	}
 	labels := peerAuthenticationSpec(o).GetSelector().GetMatchLabels()
 	if len(labels) == 0 {
 		for _, first := range []*objects.Object{p.mesh, p.namespaces[o.Namespace]} {
@@ -160,7 +177,9 @@ func (t *Translator) peerAuthentication(r translators.Reader, n *notes) *model.A
 		op = model.Operation{NotPorts: except}
 	}
 	target := target(t.mesh(r).root, n.o, s.GetSelector())
-	target.Except = all.except(n.o)
+	if !lostSelector(n.o) {
+		target.Except = all.except(n.o)
+	}
 	a := &model.Authorization{Deny: true, Target: target, Rules: strangers(op)}
 	t.judgeRoot(r, n, a)
 	t.judgeCapture(r, n, a)
