@@ -195,14 +195,20 @@ type Fate struct {
 // Fates tells of every object that is in use, in the order of the stream, and
 // returns the diagnostics that belong to none of them.
 func (p *Pipeline) Fates() (fates []Fate, rest []model.Diagnostic) {
-	type id struct{ kind, namespace, name string }
-	at := map[id]int{}
 	var all []*objects.Object
 	for _, k := range p.Registry().Kinds() {
 		for _, r := range p.store.Rows(translators.Objects(k)) {
 			all = append(all, r.Value.(*objects.Object))
 		}
 	}
+	return FatesOf(all, p.Diagnostics())
+}
+
+// FatesOf tells what diagnostics make of objects, which it sorts, and returns the
+// diagnostics that belong to none of them.
+func FatesOf(all []*objects.Object, diagnostics []model.Diagnostic) (fates []Fate, rest []model.Diagnostic) {
+	type id struct{ kind, namespace, name string }
+	at := map[id]int{}
 	slices.SortStableFunc(all, func(a, b *objects.Object) int {
 		if c := strings.Compare(a.Place.File, b.Place.File); c != 0 {
 			return c
@@ -217,7 +223,7 @@ func (p *Pipeline) Fates() (fates []Fate, rest []model.Diagnostic) {
 		at[id{f.Kind, f.Namespace, f.Name}] = len(fates)
 		fates = append(fates, f)
 	}
-	for _, d := range p.Diagnostics() {
+	for _, d := range diagnostics {
 		i, ok := at[id{d.Source.Kind, d.Source.Namespace, d.Source.Name}]
 		if !ok {
 			rest = append(rest, d)

@@ -96,3 +96,5 @@ func runCases(t *testing.T, pattern string) {
 func TestDiff(t *testing.T) { runCases(t, "testdata/diff/*.txtar") }
 
 func TestExplainRequest(t *testing.T) { runCases(t, "testdata/request/*.txtar") }
+
+func TestTranslate(t *testing.T) { runCases(t, "testdata/translate/*.txtar") }

@@ -100,41 +100,6 @@ func (in *input) read(c *cobra.Command, node string) (*pipeline.Pipeline, []obje
 	return p, objects.Files(in.files, c.InOrStdin()), nil
 }
 
-// report is what translate prints.
-type report struct {
-	Objects     []pipeline.Fate    `json:"objects"`
-	Diagnostics []model.Diagnostic `json:"diagnostics,omitempty"` // of no object in particular
-}
-
-func translateCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "translate -f PATH...",
-		Short: "Say what becomes of every object of your manifests",
-		Long: `Translate reads manifests and says what becomes of every object, and of every
-field that does not mean here exactly what it says, with file and line.
-
-Exit status: 0 clean, 1 if something was refused or would widen access, 2 wrong usage.`,
-		Example: "  fairlead translate -f manifests/\n  kubectl get vs,dr,authorizationpolicy -A -o yaml | fairlead translate -f -",
-		Args:    noArgs,
-	}
-	in, out := inputFlags(c), outputFlag(c)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		p, inputs, err := in.read(c, "")
-		if err != nil {
-			return err
-		}
-		p.Load(inputs...)
-		r := report{Objects: []pipeline.Fate{}}
-		fates, rest := p.Fates()
-		r.Objects, r.Diagnostics = append(r.Objects, fates...), rest
-		if err := out.print(c.OutOrStdout(), r, r.table); err != nil {
-			return err
-		}
-		return failOnErrors(p.Diagnostics())
-	}
-	return c
-}
-
 // failOnErrors gives exit status 1 if a diagnostic is an error.
 func failOnErrors(ds []model.Diagnostic) error {
 	for _, d := range ds {
@@ -143,33 +108,6 @@ func failOnErrors(ds []model.Diagnostic) error {
 		}
 	}
 	return nil
-}
-
-func (r report) table(w io.Writer) error {
-	var rows [][]string
-	counts := map[model.Outcome]int{}
-	diags := r.Diagnostics
-	for _, o := range r.Objects {
-		name := o.Name
-		if o.Namespace != "" {
-			name = o.Namespace + "/" + o.Name
-		}
-		rows = append(rows, []string{o.Kind, name, string(o.Outcome), fmt.Sprintf("%s:%d", o.File, o.Line)})
-		counts[o.Outcome]++
-		diags = append(diags, o.Diagnostics...)
-	}
-	if err := tabulate(w, []string{"kind", "object", "outcome", "where"}, rows); err != nil {
-		return err
-	}
-	for i, d := range diags {
-		if i == 0 {
-			fmt.Fprintln(w)
-		}
-		printDiagnostic(w, d)
-	}
-	_, err := fmt.Fprintf(w, "\n%d objects: %d translated, %d approximated, %d in part, %d refused\n", len(r.Objects),
-		counts[model.Translated], counts[model.Approximated], counts[pipeline.InPart], counts[model.Refused])
-	return err
 }
 
 // printDiagnostic writes one diagnostic as "file:line: level: message", its object
