@@ -39,6 +39,7 @@ var (
 	requestAuthenticationKind = objects.Kind{Group: securityGroup, Kind: "RequestAuthentication"}
 	telemetryKind             = objects.Kind{Group: telemetryGroup, Kind: "Telemetry"}
 	wasmPluginKind            = objects.Kind{Group: extensionsGroup, Kind: "WasmPlugin"}
+	trafficExtensionKind      = objects.Kind{Group: extensionsGroup, Kind: "TrafficExtension"}
 
 	configMapKind = objects.Kind{Kind: "ConfigMap"} // MeshConfig is in one
 )
@@ -66,6 +67,7 @@ func (t *Translator) Types() []objects.Type {
 	add(requestAuthenticationKind, func() any { return new(clientsecurity.RequestAuthentication) }, "v1", "v1beta1")
 	add(telemetryKind, func() any { return new(clienttelemetry.Telemetry) }, "v1", "v1alpha1")
 	add(wasmPluginKind, func() any { return new(clientextensions.WasmPlugin) }, "v1alpha1")
+	add(trafficExtensionKind, func() any { return new(clientextensions.TrafficExtension) }, "v1alpha1")
 	for _, typ := range gatewayapi.RouteTypes() { // read for where they lead, behind waypoints
 		if typ.Kind != gatewayapi.ReferenceGrantKind {
 			out = append(out, typ)

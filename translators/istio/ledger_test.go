@@ -41,7 +41,7 @@ func TestLedger(t *testing.T) {
 // wholeKinds are those of which every object is refused.
 func wholeKinds(t *testing.T) translatortest.Fields {
 	var out translatortest.Fields
-	for _, k := range []objects.Kind{gatewayKind, workloadGroupKind, envoyFilterKind, proxyConfigKind, requestAuthenticationKind, telemetryKind, wasmPluginKind} {
+	for _, k := range []objects.Kind{gatewayKind, workloadGroupKind, envoyFilterKind, proxyConfigKind, requestAuthenticationKind, telemetryKind, wasmPluginKind, trafficExtensionKind} {
 		versions := apiVersions(k)
 		o := ledgerKind{kind: k.Kind, api: k.Group + "/" + versions[0]}
 		at := slices.IndexFunc(o.plan(t, map[string]any{}).Diagnostics(), func(d model.Diagnostic) bool { return d.Source.Name == "it" && d.Outcome != model.Translated })

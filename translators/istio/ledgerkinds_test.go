@@ -107,7 +107,7 @@ var ledgerScope = translatortest.Scope{
 		"of the action CUSTOM":                     {"AuthorizationPolicy provider"},
 		"of tokens (JWT)":                          {"AuthorizationPolicy rules.from.source.requestPrincipals", "AuthorizationPolicy rules.from.source.notRequestPrincipals"},
 		"settings of a mesh; they have no floor":   {"MeshConfig"},
-		"neither traffic nor authorization inside": {"Gateway", "WorkloadGroup", "EnvoyFilter", "ProxyConfig", "RequestAuthentication", "Telemetry", "WasmPlugin"},
+		"neither traffic nor authorization inside": {"Gateway", "WorkloadGroup", "EnvoyFilter", "ProxyConfig", "RequestAuthentication", "Telemetry", "WasmPlugin", "TrafficExtension"},
 	}),
 	Floors: map[string]float64{"": 0.95, "VirtualService": 0.97},
 }

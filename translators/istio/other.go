@@ -35,6 +35,7 @@ var otherKinds = map[objects.Kind]refusal{
 	peerAuthenticationKind:    {},
 	requestAuthenticationKind: {},
 	wasmPluginKind:            {model.Degrades, "Wasm modules are not run", ""},
+	trafficExtensionKind:      {model.Degrades, "Wasm modules and Lua code are not run", ""},
 }
 
 // other refuses an object of a kind that is not translated.
@@ -49,6 +50,8 @@ func (t *Translator) other(r translators.Reader, o *objects.Object) translators.
 		closes = requestAuthentication(n)
 	case wasmPluginKind:
 		closes = wasmPlugin(n)
+	case trafficExtensionKind:
+		closes = trafficExtension(n)
 	case envoyFilterKind:
 		envoyFilter(n)
 	default:
@@ -154,3 +157,22 @@ func wasmPlugin(n *notes) closing {
 	}
 	return closing{s, anything(), refusal{model.Narrows, "Wasm modules are not run, and this one guards workloads: all that it selects is denied", "state the permission as an AuthorizationPolicy and delete the plugin"}}
 }
+
+// trafficExtension likewise; it is what comes after WasmPlugin, and may be Lua.
+func trafficExtension(n *notes) closing {
+	v, ok := n.o.Value.(*clientextensions.TrafficExtension)
+	if !ok {
+		return closing{}
+	}
+	s := &v.Spec
+	if !n.o.Invalid && s.GetPhase() != extensions.TrafficExtension_AUTHN && s.GetPhase() != extensions.TrafficExtension_AUTHZ {
+		n.unsupportedKind(otherKinds[trafficExtensionKind])
+		return closing{}
+	}
+	return closing{onlyTargetRefs{s}, anything(), refusal{model.Narrows, "Wasm modules and Lua code are not run, and this guards workloads: all that it selects is denied", "state the permission as an AuthorizationPolicy and delete the extension"}}
+}
+
+// onlyTargetRefs is a specification that never had a single targetRef.
+type onlyTargetRefs struct{ *extensions.TrafficExtension }
+
+func (onlyTargetRefs) GetTargetRef() *typev1beta1.PolicyTargetReference { return nil }
