@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,7 @@ type diffFlags struct {
 
 func diffCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "diff OLD NEW | diff -f PATH... --from PLANE --to PLANE",
+		Use:   "diff OLD NEW [-f PATH...] | diff -f PATH... --from PLANE --to PLANE",
 		Short: "Say what another configuration would change, and for whom",
 		Long: `Diff compares two files or folders, or what two control planes say in the same ones:
 routes, weights, timeouts and retries of every frontend, and who may do more or less at
@@ -35,12 +36,13 @@ every workload, and which services and workloads are not the same, with file and
 both sides. It compares what things mean, by requests that the matches and rules of both
 sides tell apart, not how they are written; what it cannot prove to be the same it tells.
 
-With --from and --to each side is what there would be if its control plane were the only
-one. What a single namespace's change of owner would do: fairlead swap --dry-run.
+What both sides have in common may be named by -f: services and workloads, if the two are
+of the mesh's objects alone. With --from and --to each side is what there would be if its
+control plane were the only one. What a single namespace's change of owner would do: fairlead swap --dry-run.
 
 Exit status: 0 nothing would change, 1 something would, 2 wrong usage, or manifests that
 cannot be read.`,
-		Example: "  fairlead diff manifests/ manifests-new/\n  fairlead diff -f manifests/ --from istio --to gateway -o yaml",
+		Example: "  fairlead diff manifests/ manifests-new/\n  fairlead diff mesh/ mesh-new/ -f services/\n  fairlead diff -f manifests/ --from istio --to gateway -o yaml",
 	}
 	in, out := inputFlags(c), outputFlag(c)
 	var f diffFlags
@@ -57,13 +59,16 @@ cannot be read.`,
 				return usageError("there is no namespace %q on either side", ns)
 			}
 		}
+		if !anythingIn(before) && !anythingIn(after) {
+			return usageError("there is nothing to compare: neither side has a service, a host or a workload, without which routes and policies are about nothing; name folders that have them, or add them by -f")
+		}
 		r := diff.Compare(before, after, f.namespaces...)
 		if err := out.print(c.OutOrStdout(), r, func(w io.Writer) error { return printReport(w, r) }); err != nil {
 			return err
 		}
 		for _, side := range []*pipeline.Pipeline{before, after} {
 			if n := errorsIn(side); n > 0 {
-				fmt.Fprintf(c.ErrOrStderr(), "fairlead: %d errors in %s; fairlead translate tells of them\n", n, map[bool]string{true: "the old side", false: "the new side"}[side == before])
+				fmt.Fprintf(c.ErrOrStderr(), "fairlead: %d errors in %s: what is refused there has no part in the comparison; fairlead translate tells of it\n", n, map[bool]string{true: "the old side", false: "the new side"}[side == before])
 			}
 		}
 		if !r.Empty() {
@@ -89,6 +94,11 @@ func hasNamespace(p *pipeline.Pipeline, name string) bool {
 	return false
 }
 
+// anythingIn reports whether there is anything that diff compares.
+func anythingIn(p *pipeline.Pipeline) bool {
+	return len(p.Rows(translators.Services))+len(p.Rows(translators.Workloads))+len(p.Rows(merge.Frontends)) > 0
+}
+
 func errorsIn(p *pipeline.Pipeline) int {
 	n := 0
 	for _, d := range p.Diagnostics() {
@@ -105,19 +115,27 @@ func (f *diffFlags) sides(c *cobra.Command, in *input, args []string) (before, a
 	case planes && (f.from == "" || f.to == "" || len(args) > 0 || len(in.files) == 0):
 		return nil, nil, usageError("to compare control planes give -f, --from and --to, and nothing else")
 	case planes:
-	case len(args) != 2 || len(in.files) > 0:
+	case len(args) != 2:
 		return nil, nil, usageError("diff needs two files or folders, or one by -f with --from and --to")
+	case stdins(append(slices.Clone(args), in.files...)) > 1:
+		return nil, nil, usageError("standard input can be read once: name files in place of one of the \"-\"")
+	case slices.Contains(in.files, "-"):
+		return nil, nil, usageError("standard input can be one of the sides, not what both have: name a file by -f")
+	}
+	if f.from != "" {
+		// Both sides are of the same text, which may come once.
+		in.given = objects.Files(in.files, c.InOrStdin())
 	}
 	load := func(files []string, edit func(*objects.Batch) (*objects.Batch, error)) (*pipeline.Pipeline, error) {
-		one := &input{files: files, pipeline: in.pipeline}
+		one := &input{files: files, given: in.given, pipeline: in.pipeline}
 		return one.whole(c, edit)
 	}
 	if f.from == "" {
 		same := func(b *objects.Batch) (*objects.Batch, error) { return b, nil }
-		if before, err = load(args[:1], same); err != nil {
+		if before, err = load(append(slices.Clone(in.files), args[0]), same); err != nil {
 			return nil, nil, err
 		}
-		after, err = load(args[1:], same)
+		after, err = load(append(slices.Clone(in.files), args[1]), same)
 		return before, after, err
 	}
 	alone := func(plane string) func(*objects.Batch) (*objects.Batch, error) {
@@ -128,6 +146,10 @@ func (f *diffFlags) sides(c *cobra.Command, in *input, args []string) (before, a
 	}
 	after, err = load(in.files, alone(f.to))
 	return before, after, err
+}
+
+func stdins(paths []string) int {
+	return len(slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return p != "-" }))
 }
 
 // whole is the plan of the first node of manifests, as edit has them.
@@ -226,14 +248,36 @@ func (p *page) permissionChange(c *diff.PermissionChange) {
 	if c.Effect == model.Narrows {
 		verb = "NARROWED"
 	}
-	p.line(0, "%s %s  %s", verb, strings.Join(c.Workloads, ", "), port)
+	p.line(0, "%s %s  %s", verb, someOf(c.Workloads), port)
 	if c.Example != "" {
 		p.line(1, "for: %s", c.Example)
 	}
-	p.line(1, "from: %s", strings.Join(c.From, ", "))
+	p.list(1, "from", c.From)
 	p.line(1, "%s -> %s", c.Old, c.New)
 	p.bothSources(c.OldSources, c.NewSources)
 	p.line(0, "")
+}
+
+// someOf names some of many workloads: what holds for one holds for all.
+func someOf(names []string) string {
+	const most = 4
+	if n := len(names) - most; n > 1 {
+		return fmt.Sprintf("%s and %d others", strings.Join(names[:most], ", "), n)
+	}
+	return strings.Join(names, ", ")
+}
+
+// list writes what there is several of in a line, or in one for each if they are long.
+func (p *page) list(indent int, what string, all []string) {
+	const wide = 100
+	if text := strings.Join(all, ", "); len(all) < 2 || len(text) <= wide {
+		p.line(indent, "%s: %s", what, text)
+		return
+	}
+	p.line(indent, "%s:", what)
+	for _, x := range all {
+		p.line(indent+1, "%s", x)
+	}
 }
 
 // bothSources lists what made the old side so, and the new one.

@@ -65,8 +65,8 @@ func root() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "fairlead",
 		Short: "Run the mesh configuration that you already have on one sidecar-free data plane",
-		Long: `Fairlead takes Istio and SMI configuration and runs it on an eBPF datapath and
-one stock Envoy per node.
+		Long: `Fairlead takes the configuration of Istio, SMI, Linkerd and the Gateway API, and runs it
+on an eBPF datapath and one stock Envoy per node.
 
 Start with "fairlead translate -f YOUR-MANIFESTS/": it needs no cluster and no
 privileges, and says what becomes of every object.`,
