@@ -230,7 +230,8 @@ func standbyLine(b diff.Standby) string {
 			}
 		}
 	}
-	return fmt.Sprintf("%s: %s serves, %s would differ in %s; fairlead swap --dry-run tells how", b.Frontend, b.Owner, b.Plane, strings.Join(what, ", "))
+	namespace, _, _ := strings.Cut(b.Frontend, "/")
+	return fmt.Sprintf("%s: %s serves, %s would differ in %s; fairlead swap %s --to %s --dry-run tells how", b.Frontend, b.Owner, b.Plane, strings.Join(what, ", "), namespace, b.Plane)
 }
 
 func attachedLine(a datapath.Attached) string {

@@ -5,6 +5,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"fairlead.io/fairlead/agent/diff"
 )
 
 func TestWrongUsageOnANode(t *testing.T) {
@@ -22,5 +24,16 @@ func TestWrongUsageOnANode(t *testing.T) {
 		if r.code != exitUsage || !strings.Contains(r.err, want) || r.out != "" {
 			t.Errorf("%s: exit %d, out %q, says %q; want 2 and %q", args, r.code, r.out, r.err, want)
 		}
+	}
+}
+
+func TestStandbyLine(t *testing.T) {
+	b := diff.Standby{Frontend: "shop/web:80", Owner: "istio", Plane: "smi"}
+	if got := standbyLine(b); got != "shop/web:80: istio serves, smi would do the same" {
+		t.Error(got)
+	}
+	b.Changes = []diff.RouteChange{{Changes: []diff.Change{{What: "timeout"}, {What: "retries"}}}, {Changes: []diff.Change{{What: "timeout"}}}}
+	if got := standbyLine(b); got != "shop/web:80: istio serves, smi would differ in timeout, retries; fairlead swap shop --to smi --dry-run tells how" {
+		t.Error(got)
 	}
 }
