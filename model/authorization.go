@@ -37,7 +37,10 @@ type AuthRule struct {
 	From []Peer      `json:"from,omitempty"`
 	To   []Operation `json:"to,omitempty"`
 	When []Condition `json:"when,omitempty"`
-	Src  []Source    `json:"-"`
+	// Closes: a Deny that is about connections, before any request is read. Also where
+	// requests could be answered, they are closed. It has no conditions on requests.
+	Closes bool     `json:"closes,omitempty"`
+	Src    []Source `json:"-"`
 }
 
 // Peer is a conjunction over the source; within a list one must match, within a

@@ -54,7 +54,7 @@ func (r AuthRule) Canonical() AuthRule {
 		c.Prefixes, c.NotPrefixes = SortContent(c.Prefixes), SortContent(c.NotPrefixes)
 		c.Ports, c.NotPorts = sortPorts(c.Ports), sortPorts(c.NotPorts)
 	}
-	return AuthRule{From: SortContent(from), To: SortContent(to), When: SortContent(when), Src: r.Src}
+	return AuthRule{From: SortContent(from), To: SortContent(to), When: SortContent(when), Closes: r.Closes, Src: r.Src}
 }
 
 // Shares gives backends that split traffic their canonical form: those of weight 0

@@ -197,13 +197,22 @@ func (g *Governed) verdict(c *Class, port uint16, proto model.Protocol, http boo
 		return Deny, 0
 	}
 	needs := false
-	for _, r := range g.Deny {
+	var denied *model.AuthRule
+	for i, r := range g.Deny {
 		switch (question{c, port, proto, http, true}).rule(r) {
 		case yes:
-			return refuse, RuleID(r)
+			if r.Closes {
+				return Deny, RuleID(r)
+			}
+			if denied == nil {
+				denied = &g.Deny[i]
+			}
 		case depends:
 			needs = true
 		}
+	}
+	if denied != nil {
+		return refuse, RuleID(*denied)
 	}
 	var by uint64
 	for _, group := range g.Allow {
@@ -281,7 +290,7 @@ next:
 			}
 			when = append(when, c)
 		}
-		out = append(out, model.AuthRule{From: r.From, To: to, When: when, Src: r.Src})
+		out = append(out, model.AuthRule{From: r.From, To: to, When: when, Closes: r.Closes, Src: r.Src})
 	}
 	return out
 }

@@ -60,6 +60,21 @@ func TestAnyIdentityIsThatOfAMember(t *testing.T) {
 	}
 }
 
+// Denials of connections close them, whatever denies requests besides.
+func TestDenialsOfConnectionsClose(t *testing.T) {
+	closing := model.AuthRule{From: []model.Peer{{NotIdentities: anybody}}, Closes: true}
+	for _, other := range []model.AuthRule{from("nobody"), {}} {
+		in := input{"authz/red", "strict", &model.Authorization{Deny: true, Target: web, Rules: []model.AuthRule{other, closing}}}
+		got := actions(store(mixed(in)...))
+		if !slices.Contains(got, "any 8080TCP deny") {
+			t.Errorf("%v", got)
+		}
+		if want := len(other.From) == 0; slices.Contains(got, "client 8080TCP refuse") != want {
+			t.Errorf("%v", got)
+		}
+	}
+}
+
 // Who is named is known by the address, in a mesh or not.
 func TestNamedIdentitiesAreBelievedOfOutsiders(t *testing.T) {
 	checkSorted(t, actions(store(mixed(allow("p", web, from("client")))...)),

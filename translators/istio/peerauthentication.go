@@ -187,10 +187,10 @@ func (t *Translator) peerAuthentication(r translators.Reader, n *notes) *model.A
 }
 
 // strangers matches peers that are no members of the mesh, by TCP: mutual TLS is about
-// nothing else.
+// nothing else. Who does not speak it is answered nothing.
 func strangers(op model.Operation) []model.AuthRule {
 	op.Protocol = model.TCP
-	return []model.AuthRule{{From: []model.Peer{{NotIdentities: []model.StringMatch{anyIdentity}}}, To: []model.Operation{op}}}
+	return []model.AuthRule{{From: []model.Peer{{NotIdentities: []model.StringMatch{anyIdentity}}}, To: []model.Operation{op}, Closes: true}}
 }
 
 // portModes lists the ports that differ from the mode of the whole: those that ask
