@@ -38,7 +38,7 @@ func actionChanges(a, b *model.Route) []Change {
 	add("response headers", editWord(a.ResponseHeaders), editWord(b.ResponseHeaders))
 	add("rewrite", contentWord(a.Rewrite), contentWord(b.Rewrite))
 	add("mirrors", mirrorsWord(a.Mirrors), mirrorsWord(b.Mirrors))
-	add("fault", contentWord(a.Fault), contentWord(b.Fault))
+	add("fault", faultWord(a.Fault), faultWord(b.Fault))
 	add("CORS", contentWord(a.CORS), contentWord(b.CORS))
 	return out
 }
@@ -246,6 +246,25 @@ func mirrorsWord(in []model.Mirror) string {
 	return strings.Join(words, ", ")
 }
 
+func faultWord(f *model.Fault) string {
+	if f == nil {
+		return nothing
+	}
+	var words []string
+	share := func(perMillion uint32) string { return fmt.Sprintf("%g%%", float64(perMillion)/1e4) }
+	if f.DelayPerMillion > 0 {
+		words = append(words, fmt.Sprintf("%s delayed by %s", share(f.DelayPerMillion), f.Delay))
+	}
+	switch {
+	case f.AbortPerMillion == 0:
+	case f.AbortStatus != 0:
+		words = append(words, fmt.Sprintf("%s aborted with %d", share(f.AbortPerMillion), f.AbortStatus))
+	default:
+		words = append(words, fmt.Sprintf("%s aborted with gRPC status %d", share(f.AbortPerMillion), f.AbortGRPC))
+	}
+	return strings.Join(words, ", ")
+}
+
 // contentWord writes the fields of a piece of the model that are set.
 func contentWord(v any) string {
 	var fields map[string]any
@@ -260,7 +279,7 @@ func contentWord(v any) string {
 }
 
 // durations are the fields that count nanoseconds.
-var durations = []string{"delay", "perTryTimeout", "backoff", "backoffMax", "httpIdle", "connectTimeout", "maxDuration", "idle",
+var durations = []string{"perTryTimeout", "backoff", "backoffMax", "httpIdle", "connectTimeout", "maxDuration", "idle",
 	"interval", "baseEjection", "maxEjection", "jitter", "duration", "pingInterval", "pingTimeout", "time", "ttl"}
 
 func valueWord(key string, v any) string {
