@@ -42,6 +42,18 @@ conformance-linkerd: setup build ## Linkerd's decision table on the lab (as root
 conformance-istio: setup ## the same requests through istiod's own code, both in Envoy (as root)
 	hack/istio.sh
 
+.PHONY: conformance-kubernetes
+conformance-kubernetes: setup ## tests on a real Kubernetes, put up and taken away (as root)
+	hack/kubernetes.sh
+
+.PHONY: cluster
+cluster: setup ## put up a real Kubernetes with two nodes on this machine (as root); see hack/cluster
+	hack/cluster/up.sh
+
+.PHONY: cluster-down
+cluster-down: ## take it away
+	hack/cluster/down.sh
+
 .PHONY: bench
 bench: setup build ## run the benchmarks; ratios and counts go to docs/performance.md
 	hack/bench.sh
