@@ -79,7 +79,7 @@ func senders(before, after Tables) []sender {
 
 // outsideWord is behind the identity of those who are no members of the mesh, where that
 // matters to some policy.
-const outsideWord = ", outside the mesh"
+const outsideWord = " (outside the mesh)"
 
 func asksForMembers(sides ...Tables) bool {
 	for _, t := range sides {
