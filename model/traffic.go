@@ -201,14 +201,19 @@ type Tunnel struct {
 // Target is the host and port as an authority: an IPv6 address has brackets.
 func (t *Tunnel) Target() string { return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) }
 
+// Method is that of the request for the tunnel.
+func (t *Tunnel) Method() string {
+	if t.Post {
+		return "POST"
+	}
+	return "CONNECT"
+}
+
 // String says where connections are led on, and how that is asked for.
 func (t *Tunnel) String() string {
-	method, version := "CONNECT", "1.1"
-	if t.Post {
-		method = "POST"
-	}
+	version := "1.1"
 	if t.HTTP2 {
 		version = "2"
 	}
-	return t.Target() + " by " + method + " over HTTP/" + version
+	return t.Target() + " by " + t.Method() + " over HTTP/" + version
 }

@@ -75,6 +75,7 @@ type Outcome struct {
 	Cluster   string         `json:"cluster,omitempty"`
 	Endpoints []Endpoint     `json:"endpoints,omitempty"` // one of which gets it
 	Sent      *Sent          `json:"sent,omitempty"`      // how the request arrives there
+	Tunnel    *model.Tunnel  `json:"tunnel,omitempty"`    // that the endpoint is asked for, of a connection
 	Why       string         `json:"why"`
 	By        []model.Source `json:"by,omitempty"` // what decided
 }

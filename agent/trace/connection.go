@@ -28,6 +28,7 @@ func (t *tracer) connection(s *plan.Service) {
 		if cl, ok := t.Get(plan.Clusters, c).(*plan.Cluster); ok && (cl.Original || cl.Names != nil) {
 			t.toCluster(s, l, c)
 			t.unlisted(1, cl, t.unchanged())
+			t.ledOn(l, c)
 			return
 		}
 		eps, _ := t.Get(plan.Endpoints, c).(*plan.ClusterEndpoints)
@@ -41,13 +42,29 @@ func (t *tracer) connection(s *plan.Service) {
 			return
 		}
 		t.spread(1, to, "an endpoint that it leads to", t.unchanged())
+		t.ledOn(l, c)
 		return
 	}
 	t.end(Outcome{Verdict: Lost, Why: "no route takes such a connection: the proxy closes it"})
 }
 
+// ledOn says where the endpoints of a cluster are asked to lead connections on, if they are.
+func (t *tracer) ledOn(l *plan.Listener, cluster string) {
+	for _, way := range l.Tunnels {
+		if way.Cluster != cluster || way.Tunnel == nil {
+			continue
+		}
+		t.step(nil, "its endpoints are asked to lead each on to %s", way.Tunnel)
+		for i := range t.out.Outcomes {
+			if o := &t.out.Outcomes[i]; o.Verdict == Reached {
+				o.Tunnel = way.Tunnel
+			}
+		}
+	}
+}
+
 // toCluster says which route connections follow, told apart by the server name if routes
-// are, and where it leads through a tunnel.
+// are.
 func (t *tracer) toCluster(s *plan.Service, l *plan.Listener, cluster string) []model.Source {
 	sources := t.origin(cluster)
 	to, pattern := s.Name, t.pattern(l)
@@ -58,11 +75,6 @@ func (t *tracer) toCluster(s *plan.Service, l *plan.Listener, cluster string) []
 		pattern = " for " + pattern
 	}
 	t.step(sources, "a route of connections to %s%s takes it", to, pattern)
-	for _, way := range l.Tunnels {
-		if way.Cluster == cluster && way.Tunnel != nil {
-			t.step(nil, "its endpoints are asked to lead each on to %s", way.Tunnel)
-		}
-	}
 	return sources
 }
 

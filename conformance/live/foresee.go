@@ -154,6 +154,9 @@ func reached(scheme string, a *trace.Answer, o trace.Outcome, e trace.Endpoint, 
 	case "grpc":
 		r.GRPC = new(uint32)
 	}
+	if o.Tunnel != nil { // the echo server stands for its target
+		r.Answer.Method, r.Answer.Authority = o.Tunnel.Method(), o.Tunnel.Target()
+	}
 	if o.Sent == nil {
 		return r
 	}

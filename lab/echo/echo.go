@@ -23,7 +23,8 @@
 // TCP and UDP echo what they get; the message "who", alone in a datagram or in what
 // TCP delivers at once, is answered with an Answer. A port of kind tcp-banner sends
 // an Answer before the client says anything. Within TLS it is as over TCP; the Answer's
-// authority is the server name that the client asked for.
+// authority is the server name that the client asked for. What comes through a tunnel
+// (CONNECT) is as over TCP, too: the server stands for the target, which is the authority.
 package echo
 
 import (

@@ -326,3 +326,42 @@ func TestParsePort(t *testing.T) {
 		}
 	}
 }
+
+// The server stands for whatever target a tunnel asks for.
+func TestTunnel(t *testing.T) {
+	port := start(t, "http")
+	ask := func(w io.Writer, r *bufio.Reader) {
+		t.Helper()
+		io.WriteString(w, "who")
+		line, err := r.ReadBytes('\n')
+		var a Answer
+		if jerr := json.Unmarshal(line, &a); err != nil || jerr != nil || a.Protocol != "TCP" || a.Method != "CONNECT" || a.Authority != "db.example.com:5432" {
+			t.Errorf("%s %v: %+v", line, err, a)
+		}
+	}
+	in, out := io.Pipe()
+	r, err := http.NewRequest(http.MethodConnect, "http://127.0.0.1:"+port, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Host = "db.example.com:5432"
+	resp, err := client(t, true).Transport.RoundTrip(r)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatalf("%v %v", resp, err)
+	}
+	ask(out, bufio.NewReader(resp.Body))
+	out.Close()
+	resp.Body.Close()
+
+	c, err := net.Dial("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "CONNECT db.example.com:5432 HTTP/1.1\r\nHost: db.example.com:5432\r\n\r\n")
+	answer := bufio.NewReader(c)
+	if resp, err = http.ReadResponse(answer, &http.Request{Method: http.MethodConnect}); err != nil || resp.StatusCode != 200 {
+		t.Fatalf("%v %v", resp, err)
+	}
+	ask(c, answer)
+}

@@ -38,6 +38,8 @@ func (s *Server) httpServer(ctx context.Context) *http.Server {
 			grpc.ServeHTTP(w, r)
 		case strings.EqualFold(r.Header.Get("Upgrade"), "websocket"):
 			s.webSocket(ctx, w, r)
+		case r.Method == http.MethodConnect:
+			s.tunnel(ctx, w, r)
 		default:
 			s.answer(w, r)
 		}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -89,14 +90,19 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn, kind string, web *ha
 			return
 		}
 	}
+	giveBack(c, conn, who)
+}
+
+// giveBack echoes until one side ends; "who" gets an answer.
+func giveBack(w io.Writer, r io.Reader, who []byte) {
 	buf := make([]byte, 64<<10)
 	for {
-		n, err := conn.Read(buf)
+		n, err := r.Read(buf)
 		out := buf[:n]
 		if strings.TrimSpace(string(out)) == "who" {
 			out = who
 		}
-		if _, werr := c.Write(out); err != nil || werr != nil {
+		if _, werr := w.Write(out); err != nil || werr != nil {
 			return
 		}
 	}
