@@ -7,13 +7,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"path/filepath"
 )
 
 // state is what a cluster could change of its machine, as lines.
@@ -34,7 +33,7 @@ func state(t *testing.T) []string {
 		}
 		for line := range strings.Lines(string(out)) {
 			// Others' labs come and go beside these tests.
-			if !strings.Contains(line, "/fairlead-labs/") {
+			if !strings.Contains(line, "/run/fairlead/lab/") && !strings.Contains(line, "/fairlead-lab-") {
 				all = append(all, show+": "+strings.TrimSpace(line))
 			}
 		}
@@ -64,8 +63,8 @@ func TestNothingIsLeft(t *testing.T) {
 	before := state(t)
 	c.up(t)
 	t.Cleanup(func() { _, _ = c.script(context.Background(), "down.sh").Output() }) // if the test ends early
-	c.apply(t, "smoke", "smoke.yaml")
-	c.kubectl(t, "wait", "-n", "smoke", "--for=condition=Ready", "pod", "--all", "--timeout=90s")
+	c.kubectl(t, "apply", "-f", "testdata/smoke.yaml")
+	c.kubectl(t, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=90s")
 	if out, err := c.script(t.Context(), "left.sh").Output(); err == nil {
 		t.Fatal("left.sh finds nothing while the cluster is up")
 	} else if n := strings.Count(string(out), "\n"); n < 10 {

@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 
 left() {
-	local at process
+	local at
 	[ ! -e "$RUN" ] || echo "folder $RUN"
 	for at in $(hierarchies); do
 		[ ! -d "$at/$CLUSTER" ] || echo "cgroup $at/$CLUSTER"
@@ -17,13 +17,7 @@ left() {
 	# its program or its working folder there.
 	grep -sl " $RUN/" /proc/[0-9]*/mountinfo | sed 's,^/proc/\([0-9]*\)/.*,mounts seen by process \1,'
 	grep -sl ":/$CLUSTER/" /proc/[0-9]*/cgroup | sed 's,^/proc/\([0-9]*\)/.*,process \1 in its cgroup,'
-	for process in /proc/[0-9]*; do
-		for at in exe cwd; do
-			case $(readlink "$process/$at" 2>/dev/null) in
-			"$RUN"/* | "$RUN") echo "process ${process#/proc/}, by its $at" ;;
-			esac
-		done
-	done
+	find /proc/[0-9]* -maxdepth 1 \( -name exe -o -name cwd \) \( -lname "$RUN/*" -o -lname "$RUN" -o -lname "$RUN (*" \) 2>/dev/null | sed 's,^/proc/\([0-9]*\)/\(.*\),process \1 by its \2,'
 }
 found=$(left || true)
 [ -z "$found" ] || { echo "$found"; exit 1; }
