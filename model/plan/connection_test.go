@@ -353,6 +353,8 @@ func moreRows() []input {
 		return frontend("blue", model.Frontend{Service: "web", Port: 80, App: model.AppTCP, Connections: c})
 	}
 	web := model.Backend{Namespace: "shop", Service: "web", Port: 80, Weight: 1}
+	ledWeb := web
+	ledWeb.Policy = through("a.example")
 	host := func(ns string, c model.Choice) input {
 		f := &model.Frontend{Namespace: ns, Host: "www.example.com", Port: 80, Choice: c, Routes: []model.Route{{Backends: []model.Backend{web}}}}
 		return input{"route/red", f.Key(), f}
@@ -364,6 +366,7 @@ func moreRows() []input {
 		named(headless("peers", 81, model.AppHTTP)), endpoints("peers", 81, 8080, "10.244.1.2", "10.244.2.2"),
 		tcp(model.ConnectionRoute{ServerNames: []string{"a", "*..b"}, Backends: []model.Backend{web}}),
 		tcp(model.ConnectionRoute{SourceLabels: map[string]string{"v": "1"}, Backends: []model.Backend{web}}, model.ConnectionRoute{SourceNamespace: "shop"}),
+		tcp(model.ConnectionRoute{SourceLabels: map[string]string{"v": "1"}, Backends: []model.Backend{ledWeb}}, model.ConnectionRoute{ServerNames: []string{"a"}, Backends: []model.Backend{ledWeb, web}}),
 		host("shop", model.Choice{}), host("other", model.Choice{Unknown: model.UnknownRefuse}),
 	}
 	for i, wait := range []time.Duration{0, time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second} {

@@ -362,10 +362,11 @@ func TestEditsEqualScratch(t *testing.T) {
 		}
 		for _, r := range s.Rows(plan.Listeners) {
 			seen["times"] = seen["times"] || len(r.Value.(*plan.Listener).Times) > 0
+			seen["tunnels"] = seen["tunnels"] || len(r.Value.(*plan.Listener).Tunnels) > 0
 		}
 	}
 	for _, what := range []string{"kernel", "http", "tls", "opaque", "any", "detect", "detect2", "detect3", "direct", "shared-endpoint", "host-twice", "too-many-timeouts", "server-name", "class",
-		"any-detect", "any-opaque", "shared-address", "shared-port"} {
+		"any-detect", "any-opaque", "shared-address", "shared-port", "tunnels"} {
 		if !seen[what] {
 			t.Errorf("the edits never came to %s", what)
 		}
