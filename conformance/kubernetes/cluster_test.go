@@ -15,14 +15,17 @@ import (
 	"time"
 )
 
-// cluster is one of hack/cluster, by name.
-type cluster struct{ name string }
+// cluster is one of hack/cluster.
+type cluster struct {
+	name     string
+	settings []string // environment of up.sh, beyond the name
+}
 
 // scripts is where those of hack/cluster are.
 const scripts = "../../hack/cluster"
 
 // main is the cluster that the tests share, and put up once.
-var main = cluster{cmp.Or(os.Getenv("CLUSTER"), "fairlead-conformance")}
+var main = cluster{name: cmp.Or(os.Getenv("CLUSTER"), "fairlead-conformance")}
 
 func TestMain(m *testing.M) {
 	if os.Getuid() != 0 {
@@ -42,7 +45,7 @@ func TestMain(m *testing.M) {
 // script is a command that runs one of hack/cluster for this cluster.
 func (c cluster) script(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(scripts, name), args...)
-	cmd.Env = append(os.Environ(), "CLUSTER="+c.name)
+	cmd.Env = append(append(os.Environ(), "CLUSTER="+c.name), c.settings...)
 	return cmd
 }
 

@@ -59,7 +59,7 @@ func same(t *testing.T, before []string) {
 
 // A cluster that was put up and used leaves nothing.
 func TestNothingIsLeft(t *testing.T) {
-	c := cluster{"fairlead-left"}
+	c := cluster{name: "fairlead-left"}
 	before := state(t)
 	c.up(t)
 	t.Cleanup(func() { _, _ = c.script(context.Background(), "down.sh").Output() }) // if the test ends early
@@ -82,7 +82,7 @@ func TestNothingIsLeft(t *testing.T) {
 // One that was killed while it came up, at whatever moment, is taken away whole; or comes
 // up when it is asked to again.
 func TestKilledHalfway(t *testing.T) {
-	c := cluster{"fairlead-halfway"}
+	c := cluster{name: "fairlead-halfway"}
 	c.run(t, "down.sh")
 	// What is built is built before.
 	c.run(t, "build.sh")

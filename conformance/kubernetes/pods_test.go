@@ -3,6 +3,7 @@
 package kubernetes
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -75,7 +76,31 @@ func (c cluster) addresses(t *testing.T, namespace, kind, name, path string) (fo
 // What a user of Kubernetes takes for granted: pods on both nodes reach one another and
 // services, by address and by name, over both families.
 func TestPodsAndServices(t *testing.T) {
-	c := main
+	podsAndServices(t, main)
+}
+
+// The same with what a cluster may have in place of the defaults.
+func TestOtherNetwork(t *testing.T) {
+	c := cluster{"fairlead-other", []string{"PROXY_MODE=nftables", "CNI=bridge"}}
+	t.Cleanup(func() {
+		if out, err := c.script(context.Background(), "down.sh").CombinedOutput(); err != nil {
+			t.Errorf("down.sh: %v\n%s", err, out)
+		}
+	})
+	podsAndServices(t, c)
+	if rules, _ := c.run(t, "enter.sh", "node-1", "nft", "list", "tables"); !strings.Contains(rules, "ip6 kube-proxy") {
+		t.Errorf("kube-proxy does not use nftables: %s", rules)
+	}
+	if links, _ := c.run(t, "enter.sh", "node-1", "ip", "link", "show", "master", "cni0"); links == "" {
+		t.Error("no pod is on the bridge")
+	}
+	// What it was put up with stays.
+	if out, err := (cluster{name: c.name}).script(t.Context(), "up.sh").CombinedOutput(); err == nil || !strings.Contains(string(out), "take it away first") {
+		t.Errorf("up.sh with other settings: %v\n%s", err, out)
+	}
+}
+
+func podsAndServices(t *testing.T, c cluster) {
 	t.Logf("up after %s", c.up(t).Round(time.Second))
 	if again := c.up(t); again > 20*time.Second {
 		t.Errorf("up.sh took %s where everything was up", again)

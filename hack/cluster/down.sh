@@ -9,8 +9,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 [ "$(id -u)" = 0 ] || die "this takes away namespaces, cgroups and mounts: run it as root"
 if [ "${FAIRLEAD_CLUSTER_LOCKED:-}" != "$CLUSTER" ]; then
-	mkdir -p "$CACHE"
-	exec 9>"$CACHE/$CLUSTER.lock"
+	mkdir -p "$CACHE/locks"
+	exec 9>"$CACHE/locks/$CLUSTER"
 	flock -n 9 || { say "waiting for another run"; flock 9; }
 fi
 if "$here/left.sh" >/dev/null; then

@@ -90,6 +90,7 @@ start() {
 	local name=$1
 	shift
 	if running "$name"; then return; fi
+	say "starting $name"
 	(
 		enter_cgroup "$name"
 		exec 9>&- # the lock is not the program's

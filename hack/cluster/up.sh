@@ -70,7 +70,7 @@ images() {
 	CGO_ENABLED=0 nice go build -C "$here/../.." -trimpath -buildvcs=false -ldflags '-s -w' -o "$RUN/build/" \
 		./hack/image ./hack/cluster/forward ./hack/cluster/lab ./hack/cluster/pause ./hack/cluster/pki ||
 		die "what runs in pods does not build, see above"
-	for name in sh cat env grep head id ip ls nc nslookup ping ps sleep wget; do links="$links link:busybox=/bin/$name"; done
+	for name in sh cat cut env grep head id ip ls nc nslookup ping ps sleep wget; do links="$links link:busybox=/bin/$name"; done
 	for name in echo-server load request call; do
 		links="$links link:lab=/bin/$name"
 		ln -sf lab "$RUN/build/$name" # for clients outside, see enter.sh
@@ -195,8 +195,8 @@ wait_for() {
 
 check_machine
 programs=$("$here/build.sh")
-mkdir -p "$CACHE"
-exec 9>"$CACHE/$CLUSTER.lock"
+mkdir -p "$CACHE/locks"
+exec 9>"$CACHE/locks/$CLUSTER"
 flock -n 9 || { say "waiting for another run"; flock 9; }
 settings="PROXY_MODE=$PROXY_MODE CNI=$CNI programs=$programs"
 if [ -f "$RUN/settings" ] && [ "$(cat "$RUN/settings")" != "$settings" ]; then
@@ -213,9 +213,7 @@ for name in up control-plane $PROGRAMS $NODES; do make_cgroup "$name"; done
 enter_cgroup up # what this starts, down.sh finds, at whatever moment this is killed
 network
 images
-say "starting etcd and the control plane"
 control_plane
-say "starting $NODES"
 nodes
 for node in $NODES; do
 	kube wait --for=condition=Ready "node/$node" --timeout=120s >/dev/null || die "$node is not Ready; see $RUN/logs/kubelet-$node.log"
