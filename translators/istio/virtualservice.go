@@ -121,6 +121,11 @@ func (t *Translator) judgeHosts(r translators.Reader, n *notes, vs *networking.V
 						fmt.Sprintf("port %d of service %s does not say what it speaks, and servers speak first at this number: it is taken for opaque, as in Istio, and the http routes do not apply", p.Port, svc.Key()),
 						"set appProtocol on the port, or a name that begins with http")
 				}
+				if detected(p) && len(vs.GetHttp()) == 0 && len(vs.GetTcp()) > 0 {
+					n.approximated("spec.tcp", "undeclared-protocol", model.Degrades,
+						fmt.Sprintf("port %d of service %s does not say what it speaks: the routes hold for everything that is sent there; Istio sends what it takes for HTTP to the service itself", p.Port, svc.Key()),
+						"give the port a name that begins with tcp, or the VirtualService http routes")
+				}
 			}
 			if sharesOut(vs) {
 				judgeHeadless(r, n, field, svc)
