@@ -89,7 +89,7 @@ func TestExplainFromARunningAgent(t *testing.T) {
 	if port := live.Ports[got.Pod.Listeners["http"]]; !inRange(port) || len(live.Ports) != 1 {
 		t.Errorf("ports %v", live.Ports)
 	}
-	if _, err := c.Explain(ctx, explain.Target{Namespace: "shop", Name: "none"}); err == nil || err.Error() != "there is no service, host or pod shop/none" {
+	if _, err := c.Explain(ctx, explain.Target{Namespace: "shop", Name: "none"}); err == nil || err.Error() != "there is no service, host or pod shop/none; there are shop/web" {
 		t.Errorf("error %v", err)
 	}
 
