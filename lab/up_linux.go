@@ -214,7 +214,7 @@ func readDocs(inputs []objects.Input) ([]cluster.Doc, error) {
 	var docs []cluster.Doc
 	var errs []error
 	for _, in := range inputs {
-		raws, diags := objects.Cut(in)
+		raws, _, diags := objects.Cut(in)
 		for _, d := range diags {
 			errs = append(errs, fmt.Errorf("%s:%d: %s", d.Source.File, d.Source.Line, d.Message))
 		}

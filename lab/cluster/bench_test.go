@@ -18,7 +18,7 @@ func BenchmarkBuild(b *testing.B) {
 			"template: {metadata: {labels: {a: d%[1]d}}, spec: {containers: [{name: c, image: fairlead/echo, ports: [{containerPort: 80}]}]}}}\n"+
 			"---\napiVersion: v1\nkind: Service\nmetadata: {name: s%[1]d}\nspec: {selector: {a: d%[1]d}, ports: [{port: 80}]}\n", i)
 	}
-	raws, diags := objects.Cut(objects.Input{Name: "in.yaml", Data: []byte(in.String())})
+	raws, _, diags := objects.Cut(objects.Input{Name: "in.yaml", Data: []byte(in.String())})
 	if len(diags) > 0 {
 		b.Fatal(diags)
 	}

@@ -117,11 +117,9 @@ func Offline(inputs []objects.Input, nodes []string) []objects.Input {
 	var out []objects.Input
 	var docs []Doc
 	for _, in := range inputs {
-		raws, diags := objects.Cut(in)
+		raws, rest, diags := objects.Cut(in)
 		if len(diags) > 0 {
-			// What cannot be cut stays, so that reading it says what is wrong.
-			out = append(out, in)
-			continue
+			out = append(out, rest) // so that reading it says what is wrong
 		}
 		for _, r := range raws {
 			docs = append(docs, Doc{len(docs) + 1, r})

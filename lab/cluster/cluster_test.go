@@ -66,7 +66,7 @@ func TestBuild(t *testing.T) {
 
 func docs(t *testing.T, name string, data []byte) []Doc {
 	t.Helper()
-	raws, diags := objects.Cut(objects.Input{Name: name, Data: data})
+	raws, _, diags := objects.Cut(objects.Input{Name: name, Data: data})
 	if len(diags) > 0 {
 		t.Fatalf("cut: %v", diags)
 	}
@@ -187,16 +187,22 @@ func TestAddressesAreUnique(t *testing.T) {
 	}
 }
 
-// What Offline gives reads without a complaint, and objects keep their lines.
+// What Offline gives reads without a complaint, and objects keep their lines. A broken
+// document costs those beside it nothing.
 func TestOffline(t *testing.T) {
 	data, err := os.ReadFile("testdata/bookinfo.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}
-	inputs := Offline([]objects.Input{{Name: "bookinfo.yaml", Data: txtar.Parse(data).Files[0].Data}, {Name: "bad.yaml", Data: []byte("a: [")}}, nodes)
-	broken := slices.IndexFunc(inputs, func(i objects.Input) bool { return i.Name == "bad.yaml" })
-	if broken < 0 {
-		t.Fatal("the broken input is gone, so that nobody says what is wrong with it")
+	inputs := Offline([]objects.Input{{Name: "bookinfo.yaml", Data: slices.Concat(txtar.Parse(data).Files[0].Data, []byte("---\nc: [\n"))}, {Name: "bad.yaml", Data: []byte("a: [")}}, nodes)
+	for _, name := range []string{"bookinfo.yaml", "bad.yaml"} {
+		broken := slices.IndexFunc(inputs, func(i objects.Input) bool { return i.Name == name })
+		if broken < 0 {
+			t.Fatalf("what is broken in %s is gone, so that nobody says what is wrong with it", name)
+		}
+		if b := objects.Decode(objects.NewRegistry(), inputs[broken]); len(b.Objects) > 0 || len(b.Diagnostics) != 1 {
+			t.Errorf("%s: %d objects, %v", name, len(b.Objects), b.Diagnostics)
+		}
 	}
 	pods := 0
 	for _, in := range inputs {
@@ -235,7 +241,7 @@ func FuzzBuild(f *testing.F) {
 		f.Add(ar.Files[0].Data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		raws, _ := objects.Cut(objects.Input{Name: "in.yaml", Data: data})
+		raws, _, _ := objects.Cut(objects.Input{Name: "in.yaml", Data: data})
 		var in []Doc
 		for i, r := range raws {
 			in = append(in, Doc{i + 1, r})

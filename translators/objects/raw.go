@@ -28,56 +28,72 @@ type Raw struct {
 }
 
 // Cut takes an input apart into its objects without decoding them; lists become
-// their items. A document that is not YAML, or not an object, is a diagnostic.
-func Cut(in Input) ([]Raw, []model.Diagnostic) {
+// their items. A document that is not YAML, or not an object, is a diagnostic, and in
+// rest: an input of nothing else, of which Decode says the same.
+func Cut(in Input) (out []Raw, rest Input, diags []model.Diagnostic) {
 	d := &decoder{registry: NewRegistry(), batch: &Batch{Broken: map[string]bool{}}}
+	rest.Name, rest.Err = in.Name, in.Err
 	if in.Err != nil {
 		d.broken(model.Source{File: in.Name}, in.Name, "unreadable-file", in.Err.Error(), unreadableAdvice)
-		return nil, d.batch.Diagnostics
+		return nil, rest, d.batch.Diagnostics
 	}
-	var out []Raw
 	for _, doc := range split(in.Name, in.Data) {
-		if !d.parsed(doc) || doc.node == nil {
-			continue
+		said := len(d.batch.Diagnostics)
+		if d.parsed(doc) && doc.node != nil {
+			out = append(out, d.cut(doc, doc.node, doc.text, doc.line, &rest.Data, 0)...)
+		} else if len(d.batch.Diagnostics) > said {
+			rest.Data = fmt.Appendf(rest.Data, "---\n%s%s\n", doc.source(doc.line, doc.flat), doc.text)
 		}
-		out = append(out, d.cut(doc, doc.node, doc.text, doc.line, 0)...)
 	}
-	return out, d.batch.Diagnostics
+	return out, rest, d.batch.Diagnostics
 }
 
-// cut gives the objects of a node whose text starts at a line of the file.
-func (d *decoder) cut(doc *document, n *yaml.Node, text []byte, line, depth int) []Raw {
+// source is the comment that says where a text, from its next line on, was written.
+func (d *document) source(line int, generated bool) string {
+	suffix := ""
+	if generated {
+		suffix = " generated"
+	}
+	return fmt.Sprintf("# fairlead:source %s:%d%s\n", d.file, line, suffix)
+}
+
+// cut gives the objects of a node whose text starts at a line of the file, and adds what
+// is none to rest.
+func (d *decoder) cut(doc *document, n *yaml.Node, text []byte, line int, rest *[]byte, depth int) []Raw {
 	src := model.Source{File: doc.file, Line: doc.at(n.Line)}
 	h := readHead(n)
-	if n.Kind != yaml.MappingNode || h.APIVersion == "" || h.Kind == "" {
-		d.broken(src, doc.origin, "not-an-object", "an object needs apiVersion and kind", "")
+	generated := doc.flat || line == 0
+	if generated {
+		line = src.Line
+	}
+	if t := bytes.TrimSpace(text); len(t) > 0 && t[0] == '{' {
+		text = bytes.ReplaceAll(text, []byte("\t"), []byte(" ")) // legal in JSON, not in YAML
+	}
+	comment := doc.source(line, generated)
+	none := func(code, msg string) []Raw {
+		d.broken(src, doc.origin, code, msg, "")
+		*rest = fmt.Appendf(*rest, "---\n%s%s\n", comment, text)
 		return nil
+	}
+	if n.Kind != yaml.MappingNode || h.APIVersion == "" || h.Kind == "" {
+		return none("not-an-object", "an object needs apiVersion and kind")
 	}
 	if strings.HasSuffix(h.Kind, "List") && h.items != nil && depth < maxDepth {
 		var out []Raw
 		for _, item := range h.items.Content {
 			text, line := d.item(doc, item)
-			out = append(out, d.cut(doc, item, text, line, depth+1)...)
+			out = append(out, d.cut(doc, item, text, line, rest, depth+1)...)
 		}
 		return out
 	}
 	if h.Name == "" {
 		src.Kind, src.Namespace = h.Kind, h.Namespace
-		d.broken(src, doc.origin, "no-name", "metadata.name is missing", "")
-		return nil
+		return none("no-name", "metadata.name is missing")
 	}
 	group, version, found := strings.Cut(h.APIVersion, "/")
 	if !found {
 		group, version = "", h.APIVersion
 	}
-	generated := ""
-	if doc.flat || line == 0 {
-		generated, line = " generated", src.Line
-	}
-	if t := bytes.TrimSpace(text); len(t) > 0 && t[0] == '{' {
-		text = bytes.ReplaceAll(text, []byte("\t"), []byte(" ")) // legal in JSON, not in YAML
-	}
-	comment := fmt.Sprintf("# fairlead:source %s:%d%s\n", doc.file, line, generated)
 	return []Raw{{Kind: Kind{group, h.Kind}, Version: version, Namespace: h.Namespace, Name: h.Name,
 		File: doc.file, Line: src.Line, Text: append([]byte(comment), text...)}}
 }
