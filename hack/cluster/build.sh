@@ -37,6 +37,7 @@ mkdir -p "$dir/bin"
 exec 9>"$dir/lock"
 flock -n 9 || { say "another build is at work on $dir: waiting for it"; flock 9; }
 [ ! -f "$dir/complete" ] || { echo "$dir"; exit 0; }
+rm -rf "$dir"/debs.* "$dir/debian.new" # of a run that was killed
 
 # Tells every half a minute that what takes long is still at work.
 ticking() {
