@@ -71,12 +71,27 @@ cannot be read.`,
 				fmt.Fprintf(c.ErrOrStderr(), "fairlead: %d errors in %s: what is refused there has no part in the comparison; fairlead translate tells of it\n", n, map[bool]string{true: "the old side", false: "the new side"}[side == before])
 			}
 		}
+		for _, side := range []*pipeline.Pipeline{before, after} {
+			if d := unread(side); d != nil {
+				return usageError("%s:%d: %s: what is written there is not compared: repair it", d.Source.File, d.Source.Line, d.Message)
+			}
+		}
 		if !r.Empty() {
 			return &exitError{code: exitFailed}
 		}
 		return nil
 	}
 	return c
+}
+
+// unread says of what part of the manifests nobody knows what it holds, nil if of none.
+func unread(p *pipeline.Pipeline) *model.Diagnostic {
+	for _, d := range p.Diagnostics() {
+		if objects.Unread(d) {
+			return &d
+		}
+	}
+	return nil
 }
 
 // hasNamespace reports whether there is anything of a namespace that diff compares.

@@ -62,10 +62,28 @@ func Decode(r *Registry, inputs ...Input) *Batch { return NewDecoder(r).Decode(i
 
 const unreadableAdvice = "let it be read, or take it out of the folder"
 
+// Codes of diagnostics of parts that gave no object.
+const (
+	codeUnreadable = "unreadable-file"
+	codeBroken     = "broken-yaml"
+	codeNoObject   = "not-an-object"
+	codeNoName     = "no-name"
+)
+
+// Unread reports whether a diagnostic is about a part of an input that gave no object, so
+// that nobody knows what it would have been.
+func Unread(d model.Diagnostic) bool {
+	switch d.Code {
+	case codeUnreadable, codeBroken, codeNoObject, codeNoName:
+		return d.Outcome == model.Refused
+	}
+	return false
+}
+
 func decodeInput(r *Registry, in Input) *Batch {
 	d := &decoder{registry: r, batch: &Batch{Broken: map[string]bool{}}}
 	if in.Err != nil {
-		d.broken(model.Source{File: in.Name}, in.Name, "unreadable-file", in.Err.Error(), unreadableAdvice)
+		d.broken(model.Source{File: in.Name}, in.Name, codeUnreadable, in.Err.Error(), unreadableAdvice)
 		return d.batch
 	}
 	for _, doc := range split(in.Name, in.Data) {
@@ -112,7 +130,7 @@ func (d *decoder) parsed(doc *document) bool {
 	if se, ok := err.(*syntaxError); ok {
 		line = se.line
 	}
-	d.broken(model.Source{File: doc.file, Line: doc.at(line)}, doc.origin, "broken-yaml", err.Error(), "")
+	d.broken(model.Source{File: doc.file, Line: doc.at(line)}, doc.origin, codeBroken, err.Error(), "")
 	return false
 }
 
@@ -174,7 +192,7 @@ func (d *decoder) object(doc *document, n *yaml.Node, depth int) {
 	src := model.Source{File: doc.file, Line: doc.at(n.Line)}
 	h := readHead(n)
 	if n.Kind != yaml.MappingNode || h.APIVersion == "" || h.Kind == "" {
-		d.broken(src, doc.origin, "not-an-object", "an object needs apiVersion and kind", "")
+		d.broken(src, doc.origin, codeNoObject, "an object needs apiVersion and kind", "")
 		return
 	}
 	group, version, found := strings.Cut(h.APIVersion, "/")
@@ -208,7 +226,7 @@ func (d *decoder) object(doc *document, n *yaml.Node, depth int) {
 	}
 	o := d.decode(doc, n, t, known)
 	if o.Name == "" {
-		d.broken(src, doc.origin, "no-name", "metadata.name is missing", "")
+		d.broken(src, doc.origin, codeNoName, "metadata.name is missing", "")
 		return
 	}
 	o.Order, o.origin = d.order, doc.origin

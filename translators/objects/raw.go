@@ -34,7 +34,7 @@ func Cut(in Input) (out []Raw, rest Input, diags []model.Diagnostic) {
 	d := &decoder{registry: NewRegistry(), batch: &Batch{Broken: map[string]bool{}}}
 	rest.Name, rest.Err = in.Name, in.Err
 	if in.Err != nil {
-		d.broken(model.Source{File: in.Name}, in.Name, "unreadable-file", in.Err.Error(), unreadableAdvice)
+		d.broken(model.Source{File: in.Name}, in.Name, codeUnreadable, in.Err.Error(), unreadableAdvice)
 		return nil, rest, d.batch.Diagnostics
 	}
 	for _, doc := range split(in.Name, in.Data) {
@@ -76,7 +76,7 @@ func (d *decoder) cut(doc *document, n *yaml.Node, text []byte, line int, rest *
 		return nil
 	}
 	if n.Kind != yaml.MappingNode || h.APIVersion == "" || h.Kind == "" {
-		return none("not-an-object", "an object needs apiVersion and kind")
+		return none(codeNoObject, "an object needs apiVersion and kind")
 	}
 	if strings.HasSuffix(h.Kind, "List") && h.items != nil && depth < maxDepth {
 		var out []Raw
@@ -88,7 +88,7 @@ func (d *decoder) cut(doc *document, n *yaml.Node, text []byte, line int, rest *
 	}
 	if h.Name == "" {
 		src.Kind, src.Namespace = h.Kind, h.Namespace
-		return none("no-name", "metadata.name is missing")
+		return none(codeNoName, "metadata.name is missing")
 	}
 	group, version, found := strings.Cut(h.APIVersion, "/")
 	if !found {
