@@ -150,13 +150,15 @@ nodes() {
 	for node in $NODES; do
 		n=$((n + 1))
 		if running "$node"; then continue; fi
-		# Registered by us, so that it has the pods' addresses that the routes say.
+		# Registered by us, so that it has the pods' addresses that the routes say. Of one that
+		# was killed the last word may be that it is ready: it has to say that anew.
 		kube get node "$node" >/dev/null 2>&1 || kube apply -f - >/dev/null <<-EOF
 			apiVersion: v1
 			kind: Node
 			metadata: {name: $node, labels: {kubernetes.io/hostname: $node}}
 			spec: {podCIDR: "$(pod_cidr $n)", podCIDRs: ["$(pod_cidr $n)", "$(pod_cidr6 $n)"]}
 		EOF
+		kube patch node "$node" --subresource=status -p '{"status": {"conditions": [{"type": "Ready", "status": "Unknown", "reason": "Starting"}]}}' >/dev/null
 		mkdir -p "$RUN/$node"
 		rm -f "$RUN/$node/started"
 		start "$node" nsenter --net="$RUN/netns/$node" \
