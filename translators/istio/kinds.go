@@ -73,6 +73,11 @@ func (t *Translator) Types() []objects.Type {
 			out = append(out, typ)
 		}
 	}
+	for _, typ := range gatewayapi.OtherTypes() { // read for what waypoints are for
+		if typ.Kind == gatewayapi.GatewayKind {
+			out = append(out, typ)
+		}
+	}
 	// As other readers of ConfigMaps name it; see objects.NewRegistry.
 	return append(out, objects.Type{Kind: configMapKind, Version: "v1", New: func() any { return new(corev1.ConfigMap) }, Namespaced: true, Lenient: true})
 }

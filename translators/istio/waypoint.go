@@ -5,6 +5,7 @@ package istio
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	typev1beta1 "istio.io/api/type/v1beta1"
 	corev1 "k8s.io/api/core/v1"
@@ -21,6 +22,10 @@ const (
 	useWaypointNamespaceLabel = "istio.io/use-waypoint-namespace"
 	noWaypoint                = "none"
 )
+
+// waypointForLabel is that of a Gateway which says what the waypoint is for: services, if
+// it does not say so, workloads, or all.
+const waypointForLabel = "istio.io/waypoint-for"
 
 // Istio's own waypoints: their class, and the label of what belongs to them.
 const (
@@ -139,12 +144,27 @@ func (t *Translator) led(r translators.Reader, namespace string, ref targetRef) 
 	return out
 }
 
-// ledPods are those that a waypoint is in front of by labels of their own.
+// ledPods are those that a waypoint is in front of by labels of their own, and namespaces
+// whose label puts a waypoint for workloads in front of all their pods.
 func (t *Translator) ledPods(r translators.Reader, namespace string, ref targetRef) []*objects.Object {
-	if key := ref.waypoints(t.mesh(r).root, namespace); key != "" {
-		return r.Select(objects.PodKind, byWaypoint, key)
+	key := ref.waypoints(t.mesh(r).root, namespace)
+	if key == "" {
+		return nil
 	}
-	return nil
+	out := slices.Clone(r.Select(objects.PodKind, byWaypoint, key))
+	for _, ns := range r.Select(objects.NamespaceKind, byWaypoint, key) {
+		if isForWorkloads(r, ownWaypoint(ns)) {
+			out = append(out, ns)
+		}
+	}
+	return out
+}
+
+// isForWorkloads reports whether a waypoint judges what is sent to pods themselves.
+func isForWorkloads(r translators.Reader, key string) bool {
+	namespace, name, _ := strings.Cut(key, "/")
+	o := r.Get(gatewayapi.GatewayKind, namespace, name)
+	return o != nil && (o.Labels[waypointForLabel] == "workload" || o.Labels[waypointForLabel] == "all")
 }
 
 // selectorOfService is what a Service selects its pods by, nil if it selects none.

@@ -28,7 +28,7 @@ func (t *Translator) targeted(r translators.Reader, n *notes, p *security.Author
 			a = t.failClosed(n, p, &model.Authorization{})
 		case why != "":
 			n.refused("spec", "policy-of-waypoint", model.Narrows, why+": everything that is sent to its pods is denied", "")
-			a = &model.Authorization{Deny: true, Rules: anything()}
+			a = &model.Authorization{Deny: true, Rules: []model.AuthRule{{Src: []model.Source{n.o.Source(Plane, "spec")}}}}
 		default:
 			a = t.judged(n, p, &model.Authorization{}, &ruleTranslation{t: t, n: n, domains: t.mesh(r).trustDomains(), at: w})
 		}
@@ -90,12 +90,22 @@ func (t *Translator) guarded(r translators.Reader, n *notes, refs []targetRef) [
 	return out
 }
 
-// reachOfPods is that of pods whose own labels name their waypoint.
+// reachOfPods is that of pods whose own labels name their waypoint, and of all pods of
+// namespaces.
 func reachOfPods(pods []*objects.Object) *waypointReach {
 	w := &waypointReach{pods: map[string]model.Target{}}
-	for _, pod := range pods {
-		name := pod.Labels[useWaypointLabel]
-		w.pods[pod.Namespace+"/"+name] = model.Target{Namespace: pod.Namespace, Labels: map[string]string{useWaypointLabel: name}}
+	for _, o := range pods {
+		if o.Kind == objects.NamespaceKind {
+			w.pods[o.Name+"/"] = model.Target{Namespace: o.Name}
+			continue
+		}
+		labels := map[string]string{useWaypointLabel: o.Labels[useWaypointLabel]}
+		key := o.Namespace + "/" + o.Labels[useWaypointLabel]
+		if of := o.Labels[useWaypointNamespaceLabel]; of != "" {
+			labels[useWaypointNamespaceLabel] = of
+			key += "@" + of
+		}
+		w.pods[key] = model.Target{Namespace: o.Namespace, Labels: labels}
 	}
 	return w
 }
@@ -106,8 +116,16 @@ func namesOf(services, pods []*objects.Object) string {
 	for _, o := range services {
 		names = append(names, o.Kind.Kind+" "+o.Key())
 	}
-	if len(pods) > 0 {
-		names = append(names, fmt.Sprintf("%d pods that are labelled with it", len(pods)))
+	labelled := 0
+	for _, o := range pods {
+		if o.Kind == objects.NamespaceKind {
+			names = append(names, "all pods of namespace "+o.Name)
+		} else {
+			labelled++
+		}
+	}
+	if labelled > 0 {
+		names = append(names, fmt.Sprintf("%d pods that are labelled with it", labelled))
 	}
 	if len(names) > 3 {
 		names = append(names[:3], fmt.Sprintf("%d others", len(names)-3))
@@ -171,7 +189,7 @@ func asksAsSent(p *security.AuthorizationPolicy) bool {
 // same services: the rules of both would add up here. In Istio each has to allow.
 func (t *Translator) allowsMore(r translators.Reader, o *objects.Object, w *waypointReach) string {
 	root := t.mesh(r).root
-	own := t.targetedServices(r, o)
+	own, ownPods := t.targetedBy(r, o)
 	for _, q := range r.List(authorizationPolicyKind, "") {
 		spec := authorizationPolicySpec(q)
 		if q == o || !allows(q, spec) {
@@ -183,9 +201,14 @@ func (t *Translator) allowsMore(r translators.Reader, o *objects.Object, w *wayp
 			}
 			continue
 		}
-		others := t.targetedServices(r, q)
-		if slices.Equal(own, others) {
+		others, otherPods := t.targetedBy(r, q)
+		if slices.Equal(own, others) && slices.Equal(ownPods, otherPods) {
 			continue
+		}
+		for _, to := range reachOfPods(otherPods).pods {
+			if !slices.Equal(ownPods, otherPods) && w.meets(r, to) {
+				return q.Key()
+			}
 		}
 		for _, u := range others {
 			if slices.Contains(own, u) && slices.Contains(others, w.service) {
@@ -201,17 +224,21 @@ func (t *Translator) allowsMore(r translators.Reader, o *objects.Object, w *wayp
 	return ""
 }
 
-// targetedServices are all that the targets of a policy are.
-func (t *Translator) targetedServices(r translators.Reader, o *objects.Object) []*objects.Object {
-	var out []*objects.Object
+// targetedBy are all services, and pods without them, that the targets of a policy are.
+func (t *Translator) targetedBy(r translators.Reader, o *objects.Object) (services, pods []*objects.Object) {
 	for _, ref := range targetRefs(authorizationPolicySpec(o)) {
 		for _, svc := range t.led(r, o.Namespace, ref) {
-			if !slices.Contains(out, svc) {
-				out = append(out, svc)
+			if !slices.Contains(services, svc) {
+				services = append(services, svc)
+			}
+		}
+		for _, p := range t.ledPods(r, o.Namespace, ref) {
+			if !slices.Contains(pods, p) {
+				pods = append(pods, p)
 			}
 		}
 	}
-	return out
+	return services, pods
 }
 
 // meets reports whether some pod is both here and of a target.
