@@ -81,6 +81,11 @@ func (t *Translator) guarded(r translators.Reader, n *notes, refs []targetRef) [
 					fmt.Sprintf("Istio's waypoint judges what is sent to %s %s; where %s takes it there are no pods that it selects: there it is not judged", o.Kind.Kind, o.Key(), w.outside),
 					"keep the waypoint for it, or let the destination judge")
 			}
+			if w.answers {
+				n.refused(ref.field, "answered-by-route", model.Widens,
+					fmt.Sprintf("Istio's waypoint judges what is sent to %s %s; requests that its routes answer by themselves, by a redirect or with a response of their own, arrive nowhere: they are not judged", o.Kind.Kind, o.Key()),
+					"let the application answer them")
+			}
 			out = append(out, w)
 		}
 		if len(pods) > 0 {

@@ -25,6 +25,8 @@ type waypointReach struct {
 	rewritten bool
 	// outside is a destination that has no pods to judge at, "" if there is none.
 	outside string
+	// answers: a route answers requests by itself, and they arrive nowhere.
+	answers bool
 }
 
 func (t *Translator) waypointReach(r translators.Reader, svc *objects.Object) *waypointReach {
@@ -86,6 +88,7 @@ func (t *Translator) addVirtualService(r translators.Reader, w *waypointReach, o
 			}
 		}
 		w.rewritten = w.rewritten || h.GetRewrite() != nil || h.GetHeaders().GetRequest() != nil
+		w.answers = w.answers || h.GetRedirect() != nil || h.GetDirectResponse() != nil
 		for _, d := range h.GetRoute() {
 			w.rewritten = w.rewritten || d.GetHeaders().GetRequest() != nil
 			add(d.GetDestination())
@@ -128,6 +131,7 @@ func (w *waypointReach) addGatewayRoute(r translators.Reader, o *objects.Object)
 	filters := func(list []gatewayv1.HTTPRouteFilter) {
 		for _, f := range list {
 			w.rewritten = w.rewritten || f.URLRewrite != nil || f.RequestHeaderModifier != nil
+			w.answers = w.answers || f.RequestRedirect != nil
 			if f.RequestMirror != nil {
 				add(f.RequestMirror.BackendRef)
 			}
