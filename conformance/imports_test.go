@@ -36,8 +36,8 @@ var rules = []struct {
 	{of: "translators/linkerd", never: []string{"translators/istio", "translators/smi", "translators/gateway", "translators/kubernetes", "translators/host", istioAPI, smiAPI}},
 	{of: "translators/gateway", never: []string{"translators/istio", "translators/smi", "translators/linkerd", "translators/kubernetes", "translators/host", istioAPI, smiAPI}},
 	{of: "translators/gatewayapi", never: []string{"translators/istio", "translators/smi", "translators/linkerd", "translators/gateway", "translators/kubernetes", "translators/host", istioAPI, smiAPI}},
-	{of: "translators/kubernetes", never: []string{"translators/istio", "translators/smi", "translators/host", istioAPI, smiAPI}},
-	{of: "translators/objects", never: []string{"translators/istio", "translators/smi", "translators/kubernetes", "translators/host", istioAPI, smiAPI}},
+	{of: "translators/kubernetes", never: []string{"translators/istio", "translators/smi", "translators/linkerd", "translators/gateway", "translators/host", istioAPI, smiAPI}},
+	{of: "translators/objects", never: []string{"translators/istio", "translators/smi", "translators/linkerd", "translators/gateway", "translators/kubernetes", "translators/host", istioAPI, smiAPI}},
 }
 
 const (
