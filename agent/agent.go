@@ -86,6 +86,7 @@ type agent struct {
 	flows     *hubble.Ring
 	alog      *accesslog.Server
 	late      *mailbox
+	host      *addresses
 	retry     map[resourceKey]serve.Change // not acknowledged yet
 	retiring  map[resourceKey]time.Time    // to be taken away from Envoy, and when
 	begun     bool                         // the source was good once: kernel and Envoy are written
@@ -126,9 +127,10 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	host := newAddresses()
 	// It returns when no other agent writes this node's state any more.
 	kernel, err := datapath.Open(ctx, datapath.Options{PinDir: o.Bpffs, StateDir: o.RunDir, Cgroup: o.Cgroup,
-		Uplinks: o.Uplinks, NetnsDir: o.NetnsDir, Log: o.Log})
+		Uplinks: o.Uplinks, NetnsDir: o.NetnsDir, Addresses: host.put, Log: o.Log})
 	if err != nil {
 		return err
 	}
@@ -138,6 +140,8 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	a := newAgent(o, pipe, p)
+	a.host = host
+	a.pipe.SetHostAddresses(host.get())
 	server := serve.New(serve.Options{StandIn: proxy.StandIn, OnReject: a.late.put}, nil)
 	a.kernel, a.feed, a.envoy, a.present = kernel, server, a.findEnvoy, a.findReady
 	return a.run(ctx, kernel, server)
@@ -146,7 +150,7 @@ func Run(ctx context.Context, o Options) error {
 func newAgent(o Options, pipe *pipeline.Pipeline, p *ports) *agent {
 	return &agent{opts: o, log: o.Log, ports: p, res: newResources(p), pipe: pipe, flows: hubble.NewRing(flowsKept),
 		alog: accesslog.New(flowsKept), retry: map[resourceKey]serve.Change{}, retiring: map[resourceKey]time.Time{}, problems: map[topic]string{},
-		late: newMailbox(), rejected: rejections{}, waiting: map[resourceKey]time.Time{}, started: time.Now()}
+		late: newMailbox(), host: newAddresses(), rejected: rejections{}, waiting: map[resourceKey]time.Time{}, started: time.Now()}
 }
 
 // findEnvoy reports whether the proxy and its Envoy are there, and take what the
@@ -212,6 +216,8 @@ func (a *agent) loop(ctx context.Context, changed <-chan struct{}) {
 			a.reload(ctx)
 		case <-a.late.wake:
 			a.judgeLate(ctx)
+		case <-a.host.wake:
+			a.rehost(ctx)
 		case <-t.C:
 			a.lookAfter(ctx)
 		}

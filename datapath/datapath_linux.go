@@ -31,6 +31,9 @@ type Options struct {
 	Uplinks []string
 	// NetnsDir is where files of pods' network namespaces are; "" is /run/netns.
 	NetnsDir string
+	// Addresses, if it is not nil, is told the addresses of the node's own interfaces, by
+	// Open and whenever they have changed. It must not wait for the datapath.
+	Addresses func([]netip.Addr) `json:"-"`
 	// MapSizes overrides sizes of maps by name. A pinned map keeps its size.
 	MapSizes map[string]uint32
 	// Log must not be nil.
@@ -53,6 +56,8 @@ type Datapath struct {
 	settings *table
 	synced   bool
 	missing  map[string]string // uplinks that have no program, and why
+
+	told []netip.Addr // the node's own addresses; Open's, then run's alone
 
 	stop  context.CancelFunc
 	owned sync.WaitGroup
@@ -82,6 +87,7 @@ func Open(ctx context.Context, opt Options) (*Datapath, error) {
 		d.release()
 		return nil, err
 	}
+	d.tellAddresses()
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	d.stop = stop
 	d.owned.Go(func() {
@@ -295,8 +301,10 @@ func (d *Datapath) run(ctx context.Context, events <-chan struct{}) {
 			pending = d.tend(func() bool { return d.pods.anyPending() })
 		case <-events:
 			time.Sleep(settleTime)
+			d.tellAddresses()
 			pending = d.tend(d.lookAtAll)
 		case <-look.C:
+			d.tellAddresses()
 			pending = d.tend(func() bool { d.repairHost(); return d.lookAtAll() })
 		case <-retry:
 			pending = d.tend(d.pods.retry)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -73,6 +74,33 @@ func namespaces(dir string) (map[int]string, error) {
 		path := filepath.Join(dir, f.Name())
 		id, err := namespaceID(path)
 		if err == nil && id >= 0 {
+			out[id] = path
+		}
+	}
+	return out, nil
+}
+
+// processNamespaces is namespaces of those that processes are in, whoever made them: all
+// whose processes /proc shows, which on a node are those of its pods. Of processes that
+// may not be looked at nothing is found.
+func processNamespaces() (map[int]string, error) {
+	files, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	seen := map[string]bool{}
+	out := map[int]string{}
+	for _, f := range files {
+		if _, err := strconv.Atoi(f.Name()); err != nil {
+			continue
+		}
+		path := filepath.Join("/proc", f.Name(), "ns/net")
+		name, err := os.Readlink(path)
+		if err != nil || seen[name] { // it has ended, or is not ours to look at
+			continue
+		}
+		seen[name] = true
+		if id, err := namespaceID(path); err == nil && id >= 0 {
 			out[id] = path
 		}
 	}

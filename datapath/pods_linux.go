@@ -347,11 +347,13 @@ type interfaceOf struct {
 	peer  int // index of the other end there
 }
 
-// finder finds interfaces and namespaces of pods. It lists namespaces at most once.
+// finder finds interfaces and namespaces of pods. It lists namespaces at most once, by
+// their files and by their processes.
 type finder struct {
-	dir     string
-	uplinks map[int]bool
-	byID    map[int]string
+	dir       string
+	uplinks   map[int]bool
+	byID      map[int]string
+	byProcess map[int]string
 }
 
 // find returns the veth that the node's routes to all these addresses lead to.
@@ -396,6 +398,9 @@ func (f *finder) describe(index int) (interfaceOf, error) {
 	return interfaceOf{index: a.Index, name: a.Name, nsid: a.NetNsID, peer: a.ParentIndex}, nil
 }
 
+// cookie finds the namespace of the other end of an interface: by its file if it has one
+// in the folder, else by a process that is in it. Container runtimes keep their files at
+// places of their own; that a pod's processes are in its namespace holds for all of them.
 func (f *finder) cookie(i interfaceOf) (uint64, error) {
 	if f.byID == nil {
 		byID, err := namespaces(f.dir)
@@ -404,9 +409,19 @@ func (f *finder) cookie(i interfaceOf) (uint64, error) {
 		}
 		f.byID = byID
 	}
-	file, ok := f.byID[i.nsid]
-	if !ok {
-		return 0, fmt.Errorf("no network namespace in %s belongs to %s", f.dir, i.name)
+	if file, ok := f.byID[i.nsid]; ok {
+		return cookie(file, i.index, i.peer)
 	}
-	return cookie(file, i.index, i.peer)
+	if f.byProcess == nil {
+		byProcess, err := processNamespaces()
+		if err != nil {
+			return 0, err
+		}
+		f.byProcess = byProcess
+	}
+	if file, ok := f.byProcess[i.nsid]; ok {
+		return cookie(file, i.index, i.peer)
+	}
+	return 0, fmt.Errorf("neither a network namespace in %s nor that of a process belongs to %s: "+
+		"the agent has to see the processes of all pods (hostPID, SYS_PTRACE)", f.dir, i.name)
 }

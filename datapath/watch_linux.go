@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watcher hears of changed interfaces, routes and numbers of network namespaces.
+// watcher hears of changed interfaces, addresses, routes and numbers of network namespaces.
 type watcher struct {
 	socket *nl.NetlinkSocket
 	events chan struct{} // a value that nobody takes stands for all that followed
@@ -19,7 +19,8 @@ type watcher struct {
 
 func newWatcher() (*watcher, error) {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE,
-		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_NSID)
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_NSID)
 	if err != nil {
 		return nil, fmt.Errorf("watch interfaces and routes: %w", err)
 	}

@@ -126,6 +126,20 @@ func (p *Pipeline) Replace(b *objects.Batch) []incr.Change {
 	return p.store.Run()
 }
 
+// SetHostAddresses says which addresses the node has besides those that its object names,
+// and returns what that changes.
+func (p *Pipeline) SetHostAddresses(addrs []netip.Addr) []incr.Change {
+	for _, r := range p.store.Rows(plan.HostAddresses) {
+		if !slices.Contains(addrs, r.Value.(netip.Addr)) {
+			p.store.Delete(plan.HostAddresses, r.Key)
+		}
+	}
+	for _, a := range addrs {
+		p.store.Set(plan.HostAddresses, a.String(), a)
+	}
+	return p.store.Run()
+}
+
 // Rows returns a table in the order of its keys.
 func (p *Pipeline) Rows(t incr.Table) []incr.Row { return p.store.Rows(t) }
 

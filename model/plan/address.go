@@ -17,7 +17,7 @@ import (
 func (b *builder) addressStage() incr.Stage {
 	return incr.Stage{Name: "plan/address",
 		Keys: map[incr.Table]func(string, any) []string{
-			workloads: self("workload "), nodes: self("node "), cidrs: self("prefix "),
+			workloads: self("workload "), nodes: self("node "), HostAddresses: self("host "), cidrs: self("prefix "),
 		},
 		Compute: func(r *incr.Reader, key string) []incr.Row {
 			kind, k, _ := strings.Cut(key, " ")
@@ -26,6 +26,11 @@ func (b *builder) addressStage() incr.Stage {
 				return workloadAddresses(r, k)
 			case "node":
 				return nodeAddresses(r, k)
+			case "host":
+				if a, ok := r.Get(HostAddresses, k).(netip.Addr); ok {
+					return nodeAddress(r, a)
+				}
+				return nil
 			}
 			if p, ok := r.Get(cidrs, k).(netip.Prefix); ok {
 				return prefixRows(r, p)
@@ -56,14 +61,17 @@ func nodeAddresses(r *incr.Reader, key string) []incr.Row {
 	}
 	var out []incr.Row
 	for _, a := range n.Addresses {
-		c, rows := class(r, Class{}, netip.PrefixFrom(a, a.BitLen()))
-		out = append(out, rows...)
-		out = append(out, incr.Row{Table: Addresses, Key: a.String(), Value: &Address{Addr: a, Class: c, Node: true}})
+		out = append(out, nodeAddress(r, a)...)
 	}
 	for _, p := range n.PodRanges {
 		out = append(out, prefixRows(r, p)...)
 	}
 	return unique(out)
+}
+
+func nodeAddress(r *incr.Reader, a netip.Addr) []incr.Row {
+	c, rows := class(r, Class{}, netip.PrefixFrom(a, a.BitLen()))
+	return append(rows, incr.Row{Table: Addresses, Key: a.String(), Value: &Address{Addr: a, Class: c, Node: true}})
 }
 
 // prefixRows gives a prefix a class. Inside a node's pod range it stands for the

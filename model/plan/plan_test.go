@@ -212,6 +212,35 @@ func TestUnknownPodsAreNotLetIn(t *testing.T) {
 	}
 }
 
+// Where the node has an address among those of its pods, as a gateway for them, what comes
+// from there is the node's, under what policy says of that address.
+func TestHostAddressesAreTheNodes(t *testing.T) {
+	n := node("n1", "10.240.0.1")
+	n.value.(*model.Node).PodRanges = []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}
+	s := store(append(world(), n)...)
+	if got := s.Get(plan.Addresses, "10.244.1.254"); got != nil {
+		t.Fatalf("before it was said: %+v", got)
+	}
+	s.Set(plan.HostAddresses, "10.244.1.254", addr("10.244.1.254"))
+	s.Run()
+	a, _ := s.Get(plan.Addresses, "10.244.1.254").(*plan.Address)
+	if a == nil || !a.Node || a.Managed || a.Class != 0 {
+		t.Errorf("got %+v, want an address of a node without a class", a)
+	}
+	s.Set("authz/red", "d", &model.Authorization{Deny: true, Target: model.Target{Namespace: "shop", Labels: map[string]string{"app": "web"}},
+		Rules: []model.AuthRule{{From: []model.Peer{{IPs: prefixes("10.244.1.0/24")}}}}})
+	s.Run()
+	a, _ = s.Get(plan.Addresses, "10.244.1.254").(*plan.Address)
+	if a == nil || !a.Node || a.Class == 0 {
+		t.Errorf("got %+v, want the class of a prefix that policy names", a)
+	}
+	s.Delete(plan.HostAddresses, "10.244.1.254")
+	s.Run()
+	if got := s.Get(plan.Addresses, "10.244.1.254"); got != nil {
+		t.Errorf("it went and stays: %+v", got)
+	}
+}
+
 func TestEveryGoverningPlaneMustAllow(t *testing.T) {
 	rows := append(world(), allow("p", model.Target{Namespace: "shop", Labels: map[string]string{"app": "web"}}, from("client")))
 	blue := func(rules ...model.AuthRule) input {

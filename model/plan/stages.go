@@ -22,6 +22,11 @@ const (
 	defaults   incr.Table = "defaults" // *model.Defaults, key: the plane
 )
 
+// HostAddresses is the input table of addresses that the node has besides those that its
+// object names: netip.Addr, key: itself. Only the node knows them. A pod's gateway is one,
+// where that is an interface of the node: what its processes send to a pod comes from there.
+const HostAddresses incr.Table = "hostaddress"
+
 // Governance is the table of *Governed, keyed as the workloads are: what guards
 // each of them, here or on another node.
 const Governance incr.Table = "plan/governed"
