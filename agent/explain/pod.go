@@ -3,13 +3,13 @@
 package explain
 
 import (
-	"fmt"
 	"net/netip"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
 	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/translators/kubernetes"
+	"fairlead.io/fairlead/translators/objects"
 )
 
 // Pod is what becomes of what a pod sends and receives.
@@ -140,31 +140,24 @@ func pod(t *view, key string) *Pod {
 // captured says why the pod is captured or not: by a mark of its own or of its
 // namespace, unless something keeps it from being so.
 func (p *Pod) captured(t *view, w *model.Workload) {
-	marked, on := false, false
-	mark := func(src model.Source, whose string) bool {
-		o := translators.ObjectOf(t, src)
-		if o == nil {
-			return false
-		}
-		field, is := kubernetes.CaptureField(o)
-		if field == "" {
-			return false
-		}
-		s := o.Source(src.Plane, field)
-		p.By, marked, on = &s, true, is
-		p.Why = fmt.Sprintf("the %s's mark says so", whose)
-		return true
+	var ns *objects.Object
+	if row, _ := t.Get(translators.Namespaces, w.Namespace).(*model.Namespace); row != nil {
+		ns = translators.ObjectOf(t, row.Src)
 	}
-	ns, _ := t.Get(translators.Namespaces, w.Namespace).(*model.Namespace)
-	if !mark(w.Src, "pod") && ns != nil {
-		mark(ns.Src, "namespace")
+	m := kubernetes.CaptureMark(translators.ObjectOf(t, w.Src), ns)
+	if m.Object != nil {
+		s := m.Object.Source(w.Src.Plane, m.Field)
+		p.By, p.Why = &s, "the pod's mark says so"
+		if m.Object == ns {
+			p.Why = "the namespace's mark says so"
+		}
 	}
 	switch {
 	case w.Sidecar:
 		p.Why = "another mesh's proxy still takes its connections"
-	case !marked:
+	case m.Object == nil:
 		p.Why = "neither the pod nor its namespace is marked"
-	case on && !p.Captured:
+	case m.On && !p.Captured:
 		p.Why = "it is in the node's network, and cannot be told from the node"
 	}
 }

@@ -32,7 +32,8 @@ const namespace = "shop"
 // marks are the labels and annotations by which each mesh takes a namespace. Gateway API
 // has none.
 var marks = map[string]string{
-	"istio": "labels: {istio-injection: enabled}", "smi": "labels: {openservicemesh.io/monitored-by: osm}",
+	"istio":   "labels: {istio-injection: enabled}",
+	"smi":     "labels: {openservicemesh.io/monitored-by: osm}, annotations: {openservicemesh.io/sidecar-injection: enabled}",
 	"linkerd": "annotations: {linkerd.io/inject: enabled}", "gateway": "labels: {fairlead.io/capture: enabled}",
 }
 

@@ -50,7 +50,7 @@ var ledger = map[reflect.Type]map[string]string{
 	reflect.TypeFor[corev1.PodSpec](): {
 		"initContainers": used, "containers": used, "nodeName": used, "serviceAccountName": used, "serviceAccount": used, "hostNetwork": used,
 		"dnsPolicy": dns, "dnsConfig": dns, "hostAliases": dns, "hostname": dns, "subdomain": dns, "setHostnameAsFQDN": dns, "hostnameOverride": dns,
-		"readinessGates": decided,
+		"readinessGates": decided, "automountServiceAccountToken": used,
 	},
 	reflect.TypeFor[corev1.PodStatus](): {
 		"podIP": used, "podIPs": used, "phase": used, "conditions": used,

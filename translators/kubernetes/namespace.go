@@ -20,9 +20,9 @@ import (
 
 func namespace(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	n := &model.Namespace{Name: o.Name, Owner: o.Annotations[OwnerKey], Src: o.Source(Plane, "")}
-	on, said := capture(o, rep)
-	n.Capture = on && said
-	n.Mesh = mesh(o)
+	n.Capture = CaptureMark(nil, o).On
+	n.Mesh = meshOf(o)
+	reportMarks(o, rep)
 	n.Choice.Basis = model.Basis(word(o, RouteByKey, rep, string(model.ByDestination), string(model.ByAuthority)))
 	n.Choice.Unknown = model.Unknown(word(o, UnknownHostKey, rep, string(model.UnknownPass), string(model.UnknownRefuse)))
 	if list, ok := o.Annotations[DefaultDenyKey]; ok {
@@ -46,85 +46,6 @@ func word(o *objects.Object, key string, rep *report, words ...string) string {
 	}
 	rep.refused(`metadata.annotations["`+key+`"]`, "unknown-value", fmt.Sprintf("%q is not a value of %s", v, key), "use "+strings.Join(words, " or "))
 	return ""
-}
-
-// mark is a label or annotation by which a mesh takes a namespace or a pod.
-type mark struct {
-	key     string
-	on, off []string // values; "*" is any other
-	plane   string   // whose mark it is; "" = Fairlead's own
-}
-
-// marks in the order in which they decide: Fairlead's own first, and of Istio's
-// the injection label before the revision, as Istio has it.
-var marks = []mark{
-	{CaptureKey, []string{"enabled"}, []string{"disabled"}, ""},
-	{"sidecar.istio.io/inject", []string{"true"}, []string{"false"}, istio},
-	{"istio-injection", []string{"enabled"}, []string{"disabled"}, istio},
-	{"istio.io/dataplane-mode", []string{"ambient"}, []string{"none"}, istio},
-	{"istio.io/rev", []string{"*"}, nil, istio},
-	{"linkerd.io/inject", []string{"enabled", "ingress"}, []string{"disabled"}, linkerd},
-	{"openservicemesh.io/sidecar-injection", []string{"enabled", "yes", "true", "on"}, []string{"disabled", "no", "false", "off"}, smi},
-	{"openservicemesh.io/monitored-by", []string{"*"}, nil, smi},
-}
-
-// Planes whose marks are known. Open Service Mesh reads SMI's objects.
-const (
-	istio   = "istio"
-	linkerd = "linkerd"
-	smi     = "smi"
-)
-
-// says tells what an object's value of a mark means, or that it is none.
-func (m mark) says(v string) (on, known bool) {
-	if slices.Contains(m.off, v) {
-		return false, true
-	}
-	on = slices.Contains(m.on, v) || slices.Contains(m.on, "*")
-	return on, on
-}
-
-// mesh is the plane whose mark takes a namespace, "" if none does. Each mesh's first
-// mark decides for it, and the first mesh that takes the namespace has it.
-func mesh(o *objects.Object) string {
-	var out []string
-	for _, m := range marks {
-		for _, set := range []map[string]string{o.Labels, o.Annotations} {
-			v, ok := set[m.key]
-			if !ok || m.plane == "" || slices.Contains(out, m.plane) {
-				continue
-			}
-			on, known := m.says(v)
-			if on {
-				return m.plane
-			}
-			if known {
-				out = append(out, m.plane)
-			}
-		}
-	}
-	return ""
-}
-
-// capture reads the marks of a namespace or pod; said is false if it has none.
-// Labels stand before annotations.
-func capture(o *objects.Object, rep *report) (on, said bool) {
-	for _, m := range marks {
-		for i, set := range []map[string]string{o.Labels, o.Annotations} {
-			v, ok := set[m.key]
-			field := []string{"metadata.labels", "metadata.annotations"}[i] + `["` + m.key + `"]`
-			if !ok {
-				continue
-			}
-			on, known := m.says(v)
-			if known {
-				return on, true
-			}
-			rep.say(field, "unknown-value", model.Degrades, model.Refused,
-				fmt.Sprintf("%q is not a value of %s", v, m.key), "use "+strings.Join(append(slices.Clone(m.on), m.off...), " or "))
-		}
-	}
-	return false, false
 }
 
 // podRanges reads podCIDRs, or podCIDR where an old object has that alone.

@@ -73,11 +73,10 @@ var sidecars = []string{"istio-proxy", "linkerd-proxy"}
 // captured decides whether the pod's requests are routed here, and whether a mesh's own
 // proxy or redirection still has them.
 func (t *Translator) captured(r *incr.Reader, o *objects.Object, pod *corev1.Pod, rep *report) (on, remaining bool) {
-	on, said := capture(o, rep)
-	if !said {
-		ns, _ := r.Get(translators.Namespaces, o.Namespace).(*model.Namespace)
-		on = ns != nil && ns.Capture
-	}
+	ns, _ := r.Get(translators.Objects(objects.NamespaceKind), o.Namespace).(*objects.Object)
+	on = CaptureMark(o, ns).On
+	reportMarks(o, rep)
+	reportUntaken(o, ns, rep)
 	if field := sidecar(pod); field != "" {
 		rep.say(field, "sidecar", model.Degrades, model.Approximated,
 			"the pod still has a sidecar, which routes its requests: it is not captured, policy applies to it all the same",
