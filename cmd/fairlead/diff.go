@@ -17,6 +17,7 @@ import (
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/model/merge"
 	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/kubernetes"
 	"fairlead.io/fairlead/translators/objects"
 )
 
@@ -71,6 +72,7 @@ cannot be read.`,
 				fmt.Fprintf(c.ErrOrStderr(), "fairlead: %d errors in %s: what is refused there has no part in the comparison; fairlead translate tells of it\n", n, map[bool]string{true: "the old side", false: "the new side"}[side == before])
 			}
 		}
+		unplaced(c.ErrOrStderr(), before, after)
 		for _, side := range []*pipeline.Pipeline{before, after} {
 			if d := unread(side); d != nil {
 				return usageError("%s:%d: %s: what is written there is not compared: repair it", d.Source.File, d.Source.Line, d.Message)
@@ -85,13 +87,32 @@ cannot be read.`,
 }
 
 // unread says of what part of the manifests nobody knows what it holds, nil if of none.
+// What is wrong with a service or a workload keeps it from being compared.
 func unread(p *pipeline.Pipeline) *model.Diagnostic {
 	for _, d := range p.Diagnostics() {
-		if objects.Unread(d) {
+		if objects.Unread(d) || d.Source.Plane == "" && d.Outcome == model.Refused && d.Effect == model.Narrows && isOfKubernetes(d.Source.Kind) {
 			return &d
 		}
 	}
 	return nil
+}
+
+// isOfKubernetes reports whether a kind is one of Kubernetes' own that is read.
+func isOfKubernetes(kind string) bool {
+	return slices.ContainsFunc(kubernetes.New(kubernetes.Options{}).Types(), func(t objects.Type) bool { return t.Kind.Kind == kind })
+}
+
+// unplaced tells what neither side has because there is no place for it.
+func unplaced(w io.Writer, sides ...*pipeline.Pipeline) {
+	said := map[model.Diagnostic]bool{}
+	for _, p := range sides {
+		for _, d := range p.Diagnostics() {
+			if d.Code == cluster.NotPlaced && !said[d] {
+				said[d] = true
+				printDiagnostic(w, d)
+			}
+		}
+	}
 }
 
 // hasNamespace reports whether there is anything of a namespace that diff compares.
@@ -173,16 +194,10 @@ func (in *input) whole(c *cobra.Command, edit func(*objects.Batch) (*objects.Bat
 	if err != nil {
 		return nil, err
 	}
-	batch := objects.Decode(p.Registry(), inputs...)
-	node := "node-1"
-	if needsPlacing(batch) {
-		batch = objects.Decode(p.Registry(), cluster.Offline(inputs, []string{"node-1", "node-2"})...)
-	} else {
-		p.Replace(batch)
-		node = nodeNames(p)[0]
-	}
+	batch := placed(p, inputs, "")
+	p.Replace(batch)
 	o := in.pipeline
-	o.Node = node
+	o.Node = nodeNames(p)[0]
 	if p, err = pipeline.New(o); err != nil {
 		return nil, usageError("%v", err)
 	}

@@ -14,9 +14,7 @@ import (
 	"fairlead.io/fairlead/agent/explain"
 	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/agent/trace"
-	"fairlead.io/fairlead/lab/cluster"
 	"fairlead.io/fairlead/translators"
-	"fairlead.io/fairlead/translators/objects"
 )
 
 // place says where to ask: files, or an agent's run folder, or a lab's.
@@ -136,14 +134,7 @@ func (in *input) planned(c *cobra.Command, node string, choose func(*pipeline.Pi
 	if err != nil {
 		return nil, "", err
 	}
-	batch := objects.Decode(p.Registry(), inputs...)
-	if needsPlacing(batch) {
-		nodes := []string{"node-1", "node-2"}
-		if node != "" && node != nodes[0] && node != nodes[1] {
-			nodes = append(nodes, node)
-		}
-		batch = objects.Decode(p.Registry(), cluster.Offline(inputs, nodes)...)
-	}
+	batch := placed(p, inputs, node)
 	p.Replace(batch)
 	if node == "" {
 		if node = choose(p); node != "" {

@@ -210,24 +210,21 @@ func (in *input) loadPlaced(c *cobra.Command, node string) (*pipeline.Pipeline, 
 	if err != nil {
 		return nil, err
 	}
-	batch := objects.Decode(p.Registry(), inputs...)
-	if needsPlacing(batch) {
-		nodes := []string{"node-1", "node-2"}
-		if !slices.Contains(nodes, node) {
-			nodes = append(nodes, node)
-		}
-		batch = objects.Decode(p.Registry(), cluster.Offline(inputs, nodes)...)
-	}
-	p.Replace(batch)
+	p.Replace(placed(p, inputs, node))
 	if p.Get(translators.Nodes, node) == nil {
 		return nil, usageError("the manifests have no node %s; they have %s", node, strings.Join(nodeNames(p), ", "))
 	}
 	return p, nil
 }
 
-// needsPlacing reports whether workloads have no addresses yet.
-func needsPlacing(b *objects.Batch) bool {
-	return !slices.ContainsFunc(b.Objects, func(o *objects.Object) bool { return o.Kind == objects.NodeKind })
+// placed reads manifests with their workloads on nodes: their own, or two and the one that
+// is named, if any.
+func placed(p *pipeline.Pipeline, inputs []objects.Input, node string) *objects.Batch {
+	nodes := []string{"node-1", "node-2"}
+	if node != "" && !slices.Contains(nodes, node) {
+		nodes = append(nodes, node)
+	}
+	return cluster.Decode(p.Registry(), inputs, nodes)
 }
 
 func nodeNames(p *pipeline.Pipeline) []string {

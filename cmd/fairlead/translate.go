@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"fairlead.io/fairlead/agent/pipeline"
-	"fairlead.io/fairlead/lab/cluster"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators/objects"
 )
@@ -53,16 +52,11 @@ Exit status: 0 clean, 1 if something was refused or would widen access, 2 wrong 
 // written.
 func reportOf(p *pipeline.Pipeline, inputs []objects.Input) report {
 	written := objects.Decode(p.Registry(), inputs...)
-	p.Replace(written)
-	fates, rest := p.Fates()
-	if needsPlacing(written) {
-		p.Replace(objects.Decode(p.Registry(), cluster.Offline(inputs, []string{"node-1", "node-2"})...))
-		found := slices.Concat(written.Diagnostics, p.Diagnostics())
-		slices.SortStableFunc(found, model.CompareDiagnostics)
-		fates, rest = pipeline.FatesOf(slices.Clone(written.Objects), slices.Compact(found))
-		rest = oncePerPlace(rest)
-	}
-	return report{append([]pipeline.Fate{}, fates...), rest}
+	p.Replace(placed(p, inputs, ""))
+	found := slices.Concat(written.Diagnostics, p.Diagnostics())
+	slices.SortStableFunc(found, model.CompareDiagnostics)
+	fates, rest := pipeline.FatesOf(slices.Clone(written.Objects), slices.Compact(found))
+	return report{append([]pipeline.Fate{}, fates...), oncePerPlace(rest)}
 }
 
 // oncePerPlace leaves one of the diagnostics that pods of one template have in common, and

@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators/kubernetes"
 	"fairlead.io/fairlead/translators/objects"
 )
@@ -65,6 +66,10 @@ type Note struct {
 	Line    int    `json:"line,omitempty"`
 	Object  string `json:"object"` // "Deployment shop/reviews"
 	Message string `json:"message"`
+
+	// lost: something that the objects ask for is not in the cluster, also not in one that
+	// nobody runs.
+	lost *objects.Object
 }
 
 // String is "file:line: object: message".
@@ -89,6 +94,10 @@ type File struct {
 
 // Build computes the cluster. docs are in the order of Seq, each object once.
 func Build(docs []Doc, o Options, s State) *Cluster {
+	return build(docs, o, s).cluster()
+}
+
+func build(docs []Doc, o Options, s State) *builder {
 	b := &builder{options: o, state: s.clone(), asked: map[string]bool{}, noted: map[Note]bool{}}
 	b.read(docs)
 	b.services()
@@ -108,34 +117,11 @@ func Build(docs []Doc, o Options, s State) *Cluster {
 	slices.SortStableFunc(b.notes, func(x, y Note) int {
 		return cmp.Or(cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line))
 	})
-	return &Cluster{Pods: b.pods, Services: b.svcs, Files: b.out, Notes: b.notes, State: b.state}
+	return b
 }
 
-// Offline is the cluster that a fresh lab would make of inputs, as an agent would
-// read it, with every pod ready.
-func Offline(inputs []objects.Input, nodes []string) []objects.Input {
-	var out []objects.Input
-	var docs []Doc
-	for _, in := range inputs {
-		raws, rest, diags := objects.Cut(in)
-		if len(diags) > 0 {
-			out = append(out, rest) // so that reading it says what is wrong
-		}
-		for _, r := range raws {
-			docs = append(docs, Doc{len(docs) + 1, r})
-		}
-	}
-	// Addresses are given out in the order of names: objects in another order are the
-	// same cluster. Seq says what is older, all the same.
-	docs = Latest(docs)
-	slices.SortStableFunc(docs, func(a, b Doc) int {
-		x, y := a.Ref(), b.Ref()
-		return cmp.Or(cmp.Compare(x.Kind.String(), y.Kind.String()), cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Name, y.Name))
-	})
-	for _, f := range Build(docs, Options{Nodes: nodes, Managed: true}, State{}).Files {
-		out = append(out, objects.Input{Name: f.Name, Data: f.Data})
-	}
-	return out
+func (b *builder) cluster() *Cluster {
+	return &Cluster{Pods: b.pods, Services: b.svcs, Files: b.out, Notes: b.notes, State: b.state}
 }
 
 // Latest keeps the last doc of each object at the place of the first, as applying
@@ -175,7 +161,9 @@ func (d Doc) Ref() objects.Ref {
 type builder struct {
 	options Options
 	state   State
-	objects []*objects.Object // of kinds that this package reads, in order
+	objects []*objects.Object  // of kinds that this package reads, in order
+	invalid []Doc              // of those kinds that could not be decoded whole
+	ofPods  []model.Diagnostic // of pods that are used, in whose place others are put
 	svcs    []*Service
 	pods    []*Pod
 	asked   map[string]bool // keys of pods
@@ -199,11 +187,15 @@ func (b *builder) read(docs []Doc) {
 		for _, o := range batch.Objects {
 			switch {
 			case o.Invalid:
+				b.invalid = append(b.invalid, d)
 				b.note(o, "not used, it is invalid: %s", batch.Diagnostics[0].Message)
 			case o.Kind == objects.NodeKind:
 				b.note(o, "left out: the lab has nodes of its own")
 			default:
 				b.objects = append(b.objects, o)
+				if o.Kind == objects.PodKind {
+					b.ofPods = append(b.ofPods, batch.Diagnostics...)
+				}
 			}
 		}
 	}
@@ -211,7 +203,15 @@ func (b *builder) read(docs []Doc) {
 
 // note says once what is not done as an object says.
 func (b *builder) note(o *objects.Object, format string, a ...any) {
-	n := Note{o.Place.File, o.Place.First, o.Kind.Kind + " " + o.Key(), fmt.Sprintf(format, a...)}
+	b.add(Note{File: o.Place.File, Line: o.Place.First, Object: o.Kind.Kind + " " + o.Key(), Message: fmt.Sprintf(format, a...)})
+}
+
+// lose is note of something that the object asks for and the cluster lacks.
+func (b *builder) lose(o *objects.Object, format string, a ...any) {
+	b.add(Note{o.Place.File, o.Place.First, o.Kind.Kind + " " + o.Key(), fmt.Sprintf(format, a...), o})
+}
+
+func (b *builder) add(n Note) {
 	if !b.noted[n] {
 		b.noted[n] = true
 		b.notes = append(b.notes, n)

@@ -37,10 +37,8 @@ func (b *builder) place() {
 			count(p)
 		}
 	}
-	for _, p := range b.pods {
-		if p.Node != "" {
-			continue
-		}
+	lost := map[*objects.Object]int{} // pods without an address, by what asks for them
+	for _, p := range b.inTurn() {
 		node := want[p]
 		if node == "" && len(b.options.Nodes) > 0 {
 			w := per[p.Namespace+"/"+p.Workload]
@@ -49,19 +47,22 @@ func (b *builder) place() {
 			})
 		}
 		if !slices.Contains(b.options.Nodes, node) {
-			b.noteOf(p, "no pod %s: there is no node %q (there are %v)", p.Name, node, b.options.Nodes)
+			b.lose(b.origin(p), "no pod %s: there is no node %q (there are %v)", p.Name, node, b.options.Nodes)
 			continue
 		}
 		slot := Slot{Node: node}
 		if !p.HostNetwork {
 			var ok bool
 			if slot.Number, ok = b.state.takeSlot(node); !ok {
-				b.noteOf(p, "no pod %s: node %s has no address left", p.Name, node)
+				lost[b.origin(p)]++
 				continue
 			}
 		}
 		b.settle(p, slot)
 		count(p)
+	}
+	for o, n := range lost {
+		b.lose(o, "%d of its pods are not there: the nodes that they may run on have no address left", n)
 	}
 	b.pods = slices.DeleteFunc(b.pods, func(p *Pod) bool {
 		if p.Node == "" {
@@ -71,11 +72,31 @@ func (b *builder) place() {
 	})
 }
 
-func (b *builder) noteOf(p *Pod, format string, a ...any) {
-	i := slices.IndexFunc(b.objects, func(o *objects.Object) bool {
+// inTurn are the pods without a place, in the order in which they get one: where there
+// are more than addresses, the first of each workload, then the second of each, so that one
+// with too many takes no place that others need.
+func (b *builder) inTurn() []*Pod {
+	rank, seen := map[*Pod]int{}, map[*objects.Object]int{}
+	var out []*Pod
+	for _, p := range b.pods {
+		o := b.origin(p)
+		rank[p] = seen[o]
+		seen[o]++
+		if p.Node == "" {
+			out = append(out, p)
+		}
+	}
+	if len(b.pods) > len(b.options.Nodes)*(lastSlot-firstSlot+1) {
+		slices.SortStableFunc(out, func(x, y *Pod) int { return cmp.Compare(rank[x], rank[y]) })
+	}
+	return out
+}
+
+// origin is the object that a pod came of.
+func (b *builder) origin(p *Pod) *objects.Object {
+	return b.objects[slices.IndexFunc(b.objects, func(o *objects.Object) bool {
 		return o.Place.File == p.File && o.Place.First == p.Line
-	})
-	b.note(b.objects[i], format, a...) // every pod came of one of them
+	})]
 }
 
 // wanted is the node that the pod names, or "".
@@ -87,7 +108,7 @@ func (b *builder) wanted(p *Pod) string {
 			node = cmp.Or(node, v)
 		case corev1.LabelOSStable, corev1.LabelArchStable: // that of this machine, whatever it says
 		default:
-			b.noteOf(p, "node selector %s=%s is not considered", k, v)
+			b.note(b.origin(p), "node selector %s=%s is not considered", k, v)
 		}
 	}
 	return node

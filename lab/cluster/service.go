@@ -79,7 +79,7 @@ func headless(v *corev1.Service) bool {
 func (b *builder) give(s *Service, taken func(netip.Addr) bool) {
 	n, ok := b.state.takeService(s.Key(), taken)
 	if !ok {
-		b.note(s.source, "no cluster address is left")
+		b.lose(s.source, "no cluster address is left")
 		return
 	}
 	addrs := serviceAddresses(n)

@@ -50,13 +50,13 @@ func (b *builder) workloads() []*workload {
 		}
 		w.object = o
 		if w.replicas > maxReplicas {
-			b.note(o, "%d pods in place of %d: the nodes have no room for more", maxReplicas, w.replicas)
+			b.lose(o, "%d pods in place of %d: the nodes have no room for more", maxReplicas, w.replicas)
 			w.replicas = maxReplicas
 		}
 		if w.selector != nil {
 			s, err := metav1.LabelSelectorAsSelector(w.selector)
 			if err != nil || s.Empty() || !s.Matches(labels.Set(w.template.Labels)) {
-				b.note(o, "no pods: spec.selector does not select the labels of its own template")
+				b.lose(o, "no pods: spec.selector does not select the labels of its own template")
 				continue
 			}
 		}
@@ -200,11 +200,11 @@ func (b *builder) expand(w *workload) {
 			ServiceAccount: obj.Spec.ServiceAccountName, Labels: obj.Labels, Object: obj,
 			File: w.object.Place.File, Line: w.object.Place.First}
 		if !validName.MatchString(p.Name) || !validName.MatchString(p.Namespace) || len(p.Key()) > maxNames {
-			b.note(w.object, "no pod: %q is not a name that a pod can have", p.Key())
+			b.lose(w.object, "no pod: %q is not a name that a pod can have", p.Key())
 			continue
 		}
 		if b.asked[p.Key()] {
-			b.note(w.object, "no pod %s: another object has one of that name", p.Key())
+			b.lose(w.object, "no pod %s: another object has one of that name", p.Key())
 			continue
 		}
 		p.Programs = b.programs(w.object, p)
