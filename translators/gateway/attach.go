@@ -177,27 +177,48 @@ func boolean(a, b bool) int {
 	return 1
 }
 
-// ofOneKind leaves the routes of the kind that beats the others.
+// ofOneKind leaves the routes of the kind that beats the others. What is invalid beats
+// nothing that is not.
 func ofOneKind(service *model.Service, p port, in []*candidate) []*candidate {
-	at := slices.IndexFunc(in, isGRPC)
-	if at < 0 {
+	valid := func(c *candidate) bool { return !c.Object.Invalid }
+	first := slices.IndexFunc(in, func(c *candidate) bool { return isGRPC(c) && valid(c) })
+	if first < 0 {
+		first = slices.IndexFunc(in, func(c *candidate) bool { return !isGRPC(c) && valid(c) })
+	}
+	if first < 0 {
+		first = slices.IndexFunc(in, isGRPC)
+	}
+	if first < 0 {
 		return in
 	}
+	winner := in[first]
 	var out []*candidate
 	for _, c := range in {
-		if isGRPC(c) {
+		if isGRPC(c) == isGRPC(winner) {
 			out = append(out, c)
 			continue
 		}
 		for _, parent := range c.parents {
 			if selects(parent, p.ServicePort) {
 				c.rep.Refuse(parentField(parent), "conflicted",
-					fmt.Sprintf("port %d of %s has the GRPCRoute %s, beside which an HTTPRoute does not count", p.Port, service.Key(), in[at].Object.Key()),
+					fmt.Sprintf("port %d of %s has the %s %s, beside which %s does not count", p.Port, service.Key(),
+						winner.Object.Kind.Kind, winner.Object.Key(), beside(c)),
 					"give them ports of their own")
 			}
 		}
 	}
 	return out
+}
+
+// beside names a route that does not count.
+func beside(c *candidate) string {
+	switch {
+	case !isGRPC(c):
+		return "an HTTPRoute"
+	case c.Object.Invalid:
+		return "an invalid GRPCRoute"
+	}
+	return "a GRPCRoute"
 }
 
 func isGRPC(c *candidate) bool { return c.Object.Kind == gatewayapi.GRPCRouteKind }

@@ -91,9 +91,8 @@ func (t *Translator) Keys(o *objects.Object) []translators.Key {
 
 // Validate implements translators.Translator.
 func (t *Translator) Validate(o *objects.Object) []model.Diagnostic {
-	if what, ok := refused[o.Kind]; ok {
-		r := gatewayapi.Report{Plane: Plane, Object: o}
-		r.Say("kind", "unsupported-kind", what.effect, model.Refused, what.message, what.advice)
+	r := gatewayapi.Report{Plane: Plane, Object: o}
+	if judge(o, &r) {
 		return r.Diagnostics
 	}
 	return gatewayapi.Validate(Plane, o)

@@ -34,6 +34,34 @@ var refused = map[objects.Kind]judgement{
 	gatewayapi.ExperimentalMeshKind:     {model.Cosmetic, "the kind is on trial and is not read: it says nothing about traffic", ""},
 }
 
+// waypoint is the class of the Gateways, and the name of the class, by which Istio runs
+// waypoints.
+const waypoint = "istio-waypoint"
+
+// judge says what becomes of an object of a kind that is not read.
+func judge(o *objects.Object, rep *gatewayapi.Report) (whole bool) {
+	what, ok := refused[o.Kind]
+	if !ok {
+		return false
+	}
+	switch v := o.Value.(type) {
+	case *gatewayv1.Gateway:
+		if v != nil && v.Spec.GatewayClassName == waypoint {
+			rep.Say("spec.gatewayClassName", "waypoint", model.Degrades, model.Approximated,
+				"no waypoint is run: requests go from the node's proxy straight to the pods, where the policies for the waypoint and for what is behind it are judged; routes whose parents are Services hold without it",
+				"")
+			return true
+		}
+	case *gatewayv1.GatewayClass:
+		if o.Name == waypoint {
+			rep.Say("metadata.name", "waypoint", model.Cosmetic, model.Translated, "no waypoint is run: what Gateways of this class say is told with them", "")
+			return true
+		}
+	}
+	rep.Say("kind", "unsupported-kind", what.effect, model.Refused, what.message, what.advice)
+	return true
+}
+
 // object says what is to be said about a route whatever becomes of its services.
 func (t *Translator) object(r translators.Reader, o *objects.Object) []model.Diagnostic {
 	route, ok := gatewayapi.Of(o)
@@ -58,11 +86,22 @@ func (t *Translator) object(r translators.Reader, o *objects.Object) []model.Dia
 	if scope := defaultGateways(o); scope != "" && scope != gatewayv1.GatewayDefaultScopeNone {
 		rep.Refuse("spec.useDefaultGateways", "unsupported-parent", "traffic that enters by Gateways is not served, by default ones neither", "name Services as parents")
 	}
+	if attached && o.Invalid {
+		rep.Refuse("spec", "invalid-object", "no valid version is known: requests that its matches take are answered with "+failure(o), "repair it")
+	}
 	if attached && len(route.Hostnames) > 0 {
 		rep.Say("spec.hostnames", "hostnames-ignored", model.Cosmetic, model.Translated,
 			"for services as parents host names mean nothing: the route applies whatever host a request names", "match the header Host")
 	}
 	return rep.Diagnostics
+}
+
+// failure is what an invalid route answers.
+func failure(o *objects.Object) string {
+	if o.Kind == gatewayapi.GRPCRouteKind {
+		return "UNAVAILABLE"
+	}
+	return "500"
 }
 
 // parent refuses a parent that is no Service.
