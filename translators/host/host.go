@@ -86,17 +86,37 @@ func (h *Host) Validate(o *objects.Object) []model.Diagnostic {
 // invalid and missing objects.
 func (h *Host) Replace(b *objects.Batch) {
 	changes, diags := h.set.Replace(b)
-	for _, c := range changes {
-		if c.New != nil {
-			h.put(c.New) // the set has judged it
-		} else {
-			h.Delete(c.Ref)
-		}
-	}
+	h.change(changes)
 	if len(diags) > 0 {
 		h.store.Set(translators.Diagnostics, inputs, diags)
 	} else {
 		h.store.Delete(translators.Diagnostics, inputs)
+	}
+}
+
+// Apply makes edits and looks at nothing else; see objects.Set. It is for objects of which
+// all came by Apply.
+func (h *Host) Apply(edits []objects.Edit) {
+	changes, said := h.set.Apply(edits)
+	h.change(changes)
+	for ref, diags := range said {
+		key := inputs + "/" + ref.String()
+		if len(diags) > 0 {
+			h.store.Set(translators.Diagnostics, key, diags)
+		} else {
+			h.store.Delete(translators.Diagnostics, key)
+		}
+	}
+}
+
+// change stores what the set has judged.
+func (h *Host) change(changes []objects.Change) {
+	for _, c := range changes {
+		if c.New != nil {
+			h.put(c.New)
+		} else {
+			h.Delete(c.Ref)
+		}
 	}
 }
 

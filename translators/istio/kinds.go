@@ -79,7 +79,8 @@ func (t *Translator) Types() []objects.Type {
 		}
 	}
 	// As other readers of ConfigMaps name it; see objects.NewRegistry.
-	return append(out, objects.Type{Kind: configMapKind, Version: "v1", New: func() any { return new(corev1.ConfigMap) }, Namespaced: true, Lenient: true})
+	return append(out, objects.Type{Kind: configMapKind, Version: "v1", New: func() any { return new(corev1.ConfigMap) }, Namespaced: true, Lenient: true,
+		Only: objects.Only{Namespace: t.root, Name: meshConfigName}})
 }
 
 // The getters give nil for an object that could not be decoded; the generated

@@ -70,12 +70,12 @@ func (t *Translator) Types() []objects.Type {
 		{Kind: objects.NodeKind, Version: "v1", New: func() any { return new(corev1.Node) }, Lenient: true},
 		{Kind: objects.PodKind, Version: "v1", New: func() any { return new(corev1.Pod) }, Namespaced: true, Lenient: true},
 		{Kind: objects.ServiceKind, Version: "v1", New: func() any { return new(corev1.Service) }, Namespaced: true, Lenient: true},
-		{Kind: objects.ServiceAccountKind, Version: "v1", New: func() any { return new(corev1.ServiceAccount) }, Namespaced: true, Lenient: true},
+		{Kind: objects.ServiceAccountKind, Version: "v1", New: func() any { return new(corev1.ServiceAccount) }, Namespaced: true, Lenient: true, Unread: true},
 		{Kind: objects.EndpointSliceKind, Version: "v1", New: func() any { return new(discoveryv1.EndpointSlice) }, Namespaced: true, Lenient: true},
-		{Kind: objects.DeploymentKind, Version: "v1", New: func() any { return new(appsv1.Deployment) }, Namespaced: true, Lenient: true},
-		{Kind: objects.Kind{Group: "apps", Kind: "ReplicaSet"}, Version: "v1", New: func() any { return new(appsv1.ReplicaSet) }, Namespaced: true, Lenient: true},
-		{Kind: objects.Kind{Group: "apps", Kind: "StatefulSet"}, Version: "v1", New: func() any { return new(appsv1.StatefulSet) }, Namespaced: true, Lenient: true},
-		{Kind: objects.Kind{Group: "apps", Kind: "DaemonSet"}, Version: "v1", New: func() any { return new(appsv1.DaemonSet) }, Namespaced: true, Lenient: true},
+		{Kind: objects.DeploymentKind, Version: "v1", New: func() any { return new(appsv1.Deployment) }, Namespaced: true, Lenient: true, Unread: true},
+		{Kind: objects.Kind{Group: "apps", Kind: "ReplicaSet"}, Version: "v1", New: func() any { return new(appsv1.ReplicaSet) }, Namespaced: true, Lenient: true, Unread: true},
+		{Kind: objects.Kind{Group: "apps", Kind: "StatefulSet"}, Version: "v1", New: func() any { return new(appsv1.StatefulSet) }, Namespaced: true, Lenient: true, Unread: true},
+		{Kind: objects.Kind{Group: "apps", Kind: "DaemonSet"}, Version: "v1", New: func() any { return new(appsv1.DaemonSet) }, Namespaced: true, Lenient: true, Unread: true},
 	}
 }
 

@@ -248,11 +248,17 @@ func (d *decoder) unread(src model.Source, kind Kind) {
 // object's, the object is invalid whatever is in it.
 func (d *decoder) decode(doc *document, n *yaml.Node, t Type, known bool) *Object {
 	w := newWalker(doc)
-	v, _ := w.typed(n, reflect.TypeOf(t.New()), "")
-	o := &Object{Kind: t.Kind, Version: t.Version, Place: Place{File: doc.file, First: doc.at(n.Line)}}
+	o := d.decodeWith(w, n, t, known)
 	if !doc.flat {
 		o.Place.Lines = w.lines
 	}
+	return o
+}
+
+// decodeWith is decode but for the lines, which the walker then knows.
+func (d *decoder) decodeWith(w *walker, n *yaml.Node, t Type, known bool) *Object {
+	v, _ := w.typed(n, reflect.TypeOf(t.New()), "")
+	o := &Object{Kind: t.Kind, Version: t.Version, Place: Place{File: w.doc.file, First: w.doc.at(n.Line)}}
 	body, _ := v.(map[string]any)
 	err := o.fill(body, t)
 	if !known {

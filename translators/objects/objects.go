@@ -46,7 +46,15 @@ type Type struct {
 	// Others become invalid by it, because what is not understood may have been a
 	// restriction.
 	Lenient bool
+	// Unread kinds are known, so that files may have them, but nothing of them is read:
+	// no API server is asked for them.
+	Unread bool
+	// Only is the one object of the kind that is read, if it is one; zero: all are.
+	Only Only
 }
+
+// Only names an object of a kind that is known already.
+type Only struct{ Namespace, Name string }
 
 // Object is one decoded object. It is immutable.
 type Object struct {
@@ -66,6 +74,7 @@ type Object struct {
 
 	content []byte // cleaned JSON; what makes two versions equal
 	origin  string // the input that it was read from, whatever Place says
+	uid     string // that an API server gave it; "" in files
 }
 
 // Ref names an object, whatever its version.

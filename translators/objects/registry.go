@@ -44,6 +44,50 @@ func (r *Registry) Kinds() []Kind {
 // Has reports whether some version of the kind is registered.
 func (r *Registry) Has(k Kind) bool { return len(r.types[k]) > 0 }
 
+// Served picks the version of a kind to ask an API server for: the newest of those that
+// it serves and somebody reads. ok is false if there is none.
+func (r *Registry) Served(k Kind, served []string) (t Type, ok bool) {
+	known := slices.DeleteFunc(r.versions(k), func(v string) bool { return !slices.Contains(served, v) })
+	if len(known) == 0 {
+		return Type{}, false
+	}
+	return r.types[k][newest(known)], true
+}
+
+// Versions lists those of a kind that somebody reads, in order.
+func (r *Registry) Versions(k Kind) []string { return r.versions(k) }
+
+// Unread reports whether nothing of the kind is read.
+func (r *Registry) Unread(k Kind) bool {
+	for _, t := range r.types[k] {
+		if !t.Unread {
+			return false
+		}
+	}
+	return true
+}
+
+// Guards reports whether more could be allowed if objects of a kind were not known: they
+// restrict, or, as Kubernetes' own, say whom restrictions are for.
+func Guards(k Kind) bool {
+	if slices.Contains(kubernetesGroups, k.Group) || slices.Contains(guards, k) {
+		return true
+	}
+	effect, _ := unread(k)
+	return effect == model.Widens
+}
+
+// guards are the kinds that restrict though their names do not say so.
+var guards = []Kind{
+	{"access.smi-spec.io", "TrafficTarget"},    // who has one is closed to all others
+	{"networking.istio.io", "Sidecar"},         // may refuse what nobody has named
+	{"policy.linkerd.io", "EgressNetwork"},     // may deny
+	{"policy.linkerd.io", "Server"},            // closes its port to all who are not let in
+	{"policy.linkerd.io", "HTTPRoute"},         // of a Server: closes paths
+	{"gateway.networking.k8s.io", "HTTPRoute"}, // as above
+	{"gateway.networking.k8s.io", "GRPCRoute"},
+}
+
 func (r *Registry) versions(k Kind) []string {
 	var out []string
 	for v := range r.types[k] {

@@ -76,7 +76,7 @@ func (s *Set) Replace(b *Batch) ([]Change, []model.Diagnostic) {
 			changes = append(changes, Change{ref, nil})
 		}
 	}
-	slices.SortFunc(changes, func(a, b Change) int { return compareRefs(a.Ref, b.Ref) })
+	slices.SortFunc(changes, func(a, b Change) int { return CompareRefs(a.Ref, b.Ref) })
 	slices.SortStableFunc(diags, model.CompareDiagnostics)
 	s.current, s.batch = next, b.self
 	if len(diags) > len(b.Diagnostics) {
@@ -103,7 +103,7 @@ func (s *Set) edit(b *Batch) (changes []Change, ok bool) {
 	for _, o := range next {
 		s.current[o.Ref()] = o
 	}
-	slices.SortFunc(changes, func(a, b Change) int { return compareRefs(a.Ref, b.Ref) })
+	slices.SortFunc(changes, func(a, b Change) int { return CompareRefs(a.Ref, b.Ref) })
 	s.batch = b.self
 	return changes, true
 }
@@ -119,7 +119,7 @@ func (s *Set) judge(o *Object) (*Object, []model.Diagnostic) {
 
 // All returns the objects in use, sorted by kind, namespace and name.
 func (s *Set) All() []*Object {
-	refs := slices.SortedFunc(maps.Keys(s.current), compareRefs)
+	refs := slices.SortedFunc(maps.Keys(s.current), CompareRefs)
 	out := make([]*Object, len(refs))
 	for i, r := range refs {
 		out[i] = s.current[r]
@@ -127,7 +127,8 @@ func (s *Set) All() []*Object {
 	return out
 }
 
-func compareRefs(a, b Ref) int {
+// CompareRefs orders by kind, namespace and name.
+func CompareRefs(a, b Ref) int {
 	if c := strings.Compare(a.Kind.String(), b.Kind.String()); c != 0 {
 		return c
 	}
