@@ -26,7 +26,8 @@ var rules = []struct {
 	{of: "xds", never: append(without("xds", "model"), kubernetes...)},
 	{of: "proxy", never: append(without("proxy", "xds", "model"), kubernetes...)},
 	{of: "hubble", never: append(without("hubble", "model"), kubernetes...)},
-	{of: "translators", never: without("translators", "model")},
+	{of: "translators", never: append(without("translators", "model"), clients...)},
+	{of: "kube", never: append(without("kube", "translators", "model"), istioAPI, smiAPI)},
 	{of: "agent", never: []string{"lab", "cmd", "conformance"}},
 	{of: "lab", never: []string{"cmd", "conformance"}},
 	// What several planes need lies beside them; they do not know each other.
@@ -49,8 +50,11 @@ const (
 // kubernetes are the modules of Kubernetes and of the planes' types.
 var kubernetes = []string{"k8s.io", "sigs.k8s.io", istioAPI, smiAPI}
 
+// clients are the modules that speak to an API server.
+var clients = []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}
+
 // parts of the project, each a folder of packages.
-var parts = []string{"agent", "bpf", "cmd", "conformance", "datapath", "hubble", "lab", "model", "proxy", "translators", "xds"}
+var parts = []string{"agent", "bpf", "cmd", "conformance", "datapath", "hubble", "kube", "lab", "model", "proxy", "translators", "xds"}
 
 func without(names ...string) []string {
 	return slices.DeleteFunc(slices.Clone(parts), func(p string) bool { return slices.Contains(names, p) })
@@ -59,12 +63,13 @@ func without(names ...string) []string {
 type goPackage struct {
 	ImportPath string
 	Standard   bool
+	Imports    []string
 	Deps       []string
 }
 
 func packages(t *testing.T) map[string]goPackage {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Deps", module+"...")
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Imports,Deps", module+"...")
 	cmd.Env = append(cmd.Environ(), "GOOS=linux")
 	out, err := cmd.Output()
 	if err != nil {
@@ -115,6 +120,17 @@ func TestImportsGoOneWay(t *testing.T) {
 				if i := slices.IndexFunc(r.never, func(n string) bool { return within(short, n) }); i >= 0 {
 					t.Errorf("%s depends on %s", name, short)
 				}
+			}
+		}
+	}
+	for path, p := range all {
+		name, ours := strings.CutPrefix(path, module)
+		if !ours || within(name, "kube") {
+			continue
+		}
+		for _, dep := range p.Imports {
+			if slices.ContainsFunc(clients, func(c string) bool { return within(dep, c) }) {
+				t.Errorf("%s imports %s: kube alone has a client", name, dep)
 			}
 		}
 	}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+)
+
+// FromKubeconfig reads how to reach an API server from a kubeconfig file, in a context of
+// it; "" is the file's current one.
+func FromKubeconfig(path, context string) (*rest.Config, error) {
+	c, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+		&clientcmd.ClientConfigLoadingRules{ExplicitPath: path},
+		&clientcmd.ConfigOverrides{CurrentContext: context}).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// InCluster is how a pod reaches the API server of its cluster, by its service account.
+func InCluster() (*rest.Config, error) {
+	c, err := rest.InClusterConfig()
+	if err != nil {
+		return nil, fmt.Errorf("reach the API server from within a pod: %w", err)
+	}
+	return c, nil
+}
+
+// prepared is a copy of a configuration as this package uses it. The server's own
+// fairness keeps clients apart, so there is no second limit here; and what is deprecated
+// in an API is no news to who reads it.
+func prepared(in *rest.Config) *rest.Config {
+	c := rest.CopyConfig(in)
+	c.QPS = -1
+	c.UserAgent = rest.DefaultKubernetesUserAgent()
+	c.WarningHandler = rest.NoWarnings{}
+	c.Wrap(noteThrottling)
+	silence()
+	return c
+}
+
+// silence takes the words from the libraries: what they would say of an API server is in
+// Health, and in this package's own log.
+var silence = sync.OnceFunc(func() {
+	log.SetLogger(logr.Discard())
+	klog.SetLogger(logr.Discard())
+})
