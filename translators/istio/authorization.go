@@ -41,8 +41,12 @@ func (t *Translator) authorization(r translators.Reader, n *notes, p *security.A
 			"dry runs are not reported: the policy has no effect", "")
 		return nil
 	}
-	if len(targetRefs(p)) > 0 && p.GetSelector() == nil {
-		return t.targeted(r, n, p)
+	rows := map[string]*model.Authorization{}
+	if len(targetRefs(p)) > 0 {
+		rows = t.targeted(r, n, p)
+	}
+	if !bySelector(n.o, p) {
+		return rows
 	}
 	a := &model.Authorization{Target: target(t.mesh(r).root, n.o, p.GetSelector())}
 	if n.o.Invalid {
@@ -54,10 +58,10 @@ func (t *Translator) authorization(r translators.Reader, n *notes, p *security.A
 		}
 		t.judgeCapture(r, n, a)
 	}
-	if a == nil {
-		return nil
+	if a != nil {
+		rows[rowKey(n.o)] = a
 	}
-	return map[string]*model.Authorization{rowKey(n.o): a}
+	return rows
 }
 
 // judged gives an authorization what the policy says; nil if it says nothing.

@@ -89,22 +89,21 @@ func (t *Translator) deniedBy(r translators.Reader, n *notes, g closing) map[str
 	if g.denies == nil {
 		return rows
 	}
-	if refs := targetRefs(g.spec); len(refs) > 0 && g.spec.GetSelector() == nil {
-		for _, w := range t.guarded(r, n, refs) {
-			rules := g.denies
-			if w.rewritten {
-				rules = anything() // what arrives is not what was sent
-			}
-			w.rows(n.o, &model.Authorization{Deny: true, Rules: slices.Clone(rules)}, rows)
+	for _, w := range t.guarded(r, n, targetRefs(g.spec)) {
+		rules := g.denies
+		if w.rewritten {
+			rules = anything() // what arrives is not what was sent
 		}
-		if len(rows) == 0 {
-			g.loss = refusal{model.Degrades, "those for gateways and waypoints that are not there judge nothing", ""}
-		}
-	} else {
+		w.rows(n.o, &model.Authorization{Deny: true, Rules: slices.Clone(rules)}, rows)
+	}
+	if bySelector(n.o, g.spec) {
 		a := &model.Authorization{Deny: true, Target: target(t.mesh(r).root, n.o, g.spec.GetSelector()), Rules: g.denies}
 		t.judgeRoot(r, n, a)
 		t.judgeCapture(r, n, a)
 		rows[rowKey(n.o)] = a
+	}
+	if len(rows) == 0 {
+		g.loss = refusal{model.Degrades, "those for gateways and waypoints that are not there judge nothing", ""}
 	}
 	if n.o.Invalid {
 		n.refused("spec", "invalid-object", g.loss.effect, g.loss.message, g.loss.advice)

@@ -91,10 +91,20 @@ func targetRefs(p targeting) []targetRef {
 	for i, ref := range p.GetTargetRefs() {
 		out = append(out, targetRef{at("spec.targetRefs", i), ref})
 	}
-	if ref := p.GetTargetRef(); len(out) == 0 && ref != nil {
+	if ref := p.GetTargetRef(); ref != nil {
 		out = append(out, targetRef{"spec.targetRef", ref})
 	}
 	return out
+}
+
+// bySelector reports whether an object is about the workloads that it selects: it names
+// nothing that it is for or, though only an invalid one can, has a selector beside.
+func bySelector(o *objects.Object, p interface {
+	targeting
+	GetSelector() *typev1beta1.WorkloadSelector
+}) bool {
+	_, written := o.Place.Lines["spec.selector"]
+	return o.Invalid && written || p.GetSelector() != nil || len(targetRefs(p)) == 0
 }
 
 // is reports whether it is a reference to that kind.
