@@ -196,7 +196,7 @@ func splitsRequests(p model.ServicePort) bool {
 func (c *splitter) nested(k translators.Key) {
 	for i, b := range c.split.backends {
 		name, _ := c.split.t.localName(b.service, k.Namespace)
-		if len(c.r.Select(trafficSplit, byApex, k.Namespace+"/"+name)) > 0 {
+		if slices.ContainsFunc(c.r.Select(trafficSplit, byApex, k.Namespace+"/"+name), func(o *objects.Object) bool { return !o.Invalid }) {
 			c.rep.say(c.o, fmt.Sprintf("spec.backends[%d].service", i), "nested-split", model.Degrades, model.Approximated,
 				fmt.Sprintf("%s is split itself; splits are not hierarchical, its own endpoints are used", name), "")
 		}
