@@ -108,10 +108,11 @@ func (b *Batch) say(src model.Source, code string, effect model.Effect, outcome 
 		Outcome: outcome, Message: msg, Advice: advice})
 }
 
-// broken reports a part of an input that gave no object.
+// broken reports a part of an input that gave no object. It may have been what denies
+// something.
 func (d *decoder) broken(src model.Source, origin, code, msg, advice string) {
 	d.batch.Broken[origin] = true
-	d.say(src, code, model.Narrows, model.Refused, msg, advice)
+	d.say(src, code, model.Widens, model.Refused, msg, advice)
 }
 
 func (d *decoder) document(doc *document) {
