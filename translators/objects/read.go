@@ -36,7 +36,7 @@ func Files(paths []string, stdin io.Reader) []Input {
 
 // below reads what is in a folder, or a file.
 func below(root string) []Input {
-	t := treeOf(root)
+	t := treeOf(root, maxEntries)
 	out := t.broken
 	for _, path := range t.files {
 		data, err := readFile(path)

@@ -4,7 +4,9 @@ package objects
 
 import (
 	"cmp"
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,16 +22,32 @@ type tree struct {
 	broken  []Input
 	seen    map[string]bool // folders, by what they are behind all links
 	links   []string        // to folders, not yet followed
+	left    int             // how many more files and folders are looked at
 }
+
+// maxEntries is far above the files and folders of any configuration, and far below those
+// of a machine, which a link to / or to somebody's home leads to.
+const maxEntries = 200_000
 
 // Folders lists the folders whose files are read for a root, itself among them; none if it
 // is no folder. Who waits for changes watches all of them.
-func Folders(root string) []string { return treeOf(root).folders }
+func Folders(root string) []string { return treeOf(root, maxEntries).folders }
 
-func treeOf(root string) *tree {
-	t := &tree{seen: map[string]bool{}, links: []string{filepath.Clean(root)}}
+func treeOf(root string, entries int) *tree {
+	t := &tree{seen: map[string]bool{}, links: []string{filepath.Clean(root)}, left: entries}
 	for i := 0; i < len(t.links); i++ { // links behind folders: these keep their own names
-		t.walk(t.links[i], i == 0)
+		before := *t
+		before.seen = maps.Clone(t.seen)
+		if t.walk(t.links[i], i == 0); t.left < 0 {
+			// A part of what is there would be any part: nothing of it is read.
+			if before.broken = slices.Clone(before.broken); i == 0 {
+				before.folders = t.folders[:min(1, len(t.folders))]
+			}
+			before.broken = append(before.broken, Input{Name: t.links[i],
+				Err: fmt.Errorf("more than %d files and folders with what is below it: this is no configuration; name the folders that are", entries)})
+			before.left /= 2 // so that many such links do not cost many times as much
+			*t = before
+		}
 	}
 	slices.Sort(t.files)
 	slices.SortFunc(t.broken, func(a, b Input) int { return cmp.Compare(a.Name, b.Name) })
@@ -44,6 +62,9 @@ func (t *tree) walk(start string, named bool) {
 		from += string(filepath.Separator)
 	}
 	err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if t.left--; t.left < 0 {
+			return fs.SkipAll
+		}
 		switch {
 		case err != nil:
 			t.broken = append(t.broken, Input{Name: path, Err: err})
@@ -98,13 +119,29 @@ func (t *tree) entry(path string, e fs.DirEntry) {
 		case st.IsDir():
 			t.links = append(t.links, path)
 			return
-		case !st.Mode().IsRegular():
+		case manifest && !st.Mode().IsRegular():
+			if to, err := filepath.EvalSymlinks(path); err != nil || to != os.DevNull { // which is how to have no file there
+				t.broken = append(t.broken, Input{Name: path, Err: errNoFile(st.Mode())})
+			}
 			return
 		}
-	} else if !e.Type().IsRegular() {
+	} else if manifest && !e.Type().IsRegular() {
+		t.broken = append(t.broken, Input{Name: path, Err: errNoFile(e.Type())})
 		return
 	}
 	if manifest {
 		t.files = append(t.files, path)
 	}
+}
+
+// errNoFile says what stands where a file was expected: to read it might never end.
+func errNoFile(mode fs.FileMode) error {
+	what := "a device"
+	switch {
+	case mode&fs.ModeNamedPipe != 0:
+		what = "a named pipe"
+	case mode&fs.ModeSocket != 0:
+		what = "a socket"
+	}
+	return fmt.Errorf("it is %s, not a file: put one in its place", what)
 }
