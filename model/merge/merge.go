@@ -157,9 +157,12 @@ func contested(byPlane map[string]*model.Frontend, owner string, others []string
 	if reason == ByMark {
 		why = ", whose mark the namespace carries,"
 	}
-	names := strings.Join(others, ", ")
+	all, both, rest := listed(append([]string{owner}, others...)), "both ", "the other stands by"
+	if len(others) > 1 {
+		both, rest = "all ", "the others stand by"
+	}
 	d := model.Diagnostic{Code: "two-owners", Effect: model.Cosmetic, Outcome: model.Approximated,
-		Message: fmt.Sprintf("%s and %s both route %s, in the same way; %s%s serves", owner, names, byPlane[owner].Key(), owner, why),
+		Message: fmt.Sprintf("%s %sroute %s, in the same way; %s%s serves", all, both, byPlane[owner].Key(), owner, why),
 		Advice:  fmt.Sprintf("set the annotation fairlead.io/control-plane on namespace %s to choose", ns)}
 	if src := byPlane[others[0]].Src; len(src) > 0 {
 		d.Source = src[0]
@@ -167,8 +170,14 @@ func contested(byPlane map[string]*model.Frontend, owner string, others []string
 	for _, p := range others {
 		if model.Hash(byPlane[p]) != model.Hash(byPlane[owner]) {
 			d.Effect = model.Degrades
-			d.Message = fmt.Sprintf("%s and %s route %s differently; %s%s serves, the other stands by", owner, names, byPlane[owner].Key(), owner, why)
+			d.Message = fmt.Sprintf("%s route %s differently; %s%s serves, %s", all, byPlane[owner].Key(), owner, why, rest)
 		}
 	}
 	return d
+}
+
+// listed is "a, b and c".
+func listed(names []string) string {
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }

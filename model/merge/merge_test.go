@@ -118,3 +118,34 @@ func TestOwnerChanges(t *testing.T) {
 		t.Errorf("istio has gone, and %+v", got)
 	}
 }
+
+// What is said names all of them, and is a sentence however many they are.
+func TestContestedWords(t *testing.T) {
+	a, b := routes(201, "VirtualService web"), routes(202, "TrafficSplit web")
+	for _, c := range []struct {
+		rows map[string]*model.Frontend
+		want string
+	}{
+		{map[string]*model.Frontend{"istio": a, "smi": b}, "istio and smi route shop/web:80 differently; istio serves, the other stands by"},
+		{map[string]*model.Frontend{"istio": a, "smi": b, "linkerd": routes(203, "ServiceProfile web"), "gateway": routes(204, "HTTPRoute web")},
+			"istio, smi, linkerd and gateway route shop/web:80 differently; istio serves, the others stand by"},
+		{map[string]*model.Frontend{"istio": a, "smi": routes(201, "TrafficSplit web")}, "istio and smi both route shop/web:80, in the same way; istio serves"},
+		{map[string]*model.Frontend{"istio": a, "smi": routes(201, "TrafficSplit web"), "linkerd": routes(201, "ServiceProfile web")},
+			"istio, smi and linkerd all route shop/web:80, in the same way; istio serves"},
+	} {
+		s := incr.New()
+		Register(s, planes)
+		for p, f := range c.rows {
+			s.Set(RouteTable(p), f.Key(), f)
+		}
+		s.Run()
+		var got []string
+		ds, _ := s.Get(Diagnostics, "shop/web:80").([]model.Diagnostic)
+		for _, d := range ds {
+			got = append(got, d.Message)
+		}
+		if d := cmp.Diff([]string{c.want}, got); d != "" {
+			t.Error(d)
+		}
+	}
+}
