@@ -36,7 +36,10 @@ func labelValue(namespace, key, value string) string { return namespace + "/" + 
 func selection(r *incr.Reader, namespace string, selector map[string]string) []incr.Row {
 	first := slices.Min(slices.Collect(maps.Keys(selector)))
 	pods := r.Select(translators.Objects(objects.PodKind), podsByLabel, labelValue(namespace, first, selector[first]))
-	return slices.DeleteFunc(pods, func(row incr.Row) bool { return !selected(selector, row.Value.(*objects.Object)) })
+	return slices.DeleteFunc(pods, func(row incr.Row) bool {
+		o := row.Value.(*objects.Object)
+		return o.Invalid || !selected(selector, o)
+	})
 }
 
 // sliceService is the service that a slice belongs to.
@@ -49,14 +52,16 @@ func sliceService(_ string, v any) []string {
 }
 
 // endpoints finds who is behind a service: its EndpointSlices, or if it has none
-// (manifests alone, no controller) the pods that it selects.
+// (manifests alone, no controller) the pods that it selects. What is invalid is not behind
+// any; an invalid pod is a workload all the same, so that policies guard it.
 func endpoints(r *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	v := o.Value.(*corev1.Service)
 	if v.Spec.Type == corev1.ServiceTypeExternalName {
 		return nil
 	}
 	found := behind{}
-	slicesOf := r.Select(translators.Objects(objects.EndpointSliceKind), slicesByService, o.Key())
+	slicesOf := slices.DeleteFunc(r.Select(translators.Objects(objects.EndpointSliceKind), slicesByService, o.Key()),
+		func(row incr.Row) bool { return row.Value.(*objects.Object).Invalid })
 	for _, row := range slicesOf {
 		found.slice(row.Value.(*objects.Object), v, rep)
 	}
