@@ -55,7 +55,9 @@ func (c *compiler) route(frontend string, in *model.Route, app model.App) Route 
 	}
 	switch {
 	case in.Direct != nil, in.Redirect != nil:
-	case in.Original || c.dialled(in.Backends) && in.Backends[0].Policy == nil:
+	case in.Original: // whatever is there need not speak what the frontend does
+		out.Original, out.App = true, model.AppDetect
+	case c.dialled(in.Backends) && in.Backends[0].Policy == nil:
 		out.Original, out.App = true, app
 	case c.dialled(in.Backends):
 		out.Clusters = []WeightedCluster{{Name: c.dialledAs(in.Backends[0], app).Name, Weight: 1}}
