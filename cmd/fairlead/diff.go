@@ -69,7 +69,7 @@ cannot be read.`,
 		}
 		for _, side := range []*pipeline.Pipeline{before, after} {
 			if n := errorsIn(side); n > 0 {
-				fmt.Fprintf(c.ErrOrStderr(), "fairlead: %d errors in %s: what is refused there has no part in the comparison; fairlead translate tells of it\n", n, map[bool]string{true: "the old side", false: "the new side"}[side == before])
+				fmt.Fprintf(c.ErrOrStderr(), "fairlead: %s in %s: what is refused there has no part in the comparison; fairlead translate tells of it\n", counted(n, "error", "errors"), map[bool]string{true: "the old side", false: "the new side"}[side == before])
 			}
 		}
 		unplaced(c.ErrOrStderr(), before, after)
@@ -237,9 +237,9 @@ func printReport(w io.Writer, r *diff.Report) error {
 		}
 		of := ""
 		if n := len(r.Entities); n > 0 {
-			of = fmt.Sprintf(", %d services and workloads differ", n)
+			of = ", " + counted(n, "service or workload differs", "services and workloads differ")
 		}
-		p.line(0, "%d differences of routes, %d permissions more, %d less%s", len(r.Routes), more, less, of)
+		p.line(0, "%s of routes, %s more, %d less%s", counted(len(r.Routes), "difference", "differences"), counted(more, "permission", "permissions"), less, of)
 	}
 	return p.err
 }

@@ -101,7 +101,7 @@ func TestTranslateExitCodes(t *testing.T) {
 		code  int
 		want  string
 	}{
-		"clean":   {"apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n", 0, "1 objects: 1 translated"},
+		"clean":   {"apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n", 0, "1 object: 1 translated"},
 		"nothing": {"", 0, "0 objects"},
 		"refused": {"apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: a}\n", exitFailed, "stdin:"},
 		"broken":  {"a: [\n", exitFailed, "stdin:1: error:"},

@@ -73,3 +73,11 @@ func orDash(s string) string {
 	}
 	return s
 }
+
+// counted is a number of things.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

@@ -23,6 +23,7 @@ import (
 	"fairlead.io/fairlead/lab"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/merge"
+	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/translators/objects"
 )
 
@@ -44,6 +45,7 @@ type swapped struct {
 	Namespace string       `json:"namespace"`
 	From      string       `json:"from"` // the owner that was chosen; "none" if nobody was
 	To        string       `json:"to"`
+	ByDefault []string     `json:"byDefault,omitempty"` // who serves on the side that is "none"
 	Change    *diff.Report `json:"change"`
 	Written   bool         `json:"written"`
 	Before    *swap.Counts `json:"before,omitempty"` // what was counted before the write
@@ -213,8 +215,37 @@ func (s *swapping) change() (*diff.Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	switch r := &s.result; swap.None {
+	case r.From:
+		r.ByDefault = serving(before, r.Namespace)
+	case r.To:
+		r.ByDefault = serving(after, r.Namespace)
+	}
 	s.unserved(before, after)
 	return diff.Compare(before, after), nil
+}
+
+// serving are the planes that route frontends of a namespace or, where none does, the one
+// whose mark it carries.
+func serving(p *pipeline.Pipeline, namespace string) []string {
+	found := map[string]bool{}
+	for _, row := range p.Rows(merge.Owners) {
+		if strings.HasPrefix(row.Key, namespace+"/") {
+			found[row.Value.(*merge.Owner).Plane] = true
+		}
+	}
+	if n, _ := p.Get(translators.Namespaces, namespace).(*model.Namespace); len(found) == 0 && n != nil && n.Mesh != "" {
+		found[n.Mesh] = true
+	}
+	return slices.DeleteFunc(pipeline.PlaneNames(), func(plane string) bool { return !found[plane] })
+}
+
+// named is an owner, as it is told: who serves where nobody is chosen.
+func (r *swapped) named(owner string) string {
+	if owner == swap.None && len(r.ByDefault) > 0 {
+		return strings.Join(r.ByDefault, " and ") + " (by default)"
+	}
+	return owner
 }
 
 // unserved tells of frontends that had routes and have none any more, because the new
@@ -274,7 +305,7 @@ func (s *swapping) flip() error {
 		return s.end(err)
 	}
 	r.Written = true
-	s.say("namespace %s: %s -> %s", r.Namespace, r.From, r.To)
+	s.say("namespace %s: %s -> %s", r.Namespace, r.named(r.From), r.named(r.To))
 	if w == nil {
 		if len(s.runs) == 0 && s.watch > 0 {
 			s.say("nobody watches the requests: name the run folders of the agents with --run to have that done")
@@ -360,15 +391,15 @@ func (s *swapping) print(w io.Writer) error {
 	var err error
 	switch {
 	case r.From == r.To && r.To == swap.None:
-		_, err = fmt.Fprintf(w, "nobody has chosen who owns namespace %s\n", r.Namespace)
+		_, err = fmt.Fprintf(w, "nobody has chosen who owns namespace %s: %s serves\n", r.Namespace, r.named(r.To))
 	case r.From == r.To:
 		_, err = fmt.Fprintf(w, "namespace %s is %s's already\n", r.Namespace, r.To)
 	case r.TakenBack:
-		_, err = fmt.Fprintf(w, "namespace %s is %s's again\n", r.Namespace, r.From)
+		_, err = fmt.Fprintf(w, "namespace %s: back to %s\n", r.Namespace, r.named(r.From))
 	case r.Written && s.back:
-		_, err = fmt.Fprintf(w, "namespace %s: back from %s to %s\n", r.Namespace, r.From, r.To)
+		_, err = fmt.Fprintf(w, "namespace %s: back from %s to %s\n", r.Namespace, r.named(r.From), r.named(r.To))
 	case r.Written:
-		_, err = fmt.Fprintf(w, "namespace %s: from %s to %s; %s undoes it\n", r.Namespace, r.From, r.To, s.undo())
+		_, err = fmt.Fprintf(w, "namespace %s: from %s to %s; %s undoes it\n", r.Namespace, r.named(r.From), r.named(r.To), s.undo())
 	}
 	return err
 }

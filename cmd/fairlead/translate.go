@@ -103,7 +103,7 @@ func (r report) table(w io.Writer) error {
 		}
 		printDiagnostic(w, d)
 	}
-	_, err := fmt.Fprintf(w, "\n%d objects: %d translated, %d approximated, %d in part, %d refused\n", len(r.Objects),
+	_, err := fmt.Fprintf(w, "\n%s: %d translated, %d approximated, %d in part, %d refused\n", counted(len(r.Objects), "object", "objects"),
 		counts[model.Translated], counts[model.Approximated], counts[pipeline.InPart], counts[model.Refused])
 	return err
 }
