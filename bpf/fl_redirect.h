@@ -17,6 +17,24 @@
 
 FL_MAP(fl_settings_v1, BPF_MAP_TYPE_ARRAY, __u32, struct fl_settings, 1, 0);
 FL_MAP(fl_bank_v1, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1, 0);
+FL_MAP(fl_bridges_v1, BPF_MAP_TYPE_HASH, __u32, struct fl_bridge, 4096, BPF_F_NO_PREALLOC);
+
+/*
+ * Whether the pod's interface is a port of a bridge. The bridge would switch a frame to the
+ * port of its address, past the host; what is sent to the bridge itself it hands to the
+ * host. On the way it may forget a socket that is assigned (br_netfilter does): the
+ * bridge's own program, from_bridge, assigns it.
+ */
+static __always_inline bool to_bridge(struct __sk_buff *skb, long *err)
+{
+	__u32 port = skb->ifindex;
+	struct fl_bridge *b = bpf_map_lookup_elem(&fl_bridges_v1, &port);
+
+	if (!b)
+		return false;
+	*err = bpf_skb_store_bytes(skb, 0, b->mac, sizeof(b->mac), 0);
+	return true;
+}
 
 /*
  * Hands a connection to a socket. The reference is released here. TIME_WAIT
@@ -25,8 +43,10 @@ FL_MAP(fl_bank_v1, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1, 0);
  */
 static __always_inline int assign(struct __sk_buff *skb, const struct fl_packet *p, struct bpf_sock *sk, __u8 direction)
 {
-	long err = bpf_sk_assign(skb, sk, 0);
+	long err;
 
+	if (direction != FL_FROM_POD || !to_bridge(skb, &err))
+		err = bpf_sk_assign(skb, sk, 0);
 	bpf_sk_release(sk);
 	if (err)
 		return drop(skb, p, FL_DROP_ASSIGN, direction, NULL);

@@ -183,6 +183,13 @@ struct fl_pod {
 	__u16 probes[FL_PROBE_PORTS]; /* network order; 0 ends */
 };
 
+/* --- bridges of the node, by the index of a port that is a local pod's: fl_bridges_v1 --- */
+
+struct fl_bridge {
+	__u8 mac[6];
+	__u8 pad[2];
+};
+
 /* --- settings that change at run time: fl_settings_v1 (array of 1) --- */
 
 struct fl_settings {

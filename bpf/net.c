@@ -8,6 +8,7 @@
  *	from_net  ingress of an uplink: what comes for the node's pods
  *	to_pod	  egress of the host's end of a pod's veth: everything a pod receives
  *	from_node ingress of loopback: what to_pod turns back
+ *	from_bridge ingress of a bridge of pods: what from_pod has for the proxy
  *
  * Only the ingress programs redirect to the proxy, so the proxy's own packets
  * meet none: no loop, no exemption. What a process of the node sends meets none
@@ -287,6 +288,33 @@ int fl_from_node(struct __sk_buff *skb)
 		return open_to_proxy(skb, &p, FL_OK_INBOUND, FL_TO_POD, &v);
 	}
 	return drop(skb, &p, FL_DROP_UNCHECKED, FL_TO_POD, &v);
+}
+
+/*
+ * What from_pod has for the proxy where pods are ports of a bridge: by its mark, which no
+ * pod can set. The socket was found there, and is again.
+ */
+SEC("tcx/ingress")
+int fl_from_bridge(struct __sk_buff *skb)
+{
+	struct fl_packet p = {};
+	struct bpf_sock *sk;
+	struct fl_conn *c;
+
+	if ((skb->mark & FL_MARK_MASK) != FL_MARK_TO_PROXY)
+		return TCX_NEXT;
+	parse(skb, &p);
+	if (p.kind != FL_IP || p.fragment || p.t.proto != IPPROTO_TCP)
+		return TCX_NEXT;
+	sk = lookup(skb, p.v6, &p.t, false, 0);
+	if (sk && sk->state != TCP_LISTEN)
+		return assign(skb, &p, sk, FL_FROM_POD);
+	if (sk)
+		bpf_sk_release(sk);
+	c = recall(&p.t);
+	if (c && c->path == FL_PROXIED)
+		return to_proxy(skb, &p, c->port, FL_FROM_POD, NULL);
+	return drop(skb, &p, FL_DROP_NO_PROXY, FL_FROM_POD, NULL);
 }
 
 SEC("tcx/egress")

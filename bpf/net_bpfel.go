@@ -42,6 +42,12 @@ const (
 	NetFlBankFL_BANK_OFFSET NetFlBank = 1000
 )
 
+type NetFlBridge struct {
+	_   structs.HostLayout
+	Mac [6]uint8
+	Pad [2]uint8
+}
+
 type NetFlConn struct {
 	_    structs.HostLayout
 	Seen uint64
@@ -201,6 +207,7 @@ type NetFlTuple struct {
 const (
 	NetMapFlAddressesV1   = "fl_addresses_v1"
 	NetMapFlBankV1        = "fl_bank_v1"
+	NetMapFlBridgesV1     = "fl_bridges_v1"
 	NetMapFlCapturedV1    = "fl_captured_v1"
 	NetMapFlConntrackV1   = "fl_conntrack_v1"
 	NetMapFlCountersV1    = "fl_counters_v1"
@@ -211,6 +218,7 @@ const (
 	NetMapFlRangesV1      = "fl_ranges_v1"
 	NetMapFlServicesV2    = "fl_services_v2"
 	NetMapFlSettingsV1    = "fl_settings_v1"
+	NetProgFlFromBridge   = "fl_from_bridge"
 	NetProgFlFromNet      = "fl_from_net"
 	NetProgFlFromNode     = "fl_from_node"
 	NetProgFlFromPod      = "fl_from_pod"
@@ -266,10 +274,11 @@ type NetSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetProgramSpecs struct {
-	FlFromNet  *ebpf.ProgramSpec `ebpf:"fl_from_net"`
-	FlFromNode *ebpf.ProgramSpec `ebpf:"fl_from_node"`
-	FlFromPod  *ebpf.ProgramSpec `ebpf:"fl_from_pod"`
-	FlToPod    *ebpf.ProgramSpec `ebpf:"fl_to_pod"`
+	FlFromBridge *ebpf.ProgramSpec `ebpf:"fl_from_bridge"`
+	FlFromNet    *ebpf.ProgramSpec `ebpf:"fl_from_net"`
+	FlFromNode   *ebpf.ProgramSpec `ebpf:"fl_from_node"`
+	FlFromPod    *ebpf.ProgramSpec `ebpf:"fl_from_pod"`
+	FlToPod      *ebpf.ProgramSpec `ebpf:"fl_to_pod"`
 }
 
 // NetMapSpecs contains maps before they are loaded into the kernel.
@@ -278,6 +287,7 @@ type NetProgramSpecs struct {
 type NetMapSpecs struct {
 	FlAddressesV1 *ebpf.MapSpec `ebpf:"fl_addresses_v1"`
 	FlBankV1      *ebpf.MapSpec `ebpf:"fl_bank_v1"`
+	FlBridgesV1   *ebpf.MapSpec `ebpf:"fl_bridges_v1"`
 	FlCapturedV1  *ebpf.MapSpec `ebpf:"fl_captured_v1"`
 	FlConntrackV1 *ebpf.MapSpec `ebpf:"fl_conntrack_v1"`
 	FlCountersV1  *ebpf.MapSpec `ebpf:"fl_counters_v1"`
@@ -325,6 +335,7 @@ func (o *NetObjects) Close() error {
 type NetMaps struct {
 	FlAddressesV1 *ebpf.Map `ebpf:"fl_addresses_v1"`
 	FlBankV1      *ebpf.Map `ebpf:"fl_bank_v1"`
+	FlBridgesV1   *ebpf.Map `ebpf:"fl_bridges_v1"`
 	FlCapturedV1  *ebpf.Map `ebpf:"fl_captured_v1"`
 	FlConntrackV1 *ebpf.Map `ebpf:"fl_conntrack_v1"`
 	FlCountersV1  *ebpf.Map `ebpf:"fl_counters_v1"`
@@ -341,6 +352,7 @@ func (m *NetMaps) Close() error {
 	return _NetClose(
 		m.FlAddressesV1,
 		m.FlBankV1,
+		m.FlBridgesV1,
 		m.FlCapturedV1,
 		m.FlConntrackV1,
 		m.FlCountersV1,
@@ -371,14 +383,16 @@ type NetVariables struct {
 //
 // It can be passed to LoadNetObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetPrograms struct {
-	FlFromNet  *ebpf.Program `ebpf:"fl_from_net"`
-	FlFromNode *ebpf.Program `ebpf:"fl_from_node"`
-	FlFromPod  *ebpf.Program `ebpf:"fl_from_pod"`
-	FlToPod    *ebpf.Program `ebpf:"fl_to_pod"`
+	FlFromBridge *ebpf.Program `ebpf:"fl_from_bridge"`
+	FlFromNet    *ebpf.Program `ebpf:"fl_from_net"`
+	FlFromNode   *ebpf.Program `ebpf:"fl_from_node"`
+	FlFromPod    *ebpf.Program `ebpf:"fl_from_pod"`
+	FlToPod      *ebpf.Program `ebpf:"fl_to_pod"`
 }
 
 func (p *NetPrograms) Close() error {
 	return _NetClose(
+		p.FlFromBridge,
 		p.FlFromNet,
 		p.FlFromNode,
 		p.FlFromPod,

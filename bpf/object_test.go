@@ -47,6 +47,7 @@ var layouts = map[string]struct {
 	size   uint32
 	fields map[string]uint32
 }{
+	"fl_bridge":     {8, map[string]uint32{"mac": 0, "pad": 6}},
 	"fl_addr":       {16, map[string]uint32{"w": 0}},
 	"fl_svc_key":    {20, map[string]uint32{"addr": 0, "port": 16, "proto": 18, "pad": 19}},
 	"fl_range_key":  {24, map[string]uint32{"bits": 0, "port": 4, "proto": 6, "pad": 7, "addr": 8}},

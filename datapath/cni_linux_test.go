@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,11 +17,11 @@ import (
 // Find finds a pod by its addresses, with a folder of network namespaces, and returns the
 // cookie of its own.
 func (h *Helper) Find(a struct {
-	Dir       string
+	Dir, UID  string
 	Addresses []netip.Addr
 }, out *uint64) error {
 	f := &finder{dir: a.Dir}
-	i, err := f.find(a.Addresses)
+	i, err := f.find(a.Addresses, a.UID)
 	if err != nil {
 		return err
 	}
@@ -76,5 +77,59 @@ func TestHostAddresses(t *testing.T) {
 	want := []netip.Addr{a.v4, mustAddr("10.244.1.1"), mustAddr("10.244.9.1"), a.v6, mustAddr("fd44:1::1")}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// Whose process it is follows from what kubelet calls a pod's cgroup, and not from what a
+// pod may call one below its own.
+func TestPodOfProcess(t *testing.T) {
+	const uid, other = "4721678e-ceee-4656-ac52-760c7d1ec2be", "00000000-0000-4000-8000-000000000000"
+	for cgroups, want := range map[string]string{
+		"0::/kubepods/burstable/pod" + uid + "/24a712d3f447\n": uid,
+		"9:cpu:/\n0::/kubepods/pod" + uid + "\n":               uid,
+		"0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod4721678e_ceee_4656_ac52_760c7d1ec2be.slice/cri-containerd-24a7.scope\n": uid,
+		"0::/../../burstable/pod" + uid + "/24a7\n":           uid,
+		"0::/kubepods/pod" + uid + "/24a7/pod" + other + "\n": uid,
+		"0::/system.slice/containerd.service\n":               "",
+		"0::/kubepods/podx" + uid + "/24a7\n":                 "",
+	} {
+		if got := podOf(cgroups); got != want {
+			t.Errorf("%q is of %q, want %q", cgroups, got, want)
+		}
+	}
+}
+
+// On a bridge two pods may claim one address: neither is believed.
+func TestPortOfBridge(t *testing.T) {
+	n := newNetworkWith(t, true)
+	node := n.start("a")
+	find := func(of, uid string) error {
+		_, err := try[uint64](node, "Find", map[string]any{"Dir": n.dir, "UID": uid, "Addresses": []netip.Addr{n.hosts[of].v4, n.hosts[of].v6}})
+		return err
+	}
+	check(t, find("a1", ""))
+	check(t, find("a2", ""))
+	if err := find("a1", "4721678e-ceee-4656-ac52-760c7d1ec2be"); err == nil || !strings.Contains(err.Error(), "process of the pod") {
+		t.Errorf("nobody has the id: %v", err)
+	}
+	inside, err := n.hosts["a2"].link.LinkByName("eth0")
+	check(t, err)
+	n.address(n.hosts["a2"], inside, n.hosts["a1"].v4.String()+"/24")
+	if err := find("a1", ""); err == nil || !strings.Contains(err.Error(), "behind both lxa1 and lxa2") {
+		t.Errorf("two have the address: %v", err)
+	}
+	if err := find("a2", ""); err != nil {
+		t.Errorf("an address more does not matter: %v", err)
+	}
+	// By its processes each is found all the same, and nobody else is.
+	const uid = "00000000-0000-4000-8000-000000000001"
+	own := filepath.Join(n.hosts["a1"].cgroup, "pod"+uid)
+	check(t, os.Mkdir(own, 0o755))
+	t.Cleanup(func() { check(t, os.Remove(own)) })
+	n.hosts["a1"].cgroup = own
+	n.start("a1")
+	check(t, find("a1", uid))
+	if err := find("a1", strings.Replace(uid, "1", "2", 1)); err == nil {
+		t.Error("found by the id of another")
 	}
 }

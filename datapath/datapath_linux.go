@@ -159,7 +159,7 @@ func (d *Datapath) release() {
 // adopt reads what the maps hold.
 func (d *Datapath) adopt() error {
 	tables := map[string]*table{}
-	for _, name := range []string{mapPolicy, mapAddresses, mapPrefixes, mapServices, mapRanges, mapSlots, mapPods, mapCaptured, mapSettings} {
+	for _, name := range []string{mapPolicy, mapAddresses, mapPrefixes, mapServices, mapRanges, mapSlots, mapPods, mapCaptured, mapBridges, mapSettings} {
 		m := d.objects.maps[name]
 		if m == nil {
 			return fmt.Errorf("load BPF programs: there is no map %s", name)
@@ -172,7 +172,7 @@ func (d *Datapath) adopt() error {
 	}
 	d.settings = tables[mapSettings]
 	d.pods = &pods{
-		table: tables[mapPods], captured: tables[mapCaptured], links: d.links, netnsDir: d.opt.NetnsDir,
+		table: tables[mapPods], captured: tables[mapCaptured], bridges: tables[mapBridges], links: d.links, netnsDir: d.opt.NetnsDir,
 		uplinks: d.uplinks, log: d.log, byName: map[string]*pod{}, byAddr: map[netip.Addr]*pod{},
 	}
 	d.rows = &rows{
@@ -260,7 +260,7 @@ func (d *Datapath) Stats() map[string]uint64 {
 func (d *Datapath) tables() []*table {
 	return []*table{
 		d.rows.policy, d.rows.addresses, d.rows.prefixes, d.rows.services.table, d.rows.services.slots, d.rows.ranges,
-		d.pods.table, d.pods.captured, d.settings,
+		d.pods.table, d.pods.captured, d.pods.bridges, d.settings,
 	}
 }
 

@@ -24,6 +24,7 @@ const (
 	mapPrefixes  = "fl_prefixes_v2"
 	mapPolicy    = "fl_policy_v1"
 	mapPods      = "fl_pods_v3"
+	mapBridges   = "fl_bridges_v1"
 	mapSettings  = "fl_settings_v1"
 	mapBank      = "fl_bank_v1"
 	mapConntrack = "fl_conntrack_v1"
@@ -208,6 +209,12 @@ type podValue struct {
 	_       uint32
 	Ports   modePorts
 	Probes  [maxProbes]port
+}
+
+// bridge is whose port a pod's interface is.
+type bridge struct {
+	MAC [6]byte
+	_   [2]uint8
 }
 
 type settings struct {

@@ -78,7 +78,7 @@ func TestMapNames(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		mapServices, mapRanges, mapSlots, mapReverse, mapAffinity, mapCaptured, mapAddresses, mapPrefixes, mapPolicy, mapPods,
+		mapServices, mapRanges, mapSlots, mapReverse, mapAffinity, mapCaptured, mapAddresses, mapPrefixes, mapPolicy, mapPods, mapBridges,
 		mapSettings, mapBank, mapConntrack, mapCounters, mapEvents,
 	} {
 		if !have[name] {

@@ -186,7 +186,7 @@ func testTakeOver(t *testing.T, w *world) {
 		t.Errorf("a connection of before: %+v", got)
 	}
 	st := call[Status](w.proc["a"], "Status", None{})
-	if len(st.Cgroup.Programs) != len(cgroupPrograms()) || len(st.Interfaces) != 4 {
+	if len(st.Cgroup.Programs) != len(cgroupPrograms()) || len(st.Interfaces) != 4+w.bridges() {
 		t.Errorf("attached: %+v, %+v", st.Cgroup, st.Interfaces)
 	}
 	for _, i := range st.Interfaces {
@@ -196,6 +196,8 @@ func testTakeOver(t *testing.T, w *world) {
 			want = []string{progFromNet}
 		case "lo":
 			want = []string{progFromNode}
+		case bridgeName:
+			want = []string{progFromBridge}
 		}
 		if !slices.Equal(i.Programs, want) {
 			t.Errorf("%s has %v, want %v", i.Name, i.Programs, want)
@@ -215,7 +217,7 @@ func testPodsComeAndGo(t *testing.T, w *world) {
 	a, a1 := w.hosts["a"], w.hosts["a1"]
 	w.unplug(a, a1)
 	w.wait("a", func(st Status) string {
-		if st.Pods[0].Ready || st.Pods[0].Reason == "" || len(st.Interfaces) != 3 {
+		if st.Pods[0].Ready || st.Pods[0].Reason == "" || len(st.Interfaces) != 3+w.bridges() {
 			return fmt.Sprintf("its interface is gone: %+v, %+v", st.Pods[0], st.Interfaces)
 		}
 		return ""
@@ -264,8 +266,12 @@ func testUplink(t *testing.T, w *world) {
 	l, err := a.link.LinkByName("eth0")
 	check(t, err)
 	check(t, a.link.LinkDel(l))
+	uplink := func(st Status) Attached {
+		i := slices.IndexFunc(st.Interfaces, func(a Attached) bool { return a.Name == "eth0" })
+		return st.Interfaces[i]
+	}
 	w.wait("a", func(st Status) string {
-		if i := st.Interfaces[0]; i.Name != "eth0" || len(i.Programs) > 0 || i.Reason == "" {
+		if i := uplink(st); i.Name != "eth0" || len(i.Programs) > 0 || i.Reason == "" {
 			return fmt.Sprintf("the uplink is gone: %+v", st.Interfaces)
 		}
 		return ""
@@ -276,7 +282,7 @@ func testUplink(t *testing.T, w *world) {
 	}
 	for _, node := range []string{"a", "b"} {
 		w.wait(node, func(st Status) string {
-			if i := st.Interfaces[0]; i.Name != "eth0" || !slices.Equal(i.Programs, []string{progFromNet}) || i.Reason != "" {
+			if i := uplink(st); i.Name != "eth0" || !slices.Equal(i.Programs, []string{progFromNet}) || i.Reason != "" {
 				return fmt.Sprintf("the uplink is back: %+v", st.Interfaces)
 			}
 			return ""

@@ -29,6 +29,8 @@ const (
 	progToPod   = "fl_to_pod"
 	// progFromNode is on the loopback interface of the node.
 	progFromNode = "fl_from_node"
+	// progFromBridge is on bridges whose ports are pods'.
+	progFromBridge = "fl_from_bridge"
 )
 
 // The loopback interface of every network namespace.

@@ -34,9 +34,9 @@ type world struct {
 	outer  *world             // of the whole test
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, bridged bool) *world {
 	t.Helper()
-	w := &world{network: newNetwork(t), proc: map[string]*process{}, plan: map[string]Planned{}}
+	w := &world{network: newNetworkWith(t, bridged), proc: map[string]*process{}, plan: map[string]Planned{}}
 	for name := range w.hosts {
 		w.proc[name] = w.start(name)
 	}
@@ -156,8 +156,13 @@ func (w *world) service(addr string, port uint16, proto model.Protocol, mode pla
 	return s
 }
 
-func TestLive(t *testing.T) {
-	w := newWorld(t)
+func TestLive(t *testing.T) { live(t, false) }
+
+// The same with pods on a bridge.
+func TestLiveBridged(t *testing.T) { live(t, true) }
+
+func live(t *testing.T, bridged bool) {
+	w := newWorld(t, bridged)
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *world)

@@ -8,8 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -80,31 +83,63 @@ func namespaces(dir string) (map[int]string, error) {
 	return out, nil
 }
 
-// processNamespaces is namespaces of those that processes are in, whoever made them: all
-// whose processes /proc shows, which on a node are those of its pods. Of processes that
-// may not be looked at nothing is found.
-func processNamespaces() (map[int]string, error) {
+// inhabited is a network namespace that processes are in.
+type inhabited struct {
+	file string
+	pods []string // ids of the pods that these are of, sorted
+}
+
+// processNamespaces finds the network namespaces of all processes that /proc shows, which
+// on a node are those of its pods, by the numbers that links of our own namespace call
+// them by. Of processes that may not be looked at nothing is found.
+func processNamespaces() (map[int]inhabited, error) {
 	files, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	seen := map[string]bool{}
-	out := map[int]string{}
+	own, _ := os.Readlink("/proc/self/ns/net")
+	byName := map[string]*inhabited{}
 	for _, f := range files {
 		if _, err := strconv.Atoi(f.Name()); err != nil {
 			continue
 		}
-		path := filepath.Join("/proc", f.Name(), "ns/net")
-		name, err := os.Readlink(path)
-		if err != nil || seen[name] { // it has ended, or is not ours to look at
+		dir := filepath.Join("/proc", f.Name())
+		name, err := os.Readlink(filepath.Join(dir, "ns/net"))
+		if err != nil || name == own { // it has ended, or is not ours to look at
 			continue
 		}
-		seen[name] = true
-		if id, err := namespaceID(path); err == nil && id >= 0 {
-			out[id] = path
+		of := byName[name]
+		if of == nil {
+			of = &inhabited{file: filepath.Join(dir, "ns/net")}
+			byName[name] = of
+		}
+		cgroups, err := os.ReadFile(filepath.Join(dir, "cgroup"))
+		if uid := podOf(string(cgroups)); err == nil && uid != "" && !slices.Contains(of.pods, uid) {
+			of.pods = append(of.pods, uid)
+			slices.Sort(of.pods)
+		}
+	}
+	out := map[int]inhabited{}
+	for _, of := range byName {
+		if id, err := namespaceID(of.file); err == nil && id >= 0 {
+			out[id] = *of
 		}
 	}
 	return out, nil
+}
+
+// podCgroup is how kubelet calls a pod's cgroup, with either of its drivers.
+var podCgroup = regexp.MustCompile(`[/-]pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})(?:\.slice)?(?:/|$)`)
+
+// podOf is the id of the pod that a process is of, by its cgroups; "" if of none. What is
+// below the pod's own cgroup does not count: a pod may have that to itself.
+func podOf(cgroups string) string {
+	for line := range strings.Lines(cgroups) {
+		if m := podCgroup.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+			return strings.ReplaceAll(m[1], "_", "-")
+		}
+	}
+	return ""
 }
 
 func namespaceID(path string) (int, error) {

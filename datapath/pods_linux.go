@@ -10,8 +10,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
-
 	"fairlead.io/fairlead/model/plan"
 )
 
@@ -22,6 +20,7 @@ import (
 type pods struct {
 	table    *table // fl_pods_v3
 	captured *table // fl_captured_v1
+	bridges  *table // fl_bridges_v1
 	links    *links
 	netnsDir string
 	uplinks  func() map[int]bool // by index
@@ -80,6 +79,14 @@ func (p *pod) waits() bool {
 		}
 	}
 	return false
+}
+
+// uid is the API server's; "" if its source does not say.
+func (p *pod) uid() string {
+	for _, r := range p.rows {
+		return r.row.UID // all have the same
+	}
+	return ""
 }
 
 func (p *pod) addresses() []netip.Addr {
@@ -197,7 +204,7 @@ func (s *pods) say(p *pod) {
 // write brings a pod into the kernel: its entries, then the programs that judge by
 // them, then its capture, which needs both.
 func (s *pods) write(p *pod, f *finder) error {
-	iface, notFound := f.find(p.addresses())
+	iface, notFound := f.find(p.addresses(), p.uid())
 	if notFound != nil {
 		// What was found earlier, perhaps by an earlier process, goes on being right
 		// while it is there.
@@ -222,6 +229,14 @@ func (s *pods) write(p *pod, f *finder) error {
 	}
 	for _, a := range p.addresses() {
 		if err := s.table.put(podEntry(p.rows[a].row, p.iface.index, own, p.rows[a].ports)); err != nil {
+			return err
+		}
+	}
+	if b := iface.bridge; b.index != 0 {
+		if err := s.links.interfaceProgram(progFromBridge, b.index, b.name); err != nil {
+			return err
+		}
+		if err := s.bridges.put(bridgeEntry(iface)); err != nil {
 			return err
 		}
 	}
@@ -285,18 +300,23 @@ func (s *pods) release(p *pod) error {
 type wantedPods struct {
 	entries  map[string]bool
 	captured map[string]bool
+	bridges  map[string]bool
 	links    map[string]bool
 }
 
 // wanted is what the kernel should have for the pods that were found.
 func (s *pods) wanted() wantedPods {
-	w := wantedPods{map[string]bool{}, map[string]bool{}, map[string]bool{}}
+	w := wantedPods{map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}}
 	for _, p := range s.byName {
 		if p.iface.index == 0 || len(p.rows) == 0 {
 			continue
 		}
 		for a := range p.rows {
 			w.entries[encode(toAddr(a))] = true
+		}
+		if b := p.iface.bridge; b.index != 0 {
+			w.bridges[bridgeEntry(p.iface).key] = true
+			w.links[pinName(progFromBridge, b.index)] = true
 		}
 		w.links[pinName(progToPod, p.iface.index)] = true
 		w.links[pinName(progFromPod, p.iface.index)] = true
@@ -320,7 +340,7 @@ func (s *pods) prune() {
 	for i := range s.uplinks() {
 		w.links[pinName(progFromNet, i)] = true
 	}
-	err := errors.Join(s.captured.prune(w.captured), s.links.prune(w.links), s.table.prune(w.entries))
+	err := errors.Join(s.captured.prune(w.captured), s.links.prune(w.links), s.bridges.prune(w.bridges), s.table.prune(w.entries))
 	if err != nil {
 		s.log.Warn("take away pods", "error", err)
 	}
@@ -337,91 +357,4 @@ func (s *pods) status() []PodStatus {
 		})
 	}
 	return out
-}
-
-// interfaceOf is the host's end of a pod's veth.
-type interfaceOf struct {
-	index int
-	name  string
-	nsid  int // our number for the namespace of the other end
-	peer  int // index of the other end there
-}
-
-// finder finds interfaces and namespaces of pods. It lists namespaces at most once, by
-// their files and by their processes.
-type finder struct {
-	dir       string
-	uplinks   map[int]bool
-	byID      map[int]string
-	byProcess map[int]string
-}
-
-// find returns the veth that the node's routes to all these addresses lead to.
-func (f *finder) find(addresses []netip.Addr) (interfaceOf, error) {
-	index := 0
-	for _, a := range addresses {
-		routes, err := netlink.RouteGet(a.AsSlice())
-		if err != nil {
-			return interfaceOf{}, fmt.Errorf("no route to %s: %w", a, err)
-		}
-		if len(routes) == 0 {
-			return interfaceOf{}, fmt.Errorf("no route to %s", a)
-		}
-		if index != 0 && routes[0].LinkIndex != index {
-			return interfaceOf{}, fmt.Errorf("routes to %s and %s lead to different interfaces", addresses[0], a)
-		}
-		index = routes[0].LinkIndex
-	}
-	out, err := f.describe(index)
-	if err != nil {
-		return interfaceOf{}, fmt.Errorf("the route to %s leads to %w", addresses[0], err)
-	}
-	return out, nil
-}
-
-// describe returns a pod's interface by its index; zero with an error that says
-// what else it is.
-func (f *finder) describe(index int) (interfaceOf, error) {
-	l, err := netlink.LinkByIndex(index)
-	if err != nil {
-		return interfaceOf{}, fmt.Errorf("interface %d: %w", index, err)
-	}
-	a := l.Attrs()
-	switch {
-	case f.uplinks[a.Index]:
-		return interfaceOf{}, fmt.Errorf("the uplink %s", a.Name)
-	case l.Type() != "veth":
-		return interfaceOf{}, fmt.Errorf("%s, which is a %s and no veth", a.Name, l.Type())
-	case a.NetNsID < 0:
-		return interfaceOf{}, fmt.Errorf("%s, whose other end is in no other network namespace", a.Name)
-	}
-	return interfaceOf{index: a.Index, name: a.Name, nsid: a.NetNsID, peer: a.ParentIndex}, nil
-}
-
-// cookie finds the namespace of the other end of an interface: by its file if it has one
-// in the folder, else by a process that is in it. Container runtimes keep their files at
-// places of their own; that a pod's processes are in its namespace holds for all of them.
-func (f *finder) cookie(i interfaceOf) (uint64, error) {
-	if f.byID == nil {
-		byID, err := namespaces(f.dir)
-		if err != nil {
-			return 0, err
-		}
-		f.byID = byID
-	}
-	if file, ok := f.byID[i.nsid]; ok {
-		return cookie(file, i.index, i.peer)
-	}
-	if f.byProcess == nil {
-		byProcess, err := processNamespaces()
-		if err != nil {
-			return 0, err
-		}
-		f.byProcess = byProcess
-	}
-	if file, ok := f.byProcess[i.nsid]; ok {
-		return cookie(file, i.index, i.peer)
-	}
-	return 0, fmt.Errorf("neither a network namespace in %s nor that of a process belongs to %s: "+
-		"the agent has to see the processes of all pods (hostPID, SYS_PTRACE)", f.dir, i.name)
 }

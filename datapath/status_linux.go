@@ -55,6 +55,9 @@ func (d *Datapath) interfaces() []Attached {
 	for _, p := range d.pods.byName {
 		if p.iface.index != 0 {
 			names[p.iface.name] = Attached{Name: p.iface.name, Ifindex: p.iface.index, Programs: d.links.on(p.iface.index)}
+			if b := p.iface.bridge; b.index != 0 {
+				names[b.name] = Attached{Name: b.name, Ifindex: b.index, Programs: d.links.on(b.index)}
+			}
 		}
 	}
 	return slices.SortedFunc(maps.Values(names), func(a, b Attached) int { return strings.Compare(a.Name, b.Name) })

@@ -23,10 +23,13 @@ import (
 //
 //	pod a1, pod a2 ── node a ──eth0── node b ── pod b1
 type network struct {
-	t     testing.TB
-	dir   string // files of network namespaces
-	pins  string // a BPF file system
-	hosts map[string]*hostNet
+	t    testing.TB
+	dir  string // files of network namespaces
+	pins string // a BPF file system
+	// bridged: the pods of node a are ports of a bridge, and each other's neighbours; else
+	// each has routes of its own.
+	bridged bool
+	hosts   map[string]*hostNet
 }
 
 // hostNet is a node or a pod.
@@ -38,11 +41,13 @@ type hostNet struct {
 	v4, v6 netip.Addr
 }
 
-func newNetwork(t testing.TB) *network {
+func newNetwork(t testing.TB) *network { return newNetworkWith(t, false) }
+
+func newNetworkWith(t testing.TB, bridged bool) *network {
 	t.Helper()
 	need.Root(t)
 	root := cgroup2(t)
-	n := &network{t: t, dir: t.TempDir(), pins: t.TempDir(), hosts: map[string]*hostNet{}}
+	n := &network{t: t, dir: t.TempDir(), pins: t.TempDir(), hosts: map[string]*hostNet{}, bridged: bridged}
 	if err := unix.Mount("bpf", n.pins, "bpf", 0, ""); err != nil {
 		need.Missing(t, "needs a BPF file system: %v", err)
 	}
@@ -54,6 +59,9 @@ func newNetwork(t testing.TB) *network {
 		n.addHost(node, cgroup)
 	}
 	n.connectNodes()
+	if bridged {
+		n.addBridge()
+	}
 	n.addPod("a", "a1", "10.244.1.11", "fd44:1::11")
 	n.addPod("a", "a2", "10.244.1.12", "fd44:1::12")
 	n.addPod("b", "b1", "10.244.2.11", "fd44:2::11")
@@ -179,6 +187,33 @@ func (n *network) connectNodes() {
 	n.route(b, lb, "fd44:1::/64", "fd40::1")
 }
 
+const bridgeName = "cni0"
+
+func (n *network) bridgedAt(h *hostNet) bool { return n.bridged && h.name == "a" }
+
+// bridges is how many node a has.
+func (n *network) bridges() int {
+	if n.bridged {
+		return 1
+	}
+	return 0
+}
+
+// addBridge is for the pods of node a, whose gateway it is.
+func (n *network) addBridge() {
+	n.t.Helper()
+	a := n.hosts["a"]
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = bridgeName
+	// With an address of its own it does not take those of its ports.
+	attrs.HardwareAddr = net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	check(n.t, a.link.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+	l, err := a.link.LinkByName(bridgeName)
+	check(n.t, err)
+	check(n.t, a.link.LinkSetUp(l))
+	n.address(a, l, "169.254.1.1/32", "fe80::1/64")
+}
+
 func (n *network) addPod(node, name, v4, v6 string) {
 	n.t.Helper()
 	on := n.hosts[node]
@@ -191,8 +226,18 @@ func (n *network) addPod(node, name, v4, v6 string) {
 func (n *network) plug(on, h *hostNet) {
 	n.t.Helper()
 	outside, inside := n.veth(on, "lx"+h.name, h, "eth0")
-	n.address(on, outside, "169.254.1.1/32", "fe80::1/64")
-	n.address(h, inside, h.v4.String()+"/32", h.v6.String()+"/128")
+	if n.bridgedAt(on) {
+		bridge, err := on.link.LinkByName(bridgeName)
+		check(n.t, err)
+		check(n.t, on.link.LinkSetMaster(outside, bridge))
+		// Also when it is made anew: others on the bridge know where it is.
+		ip := h.v4.As4()
+		check(n.t, h.link.LinkSetHardwareAddr(inside, net.HardwareAddr{2, 1, ip[0], ip[1], ip[2], ip[3]}))
+		n.address(h, inside, h.v4.String()+"/24", h.v6.String()+"/64")
+	} else {
+		n.address(on, outside, "169.254.1.1/32", "fe80::1/64")
+		n.address(h, inside, h.v4.String()+"/32", h.v6.String()+"/128")
+	}
 	n.route(h, inside, "169.254.1.1/32", "")
 	n.route(h, inside, "0.0.0.0/0", "169.254.1.1")
 	n.route(h, inside, "::/0", "fe80::1")
@@ -202,7 +247,11 @@ func (n *network) plug(on, h *hostNet) {
 // podRoutes lead from a node to its pod. They go when the node's address goes.
 func (n *network) podRoutes(on, h *hostNet) {
 	n.t.Helper()
-	outside, err := on.link.LinkByName("lx" + h.name)
+	name := "lx" + h.name
+	if n.bridgedAt(on) {
+		name = bridgeName
+	}
+	outside, err := on.link.LinkByName(name)
 	check(n.t, err)
 	for _, a := range [][2]netip.Addr{{h.v4, on.v4}, {h.v6, on.v6}} {
 		// The node speaks to its pods under its own address, not under the gateway's.

@@ -116,7 +116,8 @@ type Workload struct {
 	Name        string       `json:"name"`
 	Addresses   []netip.Addr `json:"addresses,omitempty"` // sorted; v4 and v6
 	Node        string       `json:"node"`
-	Identity    string       `json:"identity"` // SPIFFE id, spiffe://trust-domain/ns/NS/sa/SA
+	Identity    string       `json:"identity"`      // SPIFFE id, spiffe://trust-domain/ns/NS/sa/SA
+	UID         string       `json:"uid,omitempty"` // of the pod, as its node's kubelet calls it
 	HostNetwork bool         `json:"hostNetwork,omitempty"`
 	// External: no node has it, and nothing guards it. An address of a pod, of a node, or
 	// out of a node's pod range is not believed to be its own.

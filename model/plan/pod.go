@@ -41,7 +41,7 @@ func (b *builder) podStage() incr.Stage {
 				}
 			}
 			for _, a := range w.Addresses {
-				out = append(out, incr.Row{Table: Pods, Key: a.String(), Value: &Pod{Addr: a, Name: key, Set: g.ID, Listeners: listeners,
+				out = append(out, incr.Row{Table: Pods, Key: a.String(), Value: &Pod{Addr: a, Name: key, UID: w.UID, Set: g.ID, Listeners: listeners,
 					KnownOnly: r.Get(held, key) != nil, ProbePorts: w.ProbePorts}})
 			}
 			ports := g.Ports

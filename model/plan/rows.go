@@ -383,6 +383,7 @@ func (v *Verdict) Key() string {
 type Pod struct {
 	Addr netip.Addr `json:"addr"`
 	Name string     `json:"name"` // ns/name
+	UID  string     `json:"uid,omitempty"`
 	// Set is its policy set; 0 = nobody governs it, everything may come in.
 	Set uint64 `json:"set,omitempty"`
 	// Listeners take what it sends, by mode; nil = not captured. A mode other than HTTP

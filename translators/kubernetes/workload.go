@@ -24,7 +24,7 @@ func (t *Translator) workload(r *incr.Reader, o *objects.Object, rep *report) []
 	if finished(pod) {
 		return nil // its address may be another pod's by now
 	}
-	w := &model.Workload{Namespace: o.Namespace, Name: o.Name, Node: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork,
+	w := &model.Workload{Namespace: o.Namespace, Name: o.Name, Node: pod.Spec.NodeName, UID: string(pod.UID), HostNetwork: pod.Spec.HostNetwork,
 		Addresses: podAddresses(pod), Labels: o.Labels, Src: o.Source(Plane, ""),
 		Identity: model.SPIFFE(t.trustDomain, o.Namespace, cmp.Or(pod.Spec.ServiceAccountName, pod.Spec.DeprecatedServiceAccount, "default"))}
 	badAddresses(pod, rep)
