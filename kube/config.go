@@ -13,9 +13,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
+// Config is how an API server is reached, and as whom.
+type Config = rest.Config
+
 // FromKubeconfig reads how to reach an API server from a kubeconfig file, in a context of
 // it; "" is the file's current one.
-func FromKubeconfig(path, context string) (*rest.Config, error) {
+func FromKubeconfig(path, context string) (*Config, error) {
 	c, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
 		&clientcmd.ClientConfigLoadingRules{ExplicitPath: path},
 		&clientcmd.ConfigOverrides{CurrentContext: context}).ClientConfig()
@@ -26,7 +29,7 @@ func FromKubeconfig(path, context string) (*rest.Config, error) {
 }
 
 // InCluster is how a pod reaches the API server of its cluster, by its service account.
-func InCluster() (*rest.Config, error) {
+func InCluster() (*Config, error) {
 	c, err := rest.InClusterConfig()
 	if err != nil {
 		return nil, fmt.Errorf("reach the API server from within a pod: %w", err)

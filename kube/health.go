@@ -40,6 +40,8 @@ type Problem struct {
 	// Holds: nothing can be handed out until it is over, because more could be allowed
 	// than is meant.
 	Holds bool `json:"holds,omitempty"`
+
+	cause cause
 }
 
 // String is what people read, without the time.
@@ -70,6 +72,11 @@ func (h Health) String() string {
 		return "the objects are being read for the first time"
 	}
 	return strings.Join(out, "; ")
+}
+
+// lasts reports whether nothing can be handed out and waiting will hardly help.
+func (p Problem) lasts() bool {
+	return p.Holds && (p.cause == away || p.cause == unauthorized || p.cause == forbidden)
 }
 
 // cause sorts what can be wrong.
@@ -163,7 +170,7 @@ func (s *Source) Health() Health {
 		}
 		g := groups[key]
 		if g == nil {
-			g = &group{Problem{Since: since, What: why.text, Advice: why.advice}, why.wide()}
+			g = &group{Problem{Since: since, What: why.text, Advice: why.advice, cause: why.kind}, why.wide()}
 			groups[key] = g
 		}
 		if since.Before(g.problem.Since) {

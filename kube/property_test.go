@@ -39,33 +39,33 @@ func content(t *testing.T, p *pipeline.Pipeline) string {
 // disturb does one thing to the server.
 func (r *rig) disturb(rng *rand.Rand) {
 	name := fmt.Sprintf("s%d", rng.IntN(8))
-	_, routes := r.server.resources["networking.istio.io/virtualservices"]
+	routes := r.Defined("networking.istio.io/virtualservices")
 	switch n := rng.IntN(20); {
 	case n < 5:
-		r.apply(service(name, 80+rng.IntN(3)))
+		r.Apply(service(name, 80+rng.IntN(3)))
 	case n < 7:
-		r.remove("", "services", "shop/"+name)
+		r.Remove("", "services", "shop/"+name)
 	case n < 10 && routes:
-		r.apply(vs(name, fmt.Sprintf("%ds", 1+rng.IntN(3))))
+		r.Apply(vs(name, fmt.Sprintf("%ds", 1+rng.IntN(3))))
 	case n < 11 && routes:
-		r.remove("networking.istio.io", "virtualservices", "shop/"+name)
+		r.Remove("networking.istio.io", "virtualservices", "shop/"+name)
 	case n < 12 && routes:
-		r.undefine("networking.istio.io", "virtualservices")
+		r.Undefine("networking.istio.io", "virtualservices")
 	case n < 13 && !routes:
-		r.define("networking.istio.io", "VirtualService", "virtualservices", "v1beta1", "v1")
+		r.Define("networking.istio.io", "VirtualService", "virtualservices", "v1beta1", "v1")
 	case n < 14:
-		r.away()
+		r.Away()
 	case n < 16:
-		r.back()
+		r.Back()
 	case n < 17:
-		r.forgets()
+		r.Forgets()
 	case n < 18:
 		code := []int{429, 500, 503, 401, 403, 410}[rng.IntN(6)]
-		r.interrupt(func(*http.Request) (int, bool) { return code, false })
+		r.Interrupt(func(*http.Request) (int, bool) { return code, false })
 	case n < 19:
-		r.interrupt(func(*http.Request) (int, bool) { return 0, true })
+		r.Interrupt(func(*http.Request) (int, bool) { return 0, true })
 	default:
-		r.interrupt(nil)
+		r.Interrupt(nil)
 	}
 }
 
@@ -79,21 +79,21 @@ func TestAnySequenceComesToTheEndState(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			run(t, func(t *testing.T, r *rig) {
 				rng := rand.New(rand.NewPCG(uint64(seed), 6))
-				r.apply(node + "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {fairlead.io/capture: enabled}}\n")
+				r.Apply(node + "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {fairlead.io/capture: enabled}}\n")
 				r.after(time.Second)
 				for range 60 {
 					r.disturb(rng)
 					r.after(time.Duration(rng.IntN(3)*rng.IntN(20_000)) * time.Millisecond)
 				}
-				r.back()
-				r.interrupt(nil)
+				r.Back()
+				r.Interrupt(nil)
 				r.after(15 * time.Minute)
 				if got := r.problems(); got != "" {
 					t.Error(got)
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				edits, err := Read(ctx, Options{Config: r.config(), Registry: r.source.registry, Log: slog.New(slog.DiscardHandler)})
+				edits, err := Read(ctx, Options{Config: r.Config(), Registry: r.source.registry, Log: slog.New(slog.DiscardHandler)})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -31,7 +31,7 @@ const (
 
 // Options of New.
 type Options struct {
-	Config   *rest.Config
+	Config   *Config
 	Registry *objects.Registry // what somebody reads
 	Log      *slog.Logger
 }
@@ -64,6 +64,7 @@ type Source struct {
 	whole      bool
 	given      bool   // it was handed out once
 	told       string // what was logged of its health last
+	hopeless   func() // called where Read is not to wait; nil: it is
 }
 
 // unreadable is a kind of which no version is read.
@@ -142,7 +143,7 @@ func (s *Source) Take() (u Update, ok bool) {
 	s.given = true
 	u.Edits = slices.SortedFunc(maps.Values(s.pending), func(a, b objects.Edit) int { return objects.CompareRefs(a.Ref, b.Ref) })
 	u.Revision = hex.EncodeToString(s.sum[:])
-	clear(s.pending)
+	s.pending = map[objects.Ref]objects.Edit{} // one that was large once would be looked through for ever
 	return u, true
 }
 
@@ -229,6 +230,9 @@ func (s *Source) tell() {
 		return
 	}
 	s.told = text
+	if s.hopeless != nil && slices.ContainsFunc(h.Problems, Problem.lasts) {
+		s.hopeless()
+	}
 	if text == "" {
 		s.log.Info("the API server answers", "server", s.cfg.Host)
 		return
@@ -261,8 +265,8 @@ func notRead(k objects.Kind, msg, advice string) []model.Diagnostic {
 		Message: k.String() + ": " + msg, Advice: advice}}
 }
 
-// Read reads everything once. It fails if that is not done when the context ends, with
-// what is wrong with the API server.
+// Read reads everything once. It fails with what is wrong with the API server, at once if
+// that is nothing which passes by itself, or else if it is not done when the context ends.
 func Read(ctx context.Context, o Options) ([]objects.Edit, error) {
 	s, err := New(o)
 	if err != nil {
@@ -270,6 +274,7 @@ func Read(ctx context.Context, o Options) ([]objects.Edit, error) {
 	}
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.hopeless = cancel
 	var u Update
 	var ok bool
 	err = s.Run(running, func() {

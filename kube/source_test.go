@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/kube/kubetest"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/translators/objects"
 )
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) {
 
 // rig is a source on a server, and what it has handed out.
 type rig struct {
-	*server
+	*kubetest.Server
 	source   *Source
 	objects  map[objects.Ref]*objects.Object
 	said     map[objects.Ref]string
@@ -48,7 +49,7 @@ func registry(t *testing.T) *objects.Registry {
 func run(t *testing.T, test func(t *testing.T, r *rig)) {
 	reg := registry(t)
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{server: newServer(t), objects: map[objects.Ref]*objects.Object{}, said: map[objects.Ref]string{}}
+		r := &rig{Server: kubetest.New(t), objects: map[objects.Ref]*objects.Object{}, said: map[objects.Ref]string{}}
 		r.start(t, reg)
 		test(t, r)
 	})
@@ -56,7 +57,7 @@ func run(t *testing.T, test func(t *testing.T, r *rig)) {
 
 // start makes a source; the test's end stops it.
 func (r *rig) start(t *testing.T, reg *objects.Registry) {
-	s, err := New(Options{Config: r.config(), Registry: reg, Log: slog.New(slog.DiscardHandler)})
+	s, err := New(Options{Config: r.Config(), Registry: reg, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,10 +132,6 @@ func (r *rig) problems() string {
 
 const node = "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n"
 
-func crd(name string) string {
-	return "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: " + name + "}\n"
-}
-
 func service(name string, port int) string {
 	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: %s, namespace: shop}\nspec: {clusterIP: 10.96.0.1, ports: [{port: %d}]}\n", name, port)
 }
@@ -145,16 +142,16 @@ func vs(name, timeout string) string {
 
 func TestTheFirstPictureIsWhole(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
-		r.apply(node + "---\n" + service("web", 80))
-		r.define("networking.istio.io", "VirtualService", "virtualservices", "v1beta1", "v1")
-		r.apply(vs("web", "5s"))
-		r.interrupt(func(q *http.Request) (int, bool) { return 0, strings.HasSuffix(q.URL.Path, "/virtualservices") })
+		r.Apply(node + "---\n" + service("web", 80))
+		r.Define("networking.istio.io", "VirtualService", "virtualservices", "v1beta1", "v1")
+		r.Apply(vs("web", "5s"))
+		r.Interrupt(func(q *http.Request) (int, bool) { return 0, strings.HasSuffix(q.URL.Path, "/virtualservices") })
 		r.after(30 * time.Second)
 		r.want(t, "")
 		if h := r.source.Health(); h.Complete || r.problems() != "VirtualService.networking.istio.io: no answer yet" || !h.Problems[0].Holds {
 			t.Errorf("health %+v", h)
 		}
-		r.interrupt(nil)
+		r.Interrupt(nil)
 		r.after(3 * time.Minute)
 		r.want(t, "Node n1, Service shop/web, VirtualService.networking.istio.io shop/web")
 		if len(r.all) != 1 || r.problems() != "" {
@@ -164,7 +161,7 @@ func TestTheFirstPictureIsWhole(t *testing.T) {
 		if o.Version != "v1" || o.Created.IsZero() || o.Invalid || o.Source("istio", "spec.http[0]").String() != "VirtualService shop/web spec.http[0]" {
 			t.Errorf("object %+v", o)
 		}
-		if n := r.asked("/secrets"); n > 0 {
+		if n := r.Asked("/secrets"); n > 0 {
 			t.Errorf("secrets were asked for %d times", n)
 		}
 	})
@@ -172,12 +169,10 @@ func TestTheFirstPictureIsWhole(t *testing.T) {
 
 func TestDiscoveryOfOldServers(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
-		r.server.mu.Lock()
-		r.legacy = true
-		r.server.mu.Unlock()
-		r.apply(node)
-		r.define("networking.istio.io", "VirtualService", "virtualservices", "v1alpha3", "v1beta1")
-		r.apply(vs("web", "5s"))
+		r.Old()
+		r.Apply(node)
+		r.Define("networking.istio.io", "VirtualService", "virtualservices", "v1alpha3", "v1beta1")
+		r.Apply(vs("web", "5s"))
 		r.after(time.Second)
 		r.want(t, "Node n1, VirtualService.networking.istio.io shop/web")
 		for _, o := range r.objects {
@@ -190,33 +185,33 @@ func TestDiscoveryOfOldServers(t *testing.T) {
 
 func TestKindsComeAndGo(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
-		r.apply(node)
+		r.Apply(node)
 		r.after(time.Minute)
 		r.want(t, "Node n1")
-		r.add(&resource{group: "networking.istio.io", kind: "VirtualService", plural: "virtualservices", versions: []string{"v1"}, hidden: true})
+		r.Add(&kubetest.Resource{Group: "networking.istio.io", Kind: "VirtualService", Plural: "virtualservices", Versions: []string{"v1"}, Hidden: true})
 		for i := range 10 {
-			r.apply(vs(fmt.Sprintf("web%d", i), "5s"))
+			r.Apply(vs(fmt.Sprintf("web%d", i), "5s"))
 		}
-		r.apply(crd("virtualservices.networking.istio.io"))
+		r.Apply(kubetest.Definition("virtualservices.networking.istio.io"))
 		r.after(1500 * time.Millisecond) // a server takes a moment
-		r.hide("networking.istio.io/virtualservices", false)
+		r.Hide("networking.istio.io/virtualservices", false)
 		if got := r.after(10 * time.Second); len(got) != 1 || len(got[0].Edits) != 10 {
 			t.Errorf("%d updates of a new kind, want one with all of it", len(got))
 		}
 		// What a server says that it serves is not enough to forget a kind.
-		r.hide("networking.istio.io/virtualservices", true)
+		r.Hide("networking.istio.io/virtualservices", true)
 		r.after(time.Hour)
 		if len(r.objects) != 11 {
 			t.Errorf("%d objects, want 11: a kind was forgotten that is still there", len(r.objects))
 		}
-		r.undefine("networking.istio.io", "virtualservices")
+		r.Undefine("networking.istio.io", "virtualservices")
 		r.after(10 * time.Second)
 		r.want(t, "Node n1")
 		if h := r.source.Health(); h.Kinds != 6 || r.problems() != "" || h.Objects != 1 {
 			t.Errorf("health %+v", h)
 		}
-		r.define("networking.istio.io", "VirtualService", "virtualservices", "v1")
-		r.apply(vs("web", "5s"))
+		r.Define("networking.istio.io", "VirtualService", "virtualservices", "v1")
+		r.Apply(vs("web", "5s"))
 		r.after(10 * time.Second)
 		r.want(t, "Node n1, VirtualService.networking.istio.io shop/web")
 	})
@@ -225,13 +220,13 @@ func TestKindsComeAndGo(t *testing.T) {
 // A kind is watched on in a better version when there is one, and nothing is gone meanwhile.
 func TestABetterVersionComes(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
-		r.apply(node)
-		r.define("networking.istio.io", "VirtualService", "virtualservices", "v1beta1")
-		r.apply(vs("web", "5s"))
+		r.Apply(node)
+		r.Define("networking.istio.io", "VirtualService", "virtualservices", "v1beta1")
+		r.Apply(vs("web", "5s"))
 		r.after(time.Second)
 		r.want(t, "Node n1, VirtualService.networking.istio.io shop/web")
-		r.alter("networking.istio.io/virtualservices", func(res *resource) { res.versions = []string{"v1beta1", "v1"} })
-		r.apply(crd("virtualservices.networking.istio.io"))
+		r.Alter("networking.istio.io/virtualservices", func(res *kubetest.Resource) { res.Versions = []string{"v1beta1", "v1"} })
+		r.Apply(kubetest.Definition("virtualservices.networking.istio.io"))
 		got := r.after(10 * time.Second)
 		if len(got) != 1 || len(got[0].Edits) != 1 || got[0].Edits[0].New == nil || got[0].Edits[0].New.Version != "v1" {
 			t.Errorf("updates %+v", got)
@@ -241,22 +236,22 @@ func TestABetterVersionComes(t *testing.T) {
 
 func TestALoneChangeAtOnceAndBurstsInBatches(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
-		r.apply(node)
+		r.Apply(node)
 		r.after(time.Second)
-		r.apply(service("web", 80))
+		r.Apply(service("web", 80))
 		if got := r.after(settle); len(got) != 1 || len(got[0].Edits) != 1 {
 			t.Errorf("a lone change: %d updates", len(got))
 		}
 		before := r.revision
 		for i := range 1000 {
-			r.apply(service(fmt.Sprintf("s%d", i%100), i+1))
+			r.Apply(service(fmt.Sprintf("s%d", i%100), i+1))
 			time.Sleep(time.Millisecond)
 		}
 		if got := r.after(time.Second); len(got) > 3 || len(r.objects) != 102 {
 			t.Errorf("a burst: %d updates, %d objects", len(got), len(r.objects))
 		}
 		for i := range 100 {
-			r.remove("", "services", fmt.Sprintf("shop/s%d", i))
+			r.Remove("", "services", fmt.Sprintf("shop/s%d", i))
 		}
 		if got := r.after(time.Second); len(got) != 1 || r.revision != before {
 			t.Errorf("%d updates; revision %s of the same objects, want %s", len(got), r.revision, before)
@@ -270,15 +265,15 @@ func TestIdleChanges(t *testing.T) {
 		"spec: {nodeName: n1, containers: [{name: main, image: %[1]s, env: [{name: PASSWORD, value: %[1]s}], somethingNew: %[1]s}]}\n" +
 		"status: {phase: Running, podIP: 10.0.0.1, startTime: %[1]s, conditions: [{type: Ready, status: 'True', lastProbeTime: %[1]s}]}\n"
 	run(t, func(t *testing.T, r *rig) {
-		r.apply(fmt.Sprintf(node+"status: {images: [{names: [%[1]s]}], conditions: [{type: Ready, lastHeartbeatTime: %[1]s}]}\n---\n"+pod, "a"))
-		r.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other, namespace: shop}\ndata: {a: b}\n")
-		r.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: ''}\n")
+		r.Apply(fmt.Sprintf(node+"status: {images: [{names: [%[1]s]}], conditions: [{type: Ready, lastHeartbeatTime: %[1]s}]}\n---\n"+pod, "a"))
+		r.Apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other, namespace: shop}\ndata: {a: b}\n")
+		r.Apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: ''}\n")
 		r.after(time.Second)
 		r.want(t, "ConfigMap istio-system/istio, Node n1, Pod shop/web")
 		if len(r.said) > 0 {
 			t.Errorf("diagnostics %v", r.said)
 		}
-		r.apply(fmt.Sprintf(node+"status: {images: [{names: [%[1]s]}], conditions: [{type: Ready, lastHeartbeatTime: %[1]s}]}\n---\n"+pod, "b"))
+		r.Apply(fmt.Sprintf(node+"status: {images: [{names: [%[1]s]}], conditions: [{type: Ready, lastHeartbeatTime: %[1]s}]}\n---\n"+pod, "b"))
 		if got := r.after(time.Hour); len(got) != 0 {
 			t.Errorf("updates %+v", got)
 		}
@@ -287,17 +282,17 @@ func TestIdleChanges(t *testing.T) {
 
 func TestObjectsThatDoNotDecode(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
-		r.apply(node)
-		r.define("networking.istio.io", "VirtualService", "virtualservices", "v1")
-		r.apply(vs("web", "5s"))
+		r.Apply(node)
+		r.Define("networking.istio.io", "VirtualService", "virtualservices", "v1")
+		r.Apply(vs("web", "5s"))
 		r.after(time.Second)
-		r.apply(vs("web", "soon"))
+		r.Apply(vs("web", "soon"))
 		r.after(time.Second)
 		ref := objects.Ref{Kind: objects.Kind{Group: "networking.istio.io", Kind: "VirtualService"}, Namespace: "shop", Name: "web"}
 		if want := "wrong-type VirtualService shop/web spec.http[0].timeout: \"soon\" is not a duration such as 250ms\n"; !r.objects[ref].Invalid || r.said[ref] != want {
 			t.Errorf("said %q, want %q", r.said[ref], want)
 		}
-		r.apply(vs("web", "6s"))
+		r.Apply(vs("web", "6s"))
 		r.after(time.Second)
 		if r.objects[ref].Invalid || r.said[ref] != "" {
 			t.Errorf("repaired: said %q", r.said[ref])
@@ -309,9 +304,9 @@ func TestObjectsThatDoNotDecode(t *testing.T) {
 // is another object.
 func TestRecreatedObjectsAreOthers(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
-		r.apply(node)
-		r.define("networking.istio.io", "VirtualService", "virtualservices", "v1")
-		r.apply(vs("web", "5s"))
+		r.Apply(node)
+		r.Define("networking.istio.io", "VirtualService", "virtualservices", "v1")
+		r.Apply(vs("web", "5s"))
 		set := objects.NewSet(func(*objects.Object) []model.Diagnostic { return nil })
 		valid := func() bool {
 			for _, u := range r.after(time.Second) {
@@ -322,12 +317,12 @@ func TestRecreatedObjectsAreOthers(t *testing.T) {
 		if !valid() {
 			t.Error("the first is not valid")
 		}
-		r.apply(vs("web", "soon"))
+		r.Apply(vs("web", "soon"))
 		if !valid() {
 			t.Error("the last good version does not stand")
 		}
-		r.remove("networking.istio.io", "virtualservices", "shop/web")
-		r.apply(vs("web", "soon"))
+		r.Remove("networking.istio.io", "virtualservices", "shop/web")
+		r.Apply(vs("web", "soon"))
 		if valid() {
 			t.Error("the last good version of a deleted object stands for another")
 		}
@@ -337,19 +332,19 @@ func TestRecreatedObjectsAreOthers(t *testing.T) {
 func TestReadSaysWhyItCannot(t *testing.T) {
 	reg := registry(t)
 	synctest.Test(t, func(t *testing.T) {
-		s := newServer(t)
-		s.away()
+		s := kubetest.New(t)
+		s.Away()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		_, err := Read(ctx, Options{Config: s.config(), Registry: reg, Log: slog.New(slog.DiscardHandler)})
+		_, err := Read(ctx, Options{Config: s.Config(), Registry: reg, Log: slog.New(slog.DiscardHandler)})
 		if err == nil || !strings.Contains(err.Error(), "read the objects of http://api.test: the API server does not answer: dial 192.0.2.1:6443: connection refused") {
 			t.Error(err)
 		}
-		s.back()
-		s.apply(node)
+		s.Back()
+		s.Apply(node)
 		again, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		edits, err := Read(again, Options{Config: s.config(), Registry: reg, Log: slog.New(slog.DiscardHandler)})
+		edits, err := Read(again, Options{Config: s.Config(), Registry: reg, Log: slog.New(slog.DiscardHandler)})
 		if err != nil || len(edits) != 1 {
 			t.Errorf("%d objects, %v", len(edits), err)
 		}

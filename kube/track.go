@@ -22,11 +22,14 @@ type track struct {
 	throttle bool // the answer that is awaited was put off by a 429
 }
 
-// asked notes that a request was sent.
+// asked notes that a request was sent, or is about to be.
 func (t *track) asked() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.waiting, t.throttle = time.Now(), false
+	if t.waiting.IsZero() {
+		t.waiting = time.Now()
+	}
+	t.throttle = false
 }
 
 // answered notes what became of it, or of the stream that it began.

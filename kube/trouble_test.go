@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"fairlead.io/fairlead/kube/kubetest"
 	"fairlead.io/fairlead/translators/objects"
 )
 
@@ -23,7 +24,7 @@ func refusing(code int, resource string) func(*http.Request) (int, bool) {
 
 func begin(t *testing.T, r *rig) {
 	t.Helper()
-	r.apply(node + "---\n" + service("web", 80))
+	r.Apply(node + "---\n" + service("web", 80))
 	r.after(time.Second)
 	r.want(t, "Node n1, Service shop/web")
 }
@@ -31,7 +32,7 @@ func begin(t *testing.T, r *rig) {
 func TestAServerThatIsAway(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
 		begin(t, r)
-		r.away()
+		r.Away()
 		if got := r.after(time.Minute); len(got) != 0 {
 			t.Errorf("updates %+v", got)
 		}
@@ -42,9 +43,9 @@ func TestAServerThatIsAway(t *testing.T) {
 		if ago := time.Since(h.Problems[0].Since); ago < 50*time.Second || ago > time.Minute {
 			t.Errorf("since %s", ago)
 		}
-		r.remove("", "services", "shop/web")
-		r.apply(service("other", 80))
-		r.back()
+		r.Remove("", "services", "shop/web")
+		r.Apply(service("other", 80))
+		r.Back()
 		r.after(time.Minute)
 		r.want(t, "Node n1, Service shop/other")
 		if r.problems() != "" {
@@ -57,11 +58,11 @@ func TestAServerThatIsAway(t *testing.T) {
 func TestAServerThatRestartsAndForgets(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
 		begin(t, r)
-		r.away()
-		r.remove("", "services", "shop/web")
-		r.forgets()
+		r.Away()
+		r.Remove("", "services", "shop/web")
+		r.Forgets()
 		r.after(10 * time.Second)
-		r.back()
+		r.Back()
 		r.after(2 * time.Minute)
 		r.want(t, "Node n1")
 		if r.problems() != "" {
@@ -73,21 +74,21 @@ func TestAServerThatRestartsAndForgets(t *testing.T) {
 func TestStreamsThatEndWith410(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
 		begin(t, r)
-		r.interrupt(func(q *http.Request) (int, bool) { // not the streams that are
+		r.Interrupt(func(q *http.Request) (int, bool) { // not the streams that are
 			return 0, strings.HasSuffix(q.URL.Path, "/services")
 		})
-		r.remove("", "services", "shop/web")
-		r.apply(service("other", 80))
+		r.Remove("", "services", "shop/web")
+		r.Apply(service("other", 80))
 		r.after(time.Second)
 		r.want(t, "Node n1, Service shop/other")
-		r.apply(service("more", 80))
-		r.remove("", "services", "shop/more")
-		r.forgets()
+		r.Apply(service("more", 80))
+		r.Remove("", "services", "shop/more")
+		r.Forgets()
 		r.after(3 * time.Second)
 		if got := r.problems(); got != "Service: the stream was ended (410); the objects are listed anew" {
 			t.Error(got)
 		}
-		r.interrupt(nil)
+		r.Interrupt(nil)
 		r.after(5 * time.Minute)
 		r.want(t, "Node n1, Service shop/other")
 		if r.problems() != "" {
@@ -99,20 +100,20 @@ func TestStreamsThatEndWith410(t *testing.T) {
 func TestTooManyRequests(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
 		begin(t, r)
-		r.interrupt(refusing(429, "services"))
-		r.forgets()
+		r.Interrupt(refusing(429, "services"))
+		r.Forgets()
 		r.after(3 * time.Second)
-		r.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n")
+		r.Apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n")
 		r.after(10 * time.Second)
 		r.want(t, "Namespace shop, Node n1, Service shop/web")
 		if got := r.problems(); got != "Service: too many requests (429)" {
 			t.Error(got)
 		}
 		r.after(10 * time.Minute)
-		if n := r.asked("/services?"); n > 600 {
+		if n := r.Asked("/services?"); n > 600 {
 			t.Errorf("asked %d times in ten minutes, more often than it says", n)
 		}
-		r.interrupt(nil)
+		r.Interrupt(nil)
 		r.after(2 * time.Minute)
 		if r.problems() != "" {
 			t.Error(r.problems())
@@ -125,8 +126,8 @@ func TestTooManyRequests(t *testing.T) {
 func TestAServerThatHangs(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
 		begin(t, r)
-		r.interrupt(func(*http.Request) (int, bool) { return 0, true })
-		r.forgets()
+		r.Interrupt(func(*http.Request) (int, bool) { return 0, true })
+		r.Forgets()
 		r.after(20 * time.Second)
 		if got := r.problems(); !strings.HasPrefix(got, "no answer yet") {
 			t.Error(got)
@@ -136,8 +137,8 @@ func TestAServerThatHangs(t *testing.T) {
 			t.Error(got)
 		}
 		r.want(t, "Node n1, Service shop/web")
-		r.apply(service("other", 80))
-		r.interrupt(nil)
+		r.Apply(service("other", 80))
+		r.Interrupt(nil)
 		r.after(3 * time.Minute)
 		r.want(t, "Node n1, Service shop/other, Service shop/web")
 		if r.problems() != "" {
@@ -149,14 +150,14 @@ func TestAServerThatHangs(t *testing.T) {
 func TestCredentialsThatRunOut(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
 		begin(t, r)
-		r.interrupt(func(*http.Request) (int, bool) { return 401, false })
-		r.forgets()
+		r.Interrupt(func(*http.Request) (int, bool) { return 401, false })
+		r.Forgets()
 		r.after(time.Minute)
 		if got := r.problems(); got != "the API server does not accept the credentials (401)" {
 			t.Error(got)
 		}
 		r.want(t, "Node n1, Service shop/web")
-		r.interrupt(nil)
+		r.Interrupt(nil)
 		r.after(2 * time.Minute)
 		if r.problems() != "" {
 			t.Error(r.problems())
@@ -168,9 +169,9 @@ func TestCredentialsThatRunOut(t *testing.T) {
 func TestForbiddenKinds(t *testing.T) {
 	kind := objects.Ref{Kind: objects.Kind{Group: "networking.istio.io", Kind: "VirtualService"}}
 	run(t, func(t *testing.T, r *rig) {
-		r.define("networking.istio.io", "VirtualService", "virtualservices", "v1")
-		r.apply(node + "---\n" + vs("web", "5s"))
-		r.interrupt(refusing(403, "virtualservices"))
+		r.Define("networking.istio.io", "VirtualService", "virtualservices", "v1")
+		r.Apply(node + "---\n" + vs("web", "5s"))
+		r.Interrupt(refusing(403, "virtualservices"))
 		r.after(10 * time.Second)
 		r.want(t, "Node n1")
 		if got := r.problems(); got != "VirtualService.networking.istio.io: may not be read (403)" {
@@ -179,11 +180,11 @@ func TestForbiddenKinds(t *testing.T) {
 		if want := "kind-not-read VirtualService: VirtualService.networking.istio.io: the API server does not let it be read (403): its objects are not used\n"; r.said[kind] != want {
 			t.Errorf("said %q", r.said[kind])
 		}
-		r.interrupt(nil)
+		r.Interrupt(nil)
 		r.after(2 * time.Minute)
 		r.want(t, "Node n1, VirtualService.networking.istio.io shop/web")
-		r.interrupt(refusing(403, "virtualservices"))
-		r.forgets()
+		r.Interrupt(refusing(403, "virtualservices"))
+		r.Forgets()
 		r.after(time.Minute)
 		r.want(t, "Node n1, VirtualService.networking.istio.io shop/web")
 		if r.said[kind] != "" || r.problems() == "" {
@@ -195,16 +196,16 @@ func TestForbiddenKinds(t *testing.T) {
 // Without a kind that restricts more would be allowed: nothing is handed out.
 func TestForbiddenKindsThatGuard(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
-		r.define("security.istio.io", "AuthorizationPolicy", "authorizationpolicies", "v1")
-		r.apply(node)
-		r.interrupt(refusing(403, "authorizationpolicies"))
+		r.Define("security.istio.io", "AuthorizationPolicy", "authorizationpolicies", "v1")
+		r.Apply(node)
+		r.Interrupt(refusing(403, "authorizationpolicies"))
 		r.after(10 * time.Minute)
 		r.want(t, "")
 		want := "AuthorizationPolicy.security.istio.io: may not be read (403); allow get, list and watch of it by a ClusterRole; until then nothing new is applied, as without it more could be allowed than is meant"
 		if h := r.source.Health(); h.Complete || len(h.Problems) != 1 || h.Problems[0].String() != want {
 			t.Errorf("health %+v", h)
 		}
-		r.interrupt(nil)
+		r.Interrupt(nil)
 		r.after(2 * time.Minute)
 		r.want(t, "Node n1")
 	})
@@ -213,16 +214,16 @@ func TestForbiddenKindsThatGuard(t *testing.T) {
 // Who may not watch definitions looks at what is served.
 func TestForbiddenDefinitions(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
-		r.interrupt(refusing(403, "customresourcedefinitions"))
+		r.Interrupt(refusing(403, "customresourcedefinitions"))
 		begin(t, r)
-		r.define("networking.istio.io", "VirtualService", "virtualservices", "v1")
-		r.apply(vs("web", "5s"))
+		r.Define("networking.istio.io", "VirtualService", "virtualservices", "v1")
+		r.Apply(vs("web", "5s"))
 		r.after(lookEveryBlind + time.Second)
 		r.want(t, "Node n1, Service shop/web, VirtualService.networking.istio.io shop/web")
 		if got := r.problems(); got != "CustomResourceDefinition: may not be read (403)" {
 			t.Error(got)
 		}
-		r.undefine("networking.istio.io", "virtualservices")
+		r.Undefine("networking.istio.io", "virtualservices")
 		r.after(2 * lookEveryBlind)
 		r.want(t, "Node n1, Service shop/web")
 	})
@@ -230,15 +231,15 @@ func TestForbiddenDefinitions(t *testing.T) {
 
 func TestVersionsThatNobodyReads(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
-		r.define("networking.istio.io", "VirtualService", "virtualservices", "v9")
-		r.apply(node)
+		r.Define("networking.istio.io", "VirtualService", "virtualservices", "v9")
+		r.Apply(node)
 		r.after(10 * time.Second)
 		r.want(t, "Node n1")
 		if got := r.problems(); got != "VirtualService.networking.istio.io: is served as v9 alone, and read as v1, v1alpha3, v1beta1: its objects are not used" {
 			t.Error(got)
 		}
-		r.alter("networking.istio.io/virtualservices", func(res *resource) { res.versions = []string{"v1", "v9"} })
-		r.apply(crd("virtualservices.networking.istio.io") + "---\n" + vs("web", "5s"))
+		r.Alter("networking.istio.io/virtualservices", func(res *kubetest.Resource) { res.Versions = []string{"v1", "v9"} })
+		r.Apply(kubetest.Definition("virtualservices.networking.istio.io") + "---\n" + vs("web", "5s"))
 		r.after(10 * time.Second)
 		r.want(t, "Node n1, VirtualService.networking.istio.io shop/web")
 		if r.problems() != "" || len(r.said) > 0 {
@@ -251,19 +252,19 @@ func TestVersionsThatNobodyReads(t *testing.T) {
 // to do without what restricts.
 func TestAServerThatIsStarting(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
-		r.define("security.istio.io", "AuthorizationPolicy", "authorizationpolicies", "v1")
-		r.apply(node + "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny, namespace: shop}\nspec: {}\n")
-		r.hide("security.istio.io/authorizationpolicies", true)
-		r.interrupt(refusing(500, "readyz"))
+		r.Define("security.istio.io", "AuthorizationPolicy", "authorizationpolicies", "v1")
+		r.Apply(node + "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny, namespace: shop}\nspec: {}\n")
+		r.Hide("security.istio.io/authorizationpolicies", true)
+		r.Interrupt(refusing(500, "readyz"))
 		r.after(15 * time.Second)
 		r.want(t, "")
-		r.interrupt(nil)
+		r.Interrupt(nil)
 		r.after(20 * time.Second)
 		r.want(t, "")
 		if got := r.problems(); !strings.Contains(got, "it does not serve authorizationpolicies.security.istio.io yet, though that is defined") {
 			t.Error(got)
 		}
-		r.hide("security.istio.io/authorizationpolicies", false)
+		r.Hide("security.istio.io/authorizationpolicies", false)
 		r.after(30 * time.Second)
 		r.want(t, "AuthorizationPolicy.security.istio.io shop/deny, Node n1")
 	})

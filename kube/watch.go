@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -30,6 +31,9 @@ const (
 	// idleLimit is how long a stream may be silent. A server sends a bookmark every
 	// minute or so; one that sends nothing may be gone without anybody having told.
 	idleLimit = 3 * time.Minute
+	// lasting is how long a stream without an event must last to be one: the client gives
+	// an empty stream, and no error, where a connection was closed in place of an answer.
+	lasting = time.Second
 )
 
 // informer watches one resource by a cache of its own, so that it can have its own
@@ -142,7 +146,6 @@ func (t *tracked) WatchWithContext(ctx context.Context, o metav1.ListOptions) (w
 		}
 		return nil, err
 	}
-	t.track.answered(nil)
 	s := &stream{inner: w, out: make(chan watch.Event), stopped: make(chan struct{}), track: t.track, initial: initial(o)}
 	go func() {
 		s.run()
@@ -182,12 +185,24 @@ func (s *stream) run() {
 	}()
 	idle := time.NewTimer(idleLimit)
 	defer idle.Stop()
+	lasts := time.NewTimer(lasting)
+	defer lasts.Stop()
+	well := false
 	for {
 		select {
 		case e, ok := <-s.inner.ResultChan():
 			if !ok {
+				if !well {
+					s.track.answered(io.ErrUnexpectedEOF)
+				} else {
+					s.track.asked() // the next one is awaited
+				}
 				return
 			}
+			if !well && e.Type != watch.Error {
+				s.track.answered(nil)
+			}
+			well = true
 			if e.Type == watch.Error {
 				err := apierrors.FromObject(e.Object)
 				s.track.answered(err)
@@ -202,7 +217,13 @@ func (s *stream) run() {
 				return
 			}
 			idle.Reset(idleLimit)
+		case <-lasts.C:
+			if !well {
+				s.track.answered(nil)
+			}
+			well = true
 		case <-idle.C:
+			s.track.asked()
 			return
 		case <-s.stopped:
 			return
