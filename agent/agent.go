@@ -19,6 +19,7 @@ import (
 	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/hubble"
+	"fairlead.io/fairlead/kube"
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/proxy"
 	"fairlead.io/fairlead/xds"
@@ -40,14 +41,16 @@ const (
 
 // Options of Run.
 type Options struct {
-	Node     string
-	Source   string // folder of objects
-	RunDir   string // sockets and state; one for each node, shared with the proxy
-	Bpffs    string // folder on a BPF file system for pinned maps and links
-	Cgroup   string // cgroup2 folder of the node's processes
-	NetnsDir string // folder of the pods' network namespaces
-	Uplinks  []string
-	Pipeline pipeline.Options
+	Node   string
+	Source string // folder of objects
+	// APIServer gives the objects in place of a folder, unless it is nil.
+	APIServer *kube.Config
+	RunDir    string // sockets and state; one for each node, shared with the proxy
+	Bpffs     string // folder on a BPF file system for pinned maps and links
+	Cgroup    string // cgroup2 folder of the node's processes
+	NetnsDir  string // folder of the pods' network namespaces
+	Uplinks   []string
+	Pipeline  pipeline.Options
 	// WhenProxyAbsent is what becomes of what a proxy should take while no Envoy is
 	// ready; "" = Hold.
 	WhenProxyAbsent Absence
@@ -71,6 +74,7 @@ type feed interface {
 // others read.
 type agent struct {
 	opts   Options
+	src    source
 	log    *slog.Logger
 	ports  *ports
 	res    *resources
@@ -116,16 +120,17 @@ type agent struct {
 // agent of the node to end, and for a source that has the node among its objects:
 // until then nothing is changed.
 func Run(ctx context.Context, o Options) error {
-	if _, err := os.Stat(o.Source); err != nil {
-		return fmt.Errorf("read source: %w; nothing was changed", err)
-	}
-	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
-		return fmt.Errorf("make run folder: %w", err)
-	}
 	o.Pipeline.Node = o.Node
 	pipe, err := pipeline.New(o.Pipeline)
 	if err != nil {
 		return err
+	}
+	src, err := newSource(o, pipe)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
+		return fmt.Errorf("make run folder: %w", err)
 	}
 	host := newAddresses()
 	// It returns when no other agent writes this node's state any more.
@@ -139,7 +144,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	a := newAgent(o, pipe, p)
+	a := newAgent(o, src, pipe, p)
 	a.host = host
 	a.pipe.SetHostAddresses(host.get())
 	server := serve.New(serve.Options{StandIn: proxy.StandIn, OnReject: a.late.put}, nil)
@@ -147,8 +152,8 @@ func Run(ctx context.Context, o Options) error {
 	return a.run(ctx, kernel, server)
 }
 
-func newAgent(o Options, pipe *pipeline.Pipeline, p *ports) *agent {
-	return &agent{opts: o, log: o.Log, ports: p, res: newResources(p), pipe: pipe, flows: hubble.NewRing(flowsKept),
+func newAgent(o Options, src source, pipe *pipeline.Pipeline, p *ports) *agent {
+	return &agent{opts: o, src: src, log: o.Log, ports: p, res: newResources(p), pipe: pipe, flows: hubble.NewRing(flowsKept),
 		alog: accesslog.New(flowsKept), retry: map[resourceKey]serve.Change{}, retiring: map[resourceKey]time.Time{}, problems: map[topic]string{},
 		late: newMailbox(), host: newAddresses(), rejected: rejections{}, waiting: map[resourceKey]time.Time{}, started: time.Now()}
 }
@@ -182,14 +187,14 @@ func (a *agent) run(parent context.Context, kernel *datapath.Datapath, server *s
 	start("kernel events", func(ctx context.Context) error { return kernel.Events(ctx, a.kernelFlow) })
 	start("access records", a.accessRecords)
 	start("source", func(ctx context.Context) error {
-		return watchFolder(ctx, a.log, a.opts.Source, func() {
+		return a.src.run(ctx, func() {
 			select {
 			case changed <- struct{}{}:
 			default:
 			}
 		})
 	})
-	a.log.Info("agent runs", "node", a.opts.Node, "source", a.opts.Source)
+	a.log.Info("agent runs", "node", a.opts.Node, "source", a.src.String())
 	a.serveFeed = func() {
 		start("feed", func(ctx context.Context) error {
 			return serveGRPC(ctx, proxy.PathsIn(a.opts.RunDir).Feed, -1, server.Register)

@@ -32,28 +32,33 @@ func Revision(inputs []objects.Input) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// load computes the plan of the inputs. ours is whether the node is among the
-// objects: a source without it is another's, is empty, or is being written.
-func (a *agent) load(inputs []objects.Input) (changes []incr.Change, ours bool) {
+// load computes the plan of what is new in the source; ok is false if nothing is. ours is
+// whether the node is among the objects: a source without it is another's, is empty, or is
+// being written.
+func (a *agent) load() (changes []incr.Change, ours, ok bool) {
 	a.mu.Lock()
-	a.revision = Revision(inputs)
-	changes = a.pipe.Load(inputs...)
+	l, ok := a.src.load(a.pipe)
+	if !ok {
+		a.mu.Unlock()
+		return nil, false, false
+	}
+	a.revision = l.revision
 	ours = a.pipe.Get(translators.Nodes, a.opts.Node) != nil
 	a.mu.Unlock()
-	problem := ""
-	if i := slices.IndexFunc(inputs, func(in objects.Input) bool { return in.Err != nil }); i >= 0 {
-		problem = fmt.Sprintf("read source: %v; what it held stays in use", inputs[i].Err)
-	} else if !ours {
-		problem = fmt.Sprintf("the source has no Node %s; nothing of it is applied", a.opts.Node)
+	if l.problem == "" && !ours {
+		l.problem = fmt.Sprintf("the source has no Node %s; nothing of it is applied", a.opts.Node)
 	}
-	a.say(aboutSource, problem)
-	return changes, ours
+	a.say(aboutSource, l.problem)
+	return l.changes, ours, true
 }
 
 // reload reads the source and applies what it changes.
 func (a *agent) reload(ctx context.Context) {
 	start := time.Now()
-	changes, ours := a.load(objects.Files([]string{a.opts.Source}, nil))
+	changes, ours, ok := a.load()
+	if !ok {
+		return
+	}
 	switch {
 	case !ours:
 		a.held = true

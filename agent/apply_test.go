@@ -52,7 +52,7 @@ func newRig(t *testing.T, files map[string]string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.agent = newAgent(o, pipe, p)
+	r.agent = newAgent(o, folder{o.Source, o.Log}, pipe, p)
 	r.kernel, r.feed = (*fakeKernel)(r), (*fakeFeed)(r)
 	r.envoy = func(context.Context) (string, bool) { return "fake", r.there }
 	r.present = func(context.Context) presence {

@@ -7,6 +7,7 @@ import (
 
 	"fairlead.io/fairlead/agent/diff"
 	"fairlead.io/fairlead/datapath"
+	"fairlead.io/fairlead/kube"
 	"fairlead.io/fairlead/proxy"
 	"fairlead.io/fairlead/xds/serve"
 )
@@ -17,6 +18,9 @@ type Status struct {
 	Uptime  string `json:"uptime"`
 	Source  string `json:"source"`
 	Objects int    `json:"objects"`
+	// APIServer is how it stands with the API server that the objects are read from; nil:
+	// they are a folder's.
+	APIServer *kube.Health `json:"apiServer,omitempty"`
 	// Revision is the content of the source that was read last, Applied the one
 	// that Envoy acknowledged and the kernel has. What Envoy rejected is in Rejected.
 	Revision string `json:"revision"`

@@ -72,7 +72,7 @@ func (a *agent) say(about topic, problem string) {
 }
 
 func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
-	s := Status{Node: a.opts.Node, Uptime: time.Since(a.started).Round(time.Second).String(), Source: a.opts.Source,
+	s := Status{Node: a.opts.Node, Uptime: time.Since(a.started).Round(time.Second).String(), Source: a.src.String(), APIServer: a.src.health(),
 		Pods: map[string]string{}, Feed: feed.Status(), Writes: kernel.Stats()}
 	var err error
 	if s.Kernel, err = kernel.Status(); err != nil {

@@ -148,22 +148,24 @@ func errorsIn(p *pipeline.Pipeline) int {
 // sides loads both.
 func (f *diffFlags) sides(c *cobra.Command, in *input, args []string) (before, after *pipeline.Pipeline, err error) {
 	switch planes := f.from != "" || f.to != ""; {
-	case planes && (f.from == "" || f.to == "" || len(args) > 0 || len(in.files) == 0):
-		return nil, nil, usageError("to compare control planes give -f, --from and --to, and nothing else")
+	case planes && (f.from == "" || f.to == "" || len(args) > 0 || !in.named()):
+		return nil, nil, usageError("to compare control planes give -f or --kubeconfig, --from and --to, and nothing else")
 	case planes:
-	case len(args) != 2:
-		return nil, nil, usageError("diff needs two files or folders, or one by -f with --from and --to")
+	case len(args) != 2 || in.server.named():
+		return nil, nil, usageError("diff needs two files or folders, or one by -f, or a cluster by --kubeconfig, with --from and --to")
 	case stdins(append(slices.Clone(args), in.files...)) > 1:
 		return nil, nil, usageError("standard input can be read once: name files in place of one of the \"-\"")
 	case slices.Contains(in.files, "-"):
 		return nil, nil, usageError("standard input can be one of the sides, not what both have: name a file by -f")
 	}
 	if f.from != "" {
-		// Both sides are of the same text, which may come once.
-		in.given = objects.Files(in.files, c.InOrStdin())
+		// Both sides are of the same text, which may come once, or of one moment of a cluster.
+		if _, in.given, err = in.read(c, ""); err != nil {
+			return nil, nil, err
+		}
 	}
 	load := func(files []string, edit func(*objects.Batch) (*objects.Batch, error)) (*pipeline.Pipeline, error) {
-		one := &input{files: files, given: in.given, pipeline: in.pipeline}
+		one := &input{files: files, server: in.server, given: in.given, pipeline: in.pipeline}
 		return one.whole(c, edit)
 	}
 	if f.from == "" {
@@ -190,14 +192,18 @@ func stdins(paths []string) int {
 
 // whole is the plan of the first node of manifests, as edit has them.
 func (in *input) whole(c *cobra.Command, edit func(*objects.Batch) (*objects.Batch, error)) (*pipeline.Pipeline, error) {
-	p, inputs, err := in.read(c, "")
+	p, read, err := in.read(c, "")
 	if err != nil {
 		return nil, err
 	}
-	batch := placed(p, inputs, "")
+	batch := read.placed(p, "")
 	p.Replace(batch)
+	names := nodeNames(p)
+	if len(names) == 0 {
+		return nil, usageError("there is no node: nothing is planned for one")
+	}
 	o := in.pipeline
-	o.Node = nodeNames(p)[0]
+	o.Node = names[0]
 	if p, err = pipeline.New(o); err != nil {
 		return nil, usageError("%v", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -55,9 +54,9 @@ Envoy has rejected and what is in use.`,
 		return nil
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
-		live := len(in.files) == 0
+		live := !in.named()
 		if !live && (c.Flags().Changed("run") || p.lab != "") {
-			return usageError("explain reads files (-f) or asks an agent (--run, --lab), not both")
+			return usageError("explain reads files (-f) or a cluster (--kubeconfig), or asks an agent (--run, --lab), not both")
 		}
 		if q.asked(c) {
 			return q.run(c, in, out, p, live)
@@ -130,11 +129,11 @@ func (in *input) explain(c *cobra.Command, node string, target explain.Target) (
 
 // planned is the plan of a node, or without one of the node that choose names; and its name.
 func (in *input) planned(c *cobra.Command, node string, choose func(*pipeline.Pipeline) string) (*pipeline.Pipeline, string, error) {
-	p, inputs, err := in.read(c, node)
+	p, read, err := in.read(c, node)
 	if err != nil {
 		return nil, "", err
 	}
-	batch := placed(p, inputs, node)
+	batch := read.placed(p, node)
 	p.Replace(batch)
 	if node == "" {
 		if node = choose(p); node != "" {
@@ -146,7 +145,7 @@ func (in *input) planned(c *cobra.Command, node string, choose func(*pipeline.Pi
 			p.Replace(batch)
 		}
 	} else if p.Get(translators.Nodes, node) == nil {
-		return nil, "", usageError("the manifests have no node %s; they have %s", node, strings.Join(nodeNames(p), ", "))
+		return nil, "", read.noNode(p, node)
 	}
 	return p, node, nil
 }

@@ -20,6 +20,7 @@ import (
 	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/hubble"
+	"fairlead.io/fairlead/kube"
 	"fairlead.io/fairlead/lab"
 )
 
@@ -40,16 +41,18 @@ func logger(c *cobra.Command) *slog.Logger {
 
 func agentCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "agent --node NODE --source DIR",
+		Use:   "agent --node NODE {--source DIR | --kubeconfig FILE | --in-cluster}",
 		Short: "Compute the node's plan, feed the proxy, write the kernel's maps",
-		Long: `Agent watches a folder of objects and keeps the node as they say. It may be stopped
-or killed at any time: kernel and proxy go on, and the next agent takes over.`,
+		Long: `Agent watches the objects of a cluster, or of a folder, and keeps the node as they say.
+It may be stopped or killed at any time: kernel and proxy go on, and the next agent
+takes over. So they do while the API server is away; fairlead status says since when.`,
 		Args: noArgs,
 	}
 	var o agent.Options
 	nodeFlags(c, &o)
 	c.Flags().StringVar(&o.Node, "node", "", "name of this node, as in the objects")
 	c.Flags().StringVar(&o.Source, "source", "", "folder of objects")
+	api := serverFlags(c)
 	c.Flags().StringVar(&o.NetnsDir, "netns", "/run/netns", "folder of the pods' network namespaces")
 	c.Flags().StringSliceVar(&o.Uplinks, "uplink", nil, "interface towards the other nodes; repeat for more")
 	o.WhenProxyAbsent = agent.Hold
@@ -60,13 +63,22 @@ or killed at any time: kernel and proxy go on, and the next agent takes over.`,
 		switch {
 		case o.Node == "":
 			return usageError("agent needs --node: the name of this node")
-		case o.Source == "":
-			return usageError("agent needs --source: a folder of objects")
+		case o.Source == "" && !api.named():
+			return usageError("agent needs --source, a folder of objects, or the cluster's API server by --kubeconfig or --in-cluster")
+		case o.Source != "" && api.named():
+			return usageError("agent reads a folder (--source) or a cluster (--kubeconfig, --in-cluster), not both")
 		case len(o.Uplinks) == 0:
 			return usageError("agent needs --uplink: the interface towards the other nodes")
 		}
 		if _, err := pipeline.Planes(o.Pipeline); err != nil {
 			return usageError("%v", err)
+		}
+		if api.named() {
+			cfg, err := api.config()
+			if err != nil {
+				return err
+			}
+			o.APIServer = cfg
 		}
 		o.Log = logger(c)
 		return agent.Run(c.Context(), o)
@@ -186,6 +198,7 @@ func printStatus(w io.Writer, s *agent.Status) error {
 		{"agent", "up " + s.Uptime},
 		{"source", fmt.Sprintf("%s: %d objects, %s; %d errors, %d warnings", s.Source, s.Objects, state, s.Errors, s.Warnings)},
 	}
+	rows = append(rows, apiServerRows(s.APIServer, time.Now())...)
 	if s.Problem != "" {
 		rows = append(rows, []string{"problem", s.Problem})
 	}
@@ -214,6 +227,24 @@ func printStatus(w io.Writer, s *agent.Status) error {
 		return err
 	}
 	return printRejected(w, s.Rejected, time.Now())
+}
+
+// apiServerRows tell how it stands with the API server, if the objects are from one.
+func apiServerRows(h *kube.Health, now time.Time) [][]string {
+	if h == nil {
+		return nil
+	}
+	var rows [][]string
+	for _, p := range h.Problems {
+		rows = append(rows, []string{"API server", fmt.Sprintf("for %s: %s", now.Sub(p.Since).Round(time.Second), p)})
+	}
+	switch {
+	case !h.Complete:
+		return append(rows, []string{"API server", "not all objects were read yet: kernel and proxy go on as they were"})
+	case len(rows) > 0:
+		return append(rows, []string{"API server", "what was read before stays in use"})
+	}
+	return [][]string{{"API server", fmt.Sprintf("answers; %d kinds are watched", h.Kinds)}}
 }
 
 // standbyLine says what would differ if a plane that stands by served.

@@ -36,16 +36,21 @@ func offlineCommands() []*cobra.Command {
 // input is the flags that say what to read.
 type input struct {
 	files    []string
-	given    []objects.Input // what was read of the files before; nil: nothing
+	server   *server
+	given    content // what was read before; zero: nothing
 	pipeline pipeline.Options
 }
 
 func inputFlags(c *cobra.Command) *input {
 	in := &input{pipeline: pipeline.Options{Agents: true}}
 	c.Flags().StringArrayVarP(&in.files, "file", "f", nil, "file or folder of manifests, - for standard input; repeat for more")
+	in.server = serverFlags(c)
 	meshFlags(c, &in.pipeline)
 	return in
 }
+
+// named reports whether there is something to read.
+func (in *input) named() bool { return len(in.files) > 0 || in.server.named() }
 
 // meshFlags are those that say of the mesh what no object does.
 func meshFlags(c *cobra.Command, o *pipeline.Options) {
@@ -77,27 +82,34 @@ func meshFlags(c *cobra.Command, o *pipeline.Options) {
 	c.Flags().StringVar(&o.Domain, "cluster-domain", "cluster.local", "domain of the services' DNS names")
 }
 
-// read gives the inputs and an empty pipeline for a node. A path that is named and
+// read gives the content and an empty pipeline for a node. A path that is named and
 // not there is an error at once: it is no manifest that something could become of.
-func (in *input) read(c *cobra.Command, node string) (*pipeline.Pipeline, []objects.Input, error) {
-	if len(in.files) == 0 {
-		return nil, nil, usageError("nothing to read: name files or folders with -f, or - for standard input")
+func (in *input) read(c *cobra.Command, node string) (*pipeline.Pipeline, content, error) {
+	switch {
+	case !in.named():
+		return nil, content{}, usageError("nothing to read: name files or folders with -f, - for standard input, or a cluster with --kubeconfig")
+	case len(in.files) > 0 && in.server.named():
+		return nil, content{}, usageError("read files (-f) or a cluster (--kubeconfig, --in-cluster), not both")
 	}
 	o := in.pipeline
 	o.Node = node
 	p, err := pipeline.New(o)
 	if err != nil {
-		return nil, nil, usageError("%v", err)
+		return nil, content{}, usageError("%v", err)
+	}
+	if in.given.inputs != nil || in.given.served != nil {
+		return p, in.given, nil
+	}
+	if in.server.named() {
+		b, err := in.server.read(c, p.Registry())
+		return p, content{served: b}, err
 	}
 	for _, f := range in.files {
 		if _, err := os.Stat(f); err != nil && f != "-" {
-			return nil, nil, fmt.Errorf("read manifests: %w", err)
+			return nil, content{}, fmt.Errorf("read manifests: %w", err)
 		}
 	}
-	if in.given != nil {
-		return p, in.given, nil
-	}
-	return p, objects.Files(in.files, c.InOrStdin()), nil
+	return p, content{inputs: objects.Files(in.files, c.InOrStdin())}, nil
 }
 
 // failOnErrors gives exit status 1 if a diagnostic is an error.
@@ -119,10 +131,7 @@ func printDiagnostic(w io.Writer, d model.Diagnostic) {
 	} else if d.Effect != model.Cosmetic {
 		level = "warning"
 	}
-	place := orDash(d.Source.File)
-	if d.Source.Line > 0 {
-		place = fmt.Sprintf("%s:%d", place, d.Source.Line)
-	}
+	place := placeText(d.Source.File, d.Source.Line)
 	fmt.Fprintf(w, "%s: %s: %s\n", place, level, d.Message)
 	what := strings.TrimSpace(d.Source.Object() + " " + d.Source.Field)
 	fmt.Fprintf(w, "    %s\n", strings.TrimSpace(fmt.Sprintf("%s [%s, %s, %s]", what, d.Code, d.Outcome, d.Effect)))
@@ -188,6 +197,14 @@ func planTable(w io.Writer, p *pipeline.Pipeline) error {
 	return tabulate(w, []string{"table", "key", "content"}, rows)
 }
 
+// placeText is where something is written; "-" if it is not in a file.
+func placeText(file string, line int) string {
+	if file == "" || line == 0 {
+		return orDash(file)
+	}
+	return fmt.Sprintf("%s:%d", file, line)
+}
+
 // reportErrors prints the diagnostics to standard error, data having gone to
 // standard output, and fails if one is an error.
 func reportErrors(c *cobra.Command, p *pipeline.Pipeline) error {
@@ -206,13 +223,13 @@ func (in *input) loadPlaced(c *cobra.Command, node string) (*pipeline.Pipeline, 
 	if node == "" {
 		return nil, usageError("%s needs --node: the name of a node in the manifests, or, where they have none, node-1 or node-2", c.CommandPath())
 	}
-	p, inputs, err := in.read(c, node)
+	p, read, err := in.read(c, node)
 	if err != nil {
 		return nil, err
 	}
-	p.Replace(placed(p, inputs, node))
+	p.Replace(read.placed(p, node))
 	if p.Get(translators.Nodes, node) == nil {
-		return nil, usageError("the manifests have no node %s; they have %s", node, strings.Join(nodeNames(p), ", "))
+		return nil, read.noNode(p, node)
 	}
 	return p, nil
 }

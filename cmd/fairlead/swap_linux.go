@@ -198,7 +198,7 @@ func (s *swapping) target() error {
 
 // change compares the namespace as it is with what it would be.
 func (s *swapping) change() (*diff.Report, error) {
-	in := &input{files: []string{s.folder}, given: s.inputs, pipeline: s.mesh}
+	in := &input{files: []string{s.folder}, given: content{inputs: s.inputs}, pipeline: s.mesh}
 	given := func(plane string) (*pipeline.Pipeline, error) {
 		return in.whole(s.c, func(b *objects.Batch) (*objects.Batch, error) {
 			if plane == swap.None {

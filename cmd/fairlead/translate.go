@@ -34,11 +34,11 @@ Exit status: 0 clean, 1 if something was refused or would widen access, 2 wrong 
 	}
 	in, out := inputFlags(c), outputFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		p, inputs, err := in.read(c, "")
+		p, read, err := in.read(c, "")
 		if err != nil {
 			return err
 		}
-		r := reportOf(p, inputs)
+		r := reportOf(p, read)
 		if err := out.print(c.OutOrStdout(), r, r.table); err != nil {
 			return err
 		}
@@ -47,12 +47,12 @@ Exit status: 0 clean, 1 if something was refused or would widen access, 2 wrong 
 	return c
 }
 
-// reportOf is what becomes of inputs. What a cluster adds to manifests, addresses and pods,
+// reportOf is what becomes of what was read. What a cluster adds to manifests, addresses and pods,
 // is added where they have none, because much depends on it; the report is about what is
 // written.
-func reportOf(p *pipeline.Pipeline, inputs []objects.Input) report {
-	written := objects.Decode(p.Registry(), inputs...)
-	p.Replace(placed(p, inputs, ""))
+func reportOf(p *pipeline.Pipeline, read content) report {
+	written := read.written(p)
+	p.Replace(read.placed(p, ""))
 	found := slices.Concat(written.Diagnostics, p.Diagnostics())
 	slices.SortStableFunc(found, model.CompareDiagnostics)
 	fates, rest := pipeline.FatesOf(slices.Clone(written.Objects), slices.Compact(found))
@@ -90,7 +90,7 @@ func (r report) table(w io.Writer) error {
 		if o.Namespace != "" {
 			name = o.Namespace + "/" + o.Name
 		}
-		rows = append(rows, []string{o.Kind, name, string(o.Outcome), fmt.Sprintf("%s:%d", o.File, o.Line)})
+		rows = append(rows, []string{o.Kind, name, string(o.Outcome), placeText(o.File, o.Line)})
 		counts[o.Outcome]++
 		diags = append(diags, o.Diagnostics...)
 	}
