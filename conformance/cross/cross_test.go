@@ -33,7 +33,7 @@ const namespace = "shop"
 // has none.
 var marks = map[string]string{
 	"istio":   "labels: {istio-injection: enabled}",
-	"smi":     "labels: {openservicemesh.io/monitored-by: osm}, annotations: {openservicemesh.io/sidecar-injection: enabled}",
+	"smi":     "labels: {openservicemesh.io/monitored-by: osm}",
 	"linkerd": "annotations: {linkerd.io/inject: enabled}", "gateway": "labels: {fairlead.io/capture: enabled}",
 }
 

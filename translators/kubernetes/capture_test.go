@@ -117,7 +117,8 @@ func TestCapture(t *testing.T) {
 		{"Istio's opting out is not Linkerd's", marks{annotations: "linkerd.io/inject=enabled"}, marks{labels: "sidecar.istio.io/inject=false"}, true},
 
 		{"OSM takes a namespace", marks{"openservicemesh.io/monitored-by=osm", "openservicemesh.io/sidecar-injection=Enabled"}, marks{}, true},
-		{"OSM watches a namespace", marks{labels: "openservicemesh.io/monitored-by=osm"}, marks{}, false},
+		{"OSM watches a namespace", marks{labels: "openservicemesh.io/monitored-by=osm"}, marks{}, true},
+		{"OSM watches a namespace, and is not to inject", marks{"openservicemesh.io/monitored-by=osm", "openservicemesh.io/sidecar-injection=no"}, marks{}, false},
 		{"a pod opts in where OSM watches", marks{labels: "openservicemesh.io/monitored-by=osm"}, marks{annotations: "openservicemesh.io/sidecar-injection=yes"}, true},
 		{"a pod opts out of OSM", marks{"openservicemesh.io/monitored-by=osm", "openservicemesh.io/sidecar-injection=enabled"}, marks{annotations: "openservicemesh.io/sidecar-injection=no"}, false},
 		{"OSM takes nobody where it does not watch", marks{annotations: "openservicemesh.io/sidecar-injection=enabled"}, marks{annotations: "openservicemesh.io/sidecar-injection=enabled"}, false},

@@ -52,7 +52,7 @@ var meshes = []mesh{
 	{linkerd, linkerdTakes, takesUnmarked(linkerdTakes), linkerdAsks,
 		"Linkerd does not inject this pod, and it is not captured: it leaves alone its own control plane, namespaces that its webhook is kept out of or that have an unknown value of this annotation, and pods without the token of their service account",
 		"see to the one that applies"},
-	{smi, osmTakes, osmOwns, osmAsks,
+	{smi, osmTakes, takesUnmarked(osmTakes), osmAsks,
 		"Open Service Mesh does not inject this pod, and it is not captured: its namespace lacks the label openservicemesh.io/monitored-by, or is the cluster's own",
 		"add the namespace to the mesh"},
 }
@@ -206,8 +206,9 @@ var (
 	osmOff = []string{"disabled", "no", "false"}
 )
 
-// osmTakes is Open Service Mesh's injection: mustInject in its pkg/injector. The label alone
-// has it watch a namespace, and inject nothing.
+// osmTakes is Open Service Mesh's injection: mustInject in its pkg/injector, but that a
+// namespace with its label and no word of injection is taken, too. There the mesh would only
+// watch; here nothing is injected, and the label is what users of SMI mark namespaces with.
 func osmTakes(pod, ns *objects.Object) Mark {
 	p, n := annotation(pod, osmInjection), annotation(ns, osmInjection)
 	says := func(m Mark) string { return strings.ToLower(value(m, osmInjection)) }
@@ -221,13 +222,10 @@ func osmTakes(pod, ns *objects.Object) Mark {
 	case says(p) != "":
 		return p // refused by the webhook, as is a namespace's below
 	}
+	if n.Object == nil {
+		return label(ns, osmMonitored).as(true)
+	}
 	return n.as(slices.Contains(osmOn, says(n)))
-}
-
-// osmOwns: a namespace that is watched is the mesh's, unless it says that it is not.
-func osmOwns(ns *objects.Object) bool {
-	return label(ns, osmMonitored).Object != nil &&
-		!slices.Contains(osmOff, strings.ToLower(value(annotation(ns, osmInjection), osmInjection)))
 }
 
 func osmAsks(pod *objects.Object) []Mark {
