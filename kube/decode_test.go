@@ -4,6 +4,7 @@ package kube
 
 import (
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,6 +37,9 @@ func asServed(t *testing.T, in objects.Input, reg *objects.Registry) []map[strin
 			continue
 		}
 		meta["creationTimestamp"] = time.Date(2026, 1, 1, 0, i/60, i%60, 0, time.UTC).Format(time.RFC3339)
+		if meta["uid"] == nil {
+			meta["uid"] = fmt.Sprint("uid-", i)
+		}
 		out = append(out, o)
 	}
 	return out
@@ -132,7 +136,7 @@ func overAPI(t *testing.T, reg *objects.Registry, text []byte) objects.Edit {
 	t.Helper()
 	u := unstructuredOf(t, text)
 	meta := u.Object["metadata"].(map[string]any)
-	meta["uid"], meta["resourceVersion"], meta["generation"] = "1", "2", int64(3)
+	meta["resourceVersion"], meta["generation"] = "2", int64(3)
 	meta["managedFields"] = []any{map[string]any{"manager": "kubectl"}}
 	gvk := u.GroupVersionKind()
 	typ, ok := reg.Served(objects.Kind{Group: gvk.Group, Kind: gvk.Kind}, []string{gvk.Version})

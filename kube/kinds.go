@@ -59,7 +59,7 @@ func (s *Source) begin(ctx context.Context, sv served) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	w := &kindWatch{served: sv, cancel: cancel, begun: time.Now(), before: map[string]objects.Edit{}}
-	w.track.changed = s.tell
+	w.track.changed = s.judge
 	s.kinds[k] = w
 	example := &unstructured.Unstructured{}
 	example.SetGroupVersionKind(sv.gvk())
@@ -233,7 +233,7 @@ func (s *Source) lookOnce(ctx context.Context) error {
 	s.foreign(l)
 	s.looked = true
 	s.mu.Unlock()
-	s.tell()
+	s.judge()
 	return nil
 }
 

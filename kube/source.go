@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -63,8 +64,9 @@ type Source struct {
 	looked     bool // what is served is known
 	whole      bool
 	given      bool   // it was handed out once
-	told       string // what was logged of its health last
 	hopeless   func() // called where Read is not to wait; nil: it is
+
+	told string // what was logged of its health last; Run's own
 }
 
 // unreadable is a kind of which no version is read.
@@ -93,8 +95,8 @@ func New(o Options) (*Source, error) {
 	if s.client, err = discovery.NewDiscoveryClientForConfigAndClient(s.cfg, s.http); err != nil {
 		return nil, fmt.Errorf("reach the API server %s: %w", s.cfg.Host, err)
 	}
-	s.discovery.changed = s.tell
-	s.crds.track.changed = s.tell
+	s.discovery.changed = s.judge
+	s.crds.track.changed = s.judge
 	return s, nil
 }
 
@@ -113,10 +115,14 @@ func (s *Source) Run(ctx context.Context, changed func()) error {
 	s.watchCRDs(ctx)
 	s.group.Go(func() { s.lookOut(ctx) })
 	var quiet, late <-chan time.Time
+	every := time.NewTicker(tellEvery)
+	defer every.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case now := <-every.C:
+			s.tell(now)
 		case <-s.dirty:
 			quiet = time.After(settle)
 			if late == nil {
@@ -214,31 +220,43 @@ func (s *Source) settled() {
 	s.wake()
 }
 
-// tell logs what is wrong, once for as long as it is the same, and looks whether what
-// failed was all that was waited for.
-func (s *Source) tell() {
-	h := s.Health()
-	text := ""
-	for _, p := range h.Problems {
-		text += p.String() + "; "
-	}
+// judge looks whether what has failed, or is well again, changes what is waited for.
+func (s *Source) judge() {
+	lasting := slices.ContainsFunc(s.Health().Problems, Problem.lasts)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forbid()
 	s.settled()
+	if s.hopeless != nil && lasting {
+		s.hopeless()
+	}
+}
+
+// tellEvery is how often it is looked for something to log, and tellAfter how long that
+// must have lasted: a server has its moments.
+const (
+	tellEvery = time.Second
+	tellAfter = 3 * time.Second
+)
+
+// tell logs what is wrong, once for as long as it is the same, and that nothing is.
+func (s *Source) tell(now time.Time) {
+	var problems []string
+	for _, p := range s.Health().Problems {
+		if now.Sub(p.Since) >= tellAfter {
+			problems = append(problems, p.String())
+		}
+	}
+	text := strings.Join(problems, "; ")
 	if text == s.told {
 		return
 	}
 	s.told = text
-	if s.hopeless != nil && slices.ContainsFunc(h.Problems, Problem.lasts) {
-		s.hopeless()
-	}
 	if text == "" {
 		s.log.Info("the API server answers", "server", s.cfg.Host)
-		return
 	}
-	for _, p := range h.Problems {
-		s.log.Warn("API server", "server", s.cfg.Host, "problem", p.String())
+	for _, p := range problems {
+		s.log.Warn("API server", "server", s.cfg.Host, "problem", p)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
 // metadata that means something to a translator, or to Fairlead's bookkeeping.
-var metadata = []string{"name", "namespace", "labels", "annotations", "creationTimestamp", "deletionTimestamp"}
+var metadata = []string{"name", "namespace", "labels", "annotations", "uid", "creationTimestamp", "deletionTimestamp"}
 
 // shape says which fields are kept: those that are named, each as its own shape says, nil
 // being whole. A list's shape is that of its elements.

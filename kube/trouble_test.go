@@ -188,7 +188,7 @@ func TestForbiddenKinds(t *testing.T) {
 		r.after(time.Minute)
 		r.want(t, "Node n1, VirtualService.networking.istio.io shop/web")
 		if r.said[kind] != "" || r.problems() == "" {
-			t.Errorf("said %q, problems %q: what was read stays, and status tells", r.said[kind], r.problems())
+			t.Errorf("said %q, health %+v: what was read stays, and status tells", r.said[kind], r.source.Health())
 		}
 	})
 }
