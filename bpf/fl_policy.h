@@ -26,6 +26,8 @@
 #define FL_MARK_FROM_PROXY   0x300
 #define FL_MARK_TURNED	     0x400 /* by to_pod, for from_node */
 #define FL_MARK_FROM_INBOUND 0x500
+#define FL_MARK_FORWARDED    0x600 /* by to_pod, for from_node: of what the node forwards */
+#define FL_MARK_ANSWER	     0x700 /* an answer to that, for the interface that the pod is behind */
 
 /* Source ports that pods may not open connections from, in host order. */
 #define FL_PORT_CHECKED	    61000 /* the proxy judged the destination's policy */

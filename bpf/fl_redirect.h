@@ -14,6 +14,7 @@
 #define TCP_LISTEN    10
 
 #define LOOPBACK_IFINDEX 1
+#define PACKET_HOST	 0
 
 FL_MAP(fl_settings_v1, BPF_MAP_TYPE_ARRAY, __u32, struct fl_settings, 1, 0);
 FL_MAP(fl_bank_v1, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1, 0);
@@ -91,7 +92,7 @@ static __always_inline bool would_stray(struct __sk_buff *skb, const struct fl_p
 	struct bpf_sock *sk;
 	bool found;
 
-	if (!c || c->path != FL_PROXIED)
+	if (!c || c->path == FL_DIRECT)
 		return false;
 	t.sport = 0; /* of no connection */
 	sk = lookup(skb, p->v6, &t, false, 0);
@@ -145,18 +146,24 @@ static __always_inline int to_proxy(struct __sk_buff *skb, const struct fl_packe
 }
 
 /* Redirects a new connection. */
-static __always_inline int open_to_proxy(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 direction,
-					 const struct verdict *v)
+static __always_inline int open_by(struct __sk_buff *skb, const struct fl_packet *p, __u16 path, __u8 reason,
+				   __u8 direction, const struct verdict *v)
 {
 	int ret;
 
-	remember(&p->t, FL_PROXIED, v->port);
+	remember(&p->t, path, v->port);
 	ret = to_proxy(skb, p, v->port, direction, v);
 	if (ret == TCX_NEXT) {
 		count(reason);
 		report(skb, p, reason, direction, v);
 	}
 	return ret;
+}
+
+static __always_inline int open_to_proxy(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 direction,
+					 const struct verdict *v)
+{
+	return open_by(skb, p, FL_PROXIED, reason, direction, v);
 }
 
 static __always_inline __u16 inbound_port(void)
@@ -291,15 +298,80 @@ static __always_inline bool is_for_proxy(struct __sk_buff *skb, const struct fl_
 	return (reason || (flags & FL_ADDR_NODE) || was_taken(skb, p)) && has_socket(skb, p);
 }
 
+/*
+ * Whether what the node forwards into the pod is for the proxy. No program saw whom it was
+ * for before the node translated its address, as that of a node port, or it came by an
+ * interface that has none.
+ */
+static __always_inline bool is_forwarded_for_proxy(struct __sk_buff *skb, const struct fl_packet *p, const struct fl_pod *pod,
+						   __u8 reason)
+{
+	struct verdict v = {};
+	struct fl_conn *c;
+
+	if (!skb->ingress_ifindex || p->t.proto != IPPROTO_TCP)
+		return false;
+	if (is_open(p))
+		return reason && wants_inbound(p, pod, false, &v);
+	c = recall(&p->t);
+	return c && c->path == FL_TURNED && has_socket(skb, p);
+}
+
 /* Sends the packet into the node by loopback, whose link-layer address is zero. */
-static __always_inline int turn_back(struct __sk_buff *skb)
+static __always_inline int turn_back(struct __sk_buff *skb, __u32 mark)
 {
 	const __u8 zero[6] = {};
 
 	if (bpf_skb_store_bytes(skb, 0, zero, sizeof(zero), 0))
 		return TCX_DROP;
-	skb->mark = (skb->mark & ~FL_MARK_MASK) | FL_MARK_TURNED;
+	skb->mark = (skb->mark & ~FL_MARK_MASK) | mark;
 	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
+}
+
+/*
+ * Whether the proxy answers in the pod's name what the node had forwarded to it. The
+ * answer enters the node where one of the pod itself would: there the node turns the
+ * addresses back that it has translated.
+ */
+static __always_inline bool is_answer(struct __sk_buff *skb, const struct fl_packet *p, __u32 *ifindex)
+{
+	struct fl_bridge *bridge;
+	struct fl_tuple back;
+	struct fl_pod *pod;
+	struct fl_conn *c;
+
+	if (skb->ingress_ifindex && skb->ingress_ifindex != LOOPBACK_IFINDEX)
+		return false;
+	if (p->kind != FL_IP || p->fragment || p->t.proto != IPPROTO_TCP)
+		return false;
+	pod = bpf_map_lookup_elem(&fl_pods_v3, &p->t.saddr);
+	if (!pod)
+		return false;
+	reverse(&p->t, &back);
+	c = recall(&back);
+	if (!c || c->path != FL_TURNED)
+		return false;
+	*ifindex = pod->ifindex;
+	bridge = bpf_map_lookup_elem(&fl_bridges_v1, ifindex);
+	if (bridge)
+		*ifindex = bridge->ifindex;
+	return true;
+}
+
+static __always_inline int send_answer(struct __sk_buff *skb, __u32 ifindex)
+{
+	skb->mark = (skb->mark & ~FL_MARK_MASK) | FL_MARK_ANSWER;
+	return bpf_redirect(ifindex, BPF_F_INGRESS);
+}
+
+/* Whether the packet is such an answer, which has entered by now: it is the host's to have. No pod can set a mark. */
+static __always_inline bool take_answer(struct __sk_buff *skb)
+{
+	if ((skb->mark & FL_MARK_MASK) != FL_MARK_ANSWER)
+		return false;
+	skb->mark &= ~FL_MARK_MASK;
+	bpf_skb_change_type(skb, PACKET_HOST);
+	return true;
 }
 
 #endif

@@ -186,6 +186,7 @@ struct fl_pod {
 /* --- bridges of the node, by the index of a port that is a local pod's: fl_bridges_v1 --- */
 
 struct fl_bridge {
+	__u32 ifindex;
 	__u8 mac[6];
 	__u8 pad[2];
 };
@@ -232,6 +233,7 @@ enum fl_path {
 	FL_PATH_NONE,
 	FL_DIRECT,  /* not redirected */
 	FL_PROXIED, /* redirected */
+	FL_TURNED,  /* likewise, on its way into the pod: the node had forwarded it */
 };
 
 struct fl_conn {

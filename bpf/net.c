@@ -9,6 +9,8 @@
  *	to_pod	  egress of the host's end of a pod's veth: everything a pod receives
  *	from_node ingress of loopback: what to_pod turns back
  *	from_bridge ingress of a bridge of pods: what from_pod has for the proxy
+ *	to_net	  egress of an uplink: what the proxy answers to what the node forwarded
+ *	getsockopt  cgroup: where the proxy is told that such a connection was going
  *
  * Only the ingress programs redirect to the proxy, so the proxy's own packets
  * meet none: no loop, no exemption. What a process of the node sends meets none
@@ -138,6 +140,8 @@ int fl_from_pod(struct __sk_buff *skb)
 	struct fl_addr self;
 	struct fl_pod *pod;
 
+	if (take_answer(skb))
+		return TCX_NEXT;
 	parse(skb, &p);
 	if (p.kind == FL_OTHER)
 		return TCX_NEXT;
@@ -263,19 +267,23 @@ static __always_inline int refuse(struct __sk_buff *skb, struct fl_packet *p, __
 
 /*
  * What to_pod turned back. Its source is the node's own: the host takes that in by
- * loopback alone, and if accept_local is set there.
+ * loopback alone, and if accept_local is set there. And what the proxy answers under a
+ * pod's address to the node itself, which had forwarded what it answers under its own.
  */
 SEC("tcx/ingress")
 int fl_from_node(struct __sk_buff *skb)
 {
+	__u32 mark = skb->mark & FL_MARK_MASK, ifindex;
 	struct fl_packet p = {};
 	struct verdict v = {};
 	struct fl_pod *pod;
 	int ret;
 
-	if ((skb->mark & FL_MARK_MASK) != FL_MARK_TURNED)
+	if (mark && mark != FL_MARK_TURNED && mark != FL_MARK_FORWARDED)
 		return TCX_NEXT;
 	parse(skb, &p);
+	if (!mark)
+		return is_answer(skb, &p, &ifindex) ? send_answer(skb, ifindex) : TCX_NEXT;
 	if (p.kind != FL_IP || p.fragment || p.t.proto != IPPROTO_TCP)
 		return TCX_NEXT;
 	pod = bpf_map_lookup_elem(&fl_pods_v3, &p.t.daddr);
@@ -285,7 +293,7 @@ int fl_from_node(struct __sk_buff *skb)
 		return ret;
 	if (is_open(&p) && (wants_inbound(&p, pod, false, &v) || is_for_inbound(&p))) {
 		v.port = inbound_port();
-		return open_to_proxy(skb, &p, FL_OK_INBOUND, FL_TO_POD, &v);
+		return open_by(skb, &p, mark == FL_MARK_FORWARDED ? FL_TURNED : FL_PROXIED, FL_OK_INBOUND, FL_TO_POD, &v);
 	}
 	return drop(skb, &p, FL_DROP_UNCHECKED, FL_TO_POD, &v);
 }
@@ -301,7 +309,7 @@ int fl_from_bridge(struct __sk_buff *skb)
 	struct bpf_sock *sk;
 	struct fl_conn *c;
 
-	if ((skb->mark & FL_MARK_MASK) != FL_MARK_TO_PROXY)
+	if (take_answer(skb) || (skb->mark & FL_MARK_MASK) != FL_MARK_TO_PROXY)
 		return TCX_NEXT;
 	parse(skb, &p);
 	if (p.kind != FL_IP || p.fragment || p.t.proto != IPPROTO_TCP)
@@ -318,14 +326,26 @@ int fl_from_bridge(struct __sk_buff *skb)
 }
 
 SEC("tcx/egress")
+int fl_to_net(struct __sk_buff *skb)
+{
+	struct fl_packet p = {};
+	__u32 ifindex;
+
+	if (skb->ingress_ifindex) /* forwarded */
+		return TCX_NEXT;
+	parse(skb, &p);
+	return is_answer(skb, &p, &ifindex) ? send_answer(skb, ifindex) : TCX_NEXT;
+}
+
+SEC("tcx/egress")
 int fl_to_pod(struct __sk_buff *skb)
 {
 	struct fl_packet p = {};
 	struct verdict v = {};
 	struct fl_addr self;
 	struct fl_pod *pod;
+	__u32 flags, ifindex;
 	__u8 reason, ok;
-	__u32 flags;
 
 	parse(skb, &p);
 	if (p.kind == FL_OTHER || p.kind == FL_NEIGHBOUR)
@@ -346,13 +366,17 @@ int fl_to_pod(struct __sk_buff *skb)
 		return TCX_NEXT;
 	}
 	if (is_own_answer(skb, &p))
-		return turn_back(skb);
+		return turn_back(skb, FL_MARK_TURNED);
 	if (is_reply(&p)) {
+		if (is_answer(skb, &p, &ifindex))
+			return send_answer(skb, ifindex);
 		count(FL_OK_REPLY);
 	} else {
 		reason = admit(skb, &p, pod, &v, &ok, &flags);
 		if (is_for_proxy(skb, &p, pod, flags, reason))
-			return turn_back(skb);
+			return turn_back(skb, FL_MARK_TURNED);
+		if (is_forwarded_for_proxy(skb, &p, pod, reason))
+			return turn_back(skb, FL_MARK_FORWARDED);
 		if (reason)
 			return refuse(skb, &p, reason, &v);
 		if (p.t.proto == IPPROTO_TCP && is_open(&p) && is_from_proxy(skb)) /* an earlier life of the tuple */
@@ -367,6 +391,88 @@ int fl_to_pod(struct __sk_buff *skb)
 			return drop(skb, &p, FL_DROP_SPOOFED, FL_TO_POD, NULL);
 	}
 	return TCX_NEXT;
+}
+
+#define SO_ORIGINAL_DST 80 /* of SOL_IP and of SOL_IPV6 alike */
+#define SOL_IP		0
+#define SOL_IPV6	41
+
+#define LARGEST_OPTION 4096 /* what is longer, the kernel shows in part; 0 leaves it as it is */
+
+struct original4 {
+	__u16 family;
+	__be16 port;
+	__be32 addr;
+	__u8 zero[8];
+};
+
+struct original6 {
+	__u16 family;
+	__be16 port;
+	__be32 flow;
+	__be32 addr[4];
+	__u32 scope;
+};
+
+/*
+ * The proxy asks where a connection was going. Of one that the node had translated before
+ * it came to the proxy, connection tracking would name what the client had dialled, a node
+ * port for example; it is for the pod, and that is the socket's own address.
+ */
+SEC("cgroup/getsockopt")
+int fl_getsockopt(struct bpf_sockopt *ctx)
+{
+	bool v6 = ctx->level == SOL_IPV6;
+	struct bpf_sock *sk = ctx->sk;
+	struct fl_tuple t = {};
+	struct original4 *four;
+	struct original6 *six;
+	struct fl_conn *c;
+
+	if (ctx->optlen > LARGEST_OPTION)
+		ctx->optlen = 0;
+	if (ctx->optname != SO_ORIGINAL_DST || (ctx->level != SOL_IP && !v6) || !sk || sk->protocol != IPPROTO_TCP)
+		return 1;
+	t.proto = IPPROTO_TCP;
+	t.sport = sk->dst_port;
+	t.dport = bpf_htons(sk->src_port);
+	if (v6) {
+		t.saddr.w[0] = sk->dst_ip6[0];
+		t.saddr.w[1] = sk->dst_ip6[1];
+		t.saddr.w[2] = sk->dst_ip6[2];
+		t.saddr.w[3] = sk->dst_ip6[3];
+		t.daddr.w[0] = sk->src_ip6[0];
+		t.daddr.w[1] = sk->src_ip6[1];
+		t.daddr.w[2] = sk->src_ip6[2];
+		t.daddr.w[3] = sk->src_ip6[3];
+	} else {
+		map_v4(&t.saddr, sk->dst_ip4);
+		map_v4(&t.daddr, sk->src_ip4);
+	}
+	c = recall(&t);
+	if (!c || c->path != FL_TURNED)
+		return 1;
+	if (v6) {
+		six = ctx->optval;
+		if ((void *)(six + 1) > ctx->optval_end)
+			return 1;
+		__builtin_memset(six, 0, sizeof(*six));
+		six->family = AF_INET6;
+		six->port = t.dport;
+		__builtin_memcpy(six->addr, &t.daddr, sizeof(six->addr));
+		ctx->optlen = sizeof(*six);
+	} else {
+		four = ctx->optval;
+		if ((void *)(four + 1) > ctx->optval_end)
+			return 1;
+		__builtin_memset(four, 0, sizeof(*four));
+		four->family = AF_INET;
+		four->port = t.dport;
+		four->addr = t.daddr.w[3];
+		ctx->optlen = sizeof(*four);
+	}
+	ctx->retval = 0;
+	return 1;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -43,9 +43,10 @@ const (
 )
 
 type NetFlBridge struct {
-	_   structs.HostLayout
-	Mac [6]uint8
-	Pad [2]uint8
+	_       structs.HostLayout
+	Ifindex uint32
+	Mac     [6]uint8
+	Pad     [2]uint8
 }
 
 type NetFlConn struct {
@@ -87,6 +88,7 @@ const (
 	NetFlPathFL_PATH_NONE NetFlPath = 0
 	NetFlPathFL_DIRECT    NetFlPath = 1
 	NetFlPathFL_PROXIED   NetFlPath = 2
+	NetFlPathFL_TURNED    NetFlPath = 3
 )
 
 type NetFlPod struct {
@@ -222,6 +224,8 @@ const (
 	NetProgFlFromNet      = "fl_from_net"
 	NetProgFlFromNode     = "fl_from_node"
 	NetProgFlFromPod      = "fl_from_pod"
+	NetProgFlGetsockopt   = "fl_getsockopt"
+	NetProgFlToNet        = "fl_to_net"
 	NetProgFlToPod        = "fl_to_pod"
 	NetVarUnusedAction    = "unused_action"
 	NetVarUnusedBank      = "unused_bank"
@@ -278,6 +282,8 @@ type NetProgramSpecs struct {
 	FlFromNet    *ebpf.ProgramSpec `ebpf:"fl_from_net"`
 	FlFromNode   *ebpf.ProgramSpec `ebpf:"fl_from_node"`
 	FlFromPod    *ebpf.ProgramSpec `ebpf:"fl_from_pod"`
+	FlGetsockopt *ebpf.ProgramSpec `ebpf:"fl_getsockopt"`
+	FlToNet      *ebpf.ProgramSpec `ebpf:"fl_to_net"`
 	FlToPod      *ebpf.ProgramSpec `ebpf:"fl_to_pod"`
 }
 
@@ -387,6 +393,8 @@ type NetPrograms struct {
 	FlFromNet    *ebpf.Program `ebpf:"fl_from_net"`
 	FlFromNode   *ebpf.Program `ebpf:"fl_from_node"`
 	FlFromPod    *ebpf.Program `ebpf:"fl_from_pod"`
+	FlGetsockopt *ebpf.Program `ebpf:"fl_getsockopt"`
+	FlToNet      *ebpf.Program `ebpf:"fl_to_net"`
 	FlToPod      *ebpf.Program `ebpf:"fl_to_pod"`
 }
 
@@ -396,6 +404,8 @@ func (p *NetPrograms) Close() error {
 		p.FlFromNet,
 		p.FlFromNode,
 		p.FlFromPod,
+		p.FlGetsockopt,
+		p.FlToNet,
 		p.FlToPod,
 	)
 }

@@ -47,7 +47,7 @@ var layouts = map[string]struct {
 	size   uint32
 	fields map[string]uint32
 }{
-	"fl_bridge":     {8, map[string]uint32{"mac": 0, "pad": 6}},
+	"fl_bridge":     {12, map[string]uint32{"ifindex": 0, "mac": 4, "pad": 10}},
 	"fl_addr":       {16, map[string]uint32{"w": 0}},
 	"fl_svc_key":    {20, map[string]uint32{"addr": 0, "port": 16, "proto": 18, "pad": 19}},
 	"fl_range_key":  {24, map[string]uint32{"bits": 0, "port": 4, "proto": 6, "pad": 7, "addr": 8}},
@@ -184,6 +184,7 @@ var helpers = map[asm.BuiltinFunc]string{
 	asm.FnGetCurrentComm:    "4.2, in cgroup/sock_addr 6.1",
 	asm.FnRedirect:          "4.4",
 	asm.FnSkbLoadBytes:      "4.5",
+	asm.FnSkbChangeType:     "4.8",
 	asm.FnCsumDiff:          "4.6",
 	asm.FnGetSocketCookie:   "4.12",
 	asm.FnFibLookup:         "4.18",

@@ -53,6 +53,8 @@ const (
 	fromProxy   = 0x300
 	turned      = 0x400
 	fromInbound = 0x500
+	forwarded   = 0x600
+	answered    = 0x700
 	markMask    = 0xf00
 )
 

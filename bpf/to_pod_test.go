@@ -59,6 +59,11 @@ func rejected(name string, h hook, world func(w *world), frame func(f family) pa
 	}
 }
 
+// judgedHere is the vector of what the node forwards, and the proxy has yet to see.
+func judgedHere(name string, world func(w *world), frame func(f family) packet.Packet) vector {
+	return vector{name: name, at: toServer, world: world, frame: frame, want: redirect, forwarded: true}
+}
+
 // silent is the vector of a packet that is dropped without an answer.
 func silent(name string, h hook, world func(w *world), frame func(f family) packet.Packet, r NetFlReason, class, rule uint64) vector {
 	return vector{
@@ -226,20 +231,20 @@ func TestToPodChecked(t *testing.T) {
 	runVectors(t, []vector{
 		admitted("a managed node's proxy checked it", toServer, checks(classRemote), requestFrom(remote, checkedPort), okChecked, classRemote, rule),
 		admitted("the last checked port counts", toServer, checks(classRemote), requestFrom(remote, inboundPort-1), okChecked, classRemote, rule),
-		rejected("a port for the inbound listener does not", toServer, checks(classRemote), requestFrom(remote, inboundPort), unchecked, classRemote, rule),
-		rejected("the first unchecked port does not", toServer, checks(classRemote), requestFrom(remote, uncheckedPort), unchecked, classRemote, rule),
-		rejected("the port below does not", toServer, checks(classRemote), requestFrom(remote, checkedPort-1), unchecked, classRemote, rule),
-		rejected("a stranger with a checked port is not believed", toServer, checks(0), requestFrom(stranger, checkedPort), unchecked, 0, rule),
-		rejected("a prefix with a checked port is not believed", toServer, checks(classListed), requestFrom(listed, checkedPort), unchecked, classListed, rule),
-		rejected("a node is not managed", toServer, checks(classNode), requestFrom(node, checkedPort), unchecked, classNode, rule),
-		marked(rejected("a mark does not count from elsewhere", toServer, checks(0), requestFrom(stranger, checkedPort), unchecked, 0, rule), fromProxy),
+		judgedHere("a port for the inbound listener does not", checks(classRemote), requestFrom(remote, inboundPort)),
+		judgedHere("the first unchecked port does not", checks(classRemote), requestFrom(remote, uncheckedPort)),
+		judgedHere("the port below does not", checks(classRemote), requestFrom(remote, checkedPort-1)),
+		judgedHere("a stranger with a checked port is not believed", checks(0), requestFrom(stranger, checkedPort)),
+		judgedHere("a prefix with a checked port is not believed", checks(classListed), requestFrom(listed, checkedPort)),
+		judgedHere("a node is not managed", checks(classNode), requestFrom(node, checkedPort)),
+		marked(judgedHere("a mark does not count from elsewhere", checks(0), requestFrom(stranger, checkedPort)), fromProxy),
 		marked(admitted("the node's own proxy checked it", toServerHere, checks(classClient), requestFrom(client, checkedPort), okChecked, classClient, rule), fromProxy),
 		marked(admitted("the mark is one nibble", toServerHere, checks(classNode), requestFrom(node, checkedPort), okChecked, classNode, rule), 0xa000_0000|fromProxy|0xff),
 		marked(back("the proxy's mark with an unchecked port does not count", checks(classNode), requestFrom(node, uncheckedPort)), fromProxy),
 		marked(back("another mark does not count", checks(classNode), requestFrom(node, checkedPort)), 0xa000_0000|toProxy|0xff),
 		back("a process of the node without mark is not believed", checks(classNode), requestFrom(node, checkedPort)),
 		back("a managed address of a process of the node is not believed", checks(classRemote), requestFrom(remote, checkedPort)),
-		rejected("what is refused is not for a managed node's proxy either", toServer, refuses(classRemote), requestFrom(remote, checkedPort), badPolicy, classRemote, rule),
+		judgedHere("what is refused is not for a managed node's proxy either", refuses(classRemote), requestFrom(remote, checkedPort)),
 		marked(back("what is refused is not for the node's proxy either", refuses(classClient), requestFrom(client, checkedPort)), fromProxy),
 		back("what is refused to a process of the node is answered by the proxy", refuses(classNode), requestFrom(node, 40000)),
 		rejected("what the kernel denies a process of the node is denied at once", toServerHere, under(entry(classNode, 80, tcp, deny)), requestFrom(node, 40000), badPolicy, classNode, rule),
@@ -282,7 +287,7 @@ func TestToPodOnlyInbound(t *testing.T) {
 		marked(admitted("it may do what any proxy may", toServerHere, under(entry(classClient, 80, tcp, check)),
 			requestFrom(client, checkedPort), okChecked, classClient, rule), fromInbound),
 		marked(rejected("it has to say so by its port", toServerHere, needs(classClient), requestFrom(client, uncheckedPort), unchecked, classClient, rule), fromInbound),
-		marked(rejected("its mark does not count from elsewhere", toServer, needs(0), requestFrom(stranger, checkedPort), unchecked, 0, rule), fromInbound),
+		marked(judgedHere("its mark does not count from elsewhere", needs(0), requestFrom(stranger, checkedPort)), fromInbound),
 		marked(rejected("what it opens it does not see again", toServerHere, under(entry(classClient, 80, tcp, refuse)),
 			requestFrom(client, checkedPort), badPolicy, classClient, rule), fromInbound),
 		marked(back("what the node's proxy judged elsewhere is for the listener", needs(classClient), requestFrom(client, checkedPort)), fromProxy),
@@ -308,7 +313,7 @@ func TestToPodOnlyInbound(t *testing.T) {
 			}),
 			want: next, counts: []NetFlReason{okAllowed}, kept: true,
 		},
-		rejected("another node's proxy is not believed", toServer, needs(classRemote), requestFrom(remote, checkedPort), unchecked, classRemote, rule),
+		judgedHere("another node's proxy is not believed", needs(classRemote), requestFrom(remote, checkedPort)),
 		goesOn("what another node's proxy has open goes on", toServer, classRemote, segment(remote, checkedPort), 0),
 		goesOn("what the node's proxy has open goes on", toServerHere, classClient, segment(client, checkedPort), fromProxy),
 		cut("what another has open is cut", toServer, classRemote, segment(remote, 40000)),

@@ -35,8 +35,9 @@ const (
 	loopback   = NetFlReasonFL_DROP_LOOPBACK
 	unknownPod = NetFlReasonFL_DROP_UNKNOWN_POD
 
-	direct  = NetFlPathFL_DIRECT
-	proxied = NetFlPathFL_PROXIED
+	direct     = NetFlPathFL_DIRECT
+	proxied    = NetFlPathFL_PROXIED
+	turnedPath = NetFlPathFL_TURNED
 
 	allow       = NetFlActionFL_ALLOW
 	deny        = NetFlActionFL_DENY
@@ -57,17 +58,20 @@ const (
 	toServer                 // fl_to_pod on the server's device, forwarded from the uplink
 	toServerHere             // the same, sent by the node itself
 	onLoopback               // fl_from_node
+	onBridge                 // fl_from_bridge
+	toUplink                 // fl_to_net, sent by the node itself
+	toUplinkOn               // the same, forwarded from the server's device
 )
 
 func (h hook) direction() NetFlDirection {
 	return []NetFlDirection{
 		NetFlDirectionFL_FROM_POD, NetFlDirectionFL_FROM_NET, NetFlDirectionFL_TO_POD, NetFlDirectionFL_TO_POD,
-		NetFlDirectionFL_TO_POD,
+		NetFlDirectionFL_TO_POD, NetFlDirectionFL_FROM_POD, NetFlDirectionFL_TO_POD, NetFlDirectionFL_TO_POD,
 	}[h]
 }
 
 func (h hook) program(w *world) *ebpf.Program {
-	return []*ebpf.Program{w.FlFromPod, w.FlFromNet, w.FlToPod, w.FlToPod, w.FlFromNode}[h]
+	return []*ebpf.Program{w.FlFromPod, w.FlFromNet, w.FlToPod, w.FlToPod, w.FlFromNode, w.FlFromBridge, w.FlToNet, w.FlToNet}[h]
 }
 
 func (h hook) context(l *lab) skb {
@@ -80,6 +84,12 @@ func (h hook) context(l *lab) skb {
 		return skb{Ifindex: uint32(l.server), IngressIfindex: uint32(l.uplink)}
 	case onLoopback:
 		return skb{Ifindex: 1, IngressIfindex: 1}
+	case onBridge:
+		return skb{Ifindex: uint32(l.client), IngressIfindex: uint32(l.client)}
+	case toUplink:
+		return skb{Ifindex: uint32(l.uplink)}
+	case toUplinkOn:
+		return skb{Ifindex: uint32(l.uplink), IngressIfindex: uint32(l.server)}
 	default:
 		return skb{Ifindex: uint32(l.server)}
 	}
@@ -117,6 +127,10 @@ type vector struct {
 	flows  func(f family) []flow        // nil: none
 	kept   bool                         // flows are those that world wrote
 	back   bool                         // turned back to loopback
+	// forwarded: likewise, as what the node forwards.
+	forwarded bool
+	answered  bool // sent to where the pod's own answers enter
+	taken     bool // such an answer, which the host is to have
 }
 
 func runVectors(t *testing.T, vectors []vector) {
@@ -166,6 +180,15 @@ func (v vector) check(t *testing.T, w *world) {
 	if v.back {
 		mark = mark&^markMask | turned
 	}
+	if v.forwarded {
+		mark = mark&^markMask | forwarded
+	}
+	if v.answered {
+		mark = mark&^markMask | answered
+	}
+	if v.taken {
+		mark &^= markMask
+	}
 	if got.ctx.Mark != mark {
 		t.Errorf("mark %#x, want %#x", got.ctx.Mark, mark)
 	}
@@ -182,7 +205,7 @@ func (v vector) check(t *testing.T, w *world) {
 		out = v.out(w.f)
 	}
 	frame := out.Bytes()
-	if v.back {
+	if v.back || v.forwarded {
 		clear(frame[:6])
 	}
 	sameFrame(t, got.frame, frame)

@@ -21,7 +21,7 @@ import (
 
 // bridgeEntry says whose port a pod's interface is.
 func bridgeEntry(i interfaceOf) entry {
-	return entry{encode(uint32(i.index)), encode(bridge{MAC: i.bridge.mac})}
+	return entry{encode(uint32(i.index)), encode(bridge{Ifindex: uint32(i.bridge.index), MAC: i.bridge.mac})}
 }
 
 // port finds the port of a bridge behind which a pod is: by its processes if the pod has

@@ -190,7 +190,12 @@ func (d *Datapath) attachUplink(name string) (isNew bool, err error) {
 		return false, fmt.Errorf("attach %s to %s: %w", progFromNet, name, err)
 	}
 	isNew = !d.links.has(pinName(progFromNet, l.Attrs().Index))
-	return isNew, d.links.interfaceProgram(progFromNet, l.Attrs().Index, name)
+	for _, p := range []string{progFromNet, progToNet} {
+		if err := d.links.interfaceProgram(p, l.Attrs().Index, name); err != nil {
+			return isNew, err
+		}
+	}
+	return isNew, nil
 }
 
 // uplinks are the indexes of those that are there.

@@ -121,7 +121,7 @@ func (h *host) needs() ([]hostNeed, error) {
 	for _, s := range settings {
 		out = append(out, h.sysctlNeed(s))
 	}
-	return append(out, notrackNeed()), nil
+	return append(out, nftNeed()), nil
 }
 
 // ensure gives the host what it lacks and names what it had lacked.

@@ -213,8 +213,9 @@ type podValue struct {
 
 // bridge is whose port a pod's interface is.
 type bridge struct {
-	MAC [6]byte
-	_   [2]uint8
+	Ifindex uint32
+	MAC     [6]byte
+	_       [2]uint8
 }
 
 type settings struct {

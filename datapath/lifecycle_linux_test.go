@@ -193,7 +193,7 @@ func testTakeOver(t *testing.T, w *world) {
 		want := []string{progFromPod, progToPod}
 		switch i.Name {
 		case "eth0":
-			want = []string{progFromNet}
+			want = []string{progFromNet, progToNet}
 		case "lo":
 			want = []string{progFromNode}
 		case bridgeName:
@@ -282,7 +282,7 @@ func testUplink(t *testing.T, w *world) {
 	}
 	for _, node := range []string{"a", "b"} {
 		w.wait(node, func(st Status) string {
-			if i := uplink(st); i.Name != "eth0" || !slices.Equal(i.Programs, []string{progFromNet}) || i.Reason != "" {
+			if i := uplink(st); i.Name != "eth0" || !slices.Equal(i.Programs, []string{progFromNet, progToNet}) || i.Reason != "" {
 				return fmt.Sprintf("the uplink is back: %+v", st.Interfaces)
 			}
 			return ""
@@ -350,7 +350,7 @@ func testRepair(t *testing.T, w *world) {
 	a := w.hosts["a"]
 	before := call[Host](w.proc["a"], "Host", a.cgroup)
 	check(t, inNetns(a.netns, func() error {
-		return errors.Join(netlink.RuleDel(proxyRule(unix.AF_INET)), removeNotrack(),
+		return errors.Join(netlink.RuleDel(proxyRule(unix.AF_INET)), removeTable(),
 			os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0))
 	}))
 	w.wait("a", func(st Status) string {

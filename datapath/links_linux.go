@@ -26,6 +26,7 @@ const linkDir = "links"
 const (
 	progFromPod = "fl_from_pod"
 	progFromNet = "fl_from_net"
+	progToNet   = "fl_to_net"
 	progToPod   = "fl_to_pod"
 	// progFromNode is on the loopback interface of the node.
 	progFromNode = "fl_from_node"
@@ -44,7 +45,7 @@ const (
 func cgroupPrograms() []string {
 	return []string{
 		"fl_getpeername4", "fl_getpeername6", "fl_recvmsg4", "fl_recvmsg6",
-		"fl_connect4", "fl_connect6", "fl_sendmsg4", "fl_sendmsg6",
+		"fl_connect4", "fl_connect6", "fl_sendmsg4", "fl_sendmsg6", "fl_getsockopt",
 	}
 }
 

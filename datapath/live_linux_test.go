@@ -178,6 +178,7 @@ func live(t *testing.T, bridged bool) {
 		{"any", testAny},
 		{"ranges", testRanges},
 		{"inbound", testInbound},
+		{"node ports", testNodePorts},
 		{"checked", testChecked},
 		{"unchecked", testUnchecked},
 		{"policy", testPolicy},

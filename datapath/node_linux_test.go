@@ -193,8 +193,31 @@ func options(set func(fd int) error) func(_, _ string, raw syscall.RawConn) erro
 	}
 }
 
+// original is where the connection was going, as Envoy asks for it: of the kernel, or of
+// the socket if that does not know.
+func original(c net.Conn) string {
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return ""
+	}
+	out := c.LocalAddr().String()
+	_ = raw.Control(func(fd uintptr) {
+		if c.LocalAddr().(*net.TCPAddr).IP.To4() != nil {
+			if a, err := unix.GetsockoptIPv6Mreq(int(fd), unix.SOL_IP, 80); err == nil { // 16 bytes of sockaddr_in
+				b := a.Multiaddr
+				out = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), uint16(b[2])<<8|uint16(b[3])).String()
+			}
+			return
+		}
+		if a, err := unix.GetsockoptIPv6MTUInfo(int(fd), unix.SOL_IPV6, 80); err == nil { // starts with sockaddr_in6
+			out = netip.AddrPortFrom(netip.AddrFrom16(a.Addr.Addr), a.Addr.Port<<8|a.Addr.Port>>8).String()
+		}
+	})
+	return out
+}
+
 func (p Proxy) serve(c net.Conn) {
-	to := p.Onward[c.LocalAddr().String()]
+	to := p.Onward[original(c)]
 	switch to {
 	case "":
 		answer(c, p.Name)

@@ -339,6 +339,7 @@ func (s *pods) prune() {
 	w.links[pinName(progFromNode, loopback)] = true
 	for i := range s.uplinks() {
 		w.links[pinName(progFromNet, i)] = true
+		w.links[pinName(progToNet, i)] = true
 	}
 	err := errors.Join(s.captured.prune(w.captured), s.links.prune(w.links), s.bridges.prune(w.bridges), s.table.prune(w.entries))
 	if err != nil {
