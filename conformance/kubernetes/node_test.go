@@ -156,6 +156,7 @@ func node(t *testing.T, c cluster) {
 		{"not captured", notCaptured},
 		{"probes", probes},
 		{"node ports", nodePorts},
+		{"policies of node ports", nodePortPolicies},
 		{"half installed", func(t *testing.T, f *fleet) { halfInstalled(t, f, before["node-2"]) }},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, f) })
@@ -169,7 +170,7 @@ func node(t *testing.T, c cluster) {
 func (f *fleet) deploy(t *testing.T) {
 	t.Helper()
 	all := slices.Concat(onBoth("mesh", "client", "client"), onBoth("mesh", "other", "other"), onBoth("mesh", "web", "web"),
-		onBoth("mesh", "guarded", "guarded"), onBoth("targets", "api", "api"), onBoth("plain", "outsider", "default"))
+		onBoth("mesh", "guarded", "guarded"), onBoth("mesh", "public", "web"), onBoth("targets", "api", "api"), onBoth("plain", "outsider", "default"))
 	base, err := os.ReadFile("testdata/node.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -314,6 +315,30 @@ func nodePorts(t *testing.T, f *fleet) {
 		port := f.c.kubectl(t, "get", "-n", namespace, "service", name, "-o", "jsonpath={.spec.ports[0].nodePort}")
 		for _, at := range []string{"10.240.0.1", "10.240.0.2", "fd40::1", "fd40::2"} {
 			f.expect(t, "control-plane", want, "-repeat", "40", "http://"+net.JoinHostPort(at, port))
+		}
+	}
+}
+
+// What comes by a node port is judged as what comes by any other way, though the node has
+// translated its address; and with the client's own address where the service keeps that.
+func nodePortPolicies(t *testing.T, f *fleet) {
+	nodes := map[string][]string{"1": {"10.240.0.1", "fd40::1"}, "2": {"10.240.0.2", "fd40::2"}}
+	port := func(service string) string {
+		return f.c.kubectl(t, "get", "-n", "mesh", "service", service, "-o", "jsonpath={.spec.ports[0].nodePort}")
+	}
+	for n, addrs := range nodes {
+		for _, a := range addrs {
+			at := func(service, path string) string { return "http://" + net.JoinHostPort(a, port(service)) + path }
+			f.expect(t, "control-plane", []string{"public-1", "public-2"}, "-repeat", "40", at("public", "/open"))
+			f.expect(t, "control-plane", []string{"403"}, "-repeat", "20", at("public", "/shut"))
+			f.expect(t, "control-plane", []string{"public-" + n}, "-repeat", "20", at("public-local", "/open"))
+			f.expect(t, "control-plane", []string{"403"}, "-repeat", "20", at("public-local", "/shut"))
+			f.expect(t, "control-plane", []string{"403"}, "-repeat", "20", at("guarded", "/open"))
+			f.expect(t, "control-plane", []string{"public-" + n}, "-method", "POST", "-body", strings.Repeat("x", 100_000), at("public-local", "/open"))
+			for _, from := range []string{"plain/outsider-1", "plain/outsider-2"} { // a pod of the server's own node, too
+				f.expect(t, from, []string{"public-1", "public-2"}, "-repeat", "40", at("public", "/open"))
+				f.expect(t, from, []string{"403"}, "-repeat", "20", at("public", "/shut"))
+			}
 		}
 	}
 }
