@@ -126,9 +126,9 @@ func TestNode(t *testing.T) {
 	node(t, main)
 }
 
-// The same beside kube-proxy with nftables.
-func TestNodeNftables(t *testing.T) {
-	c := cluster{"fairlead-nftables", []string{"PROXY_MODE=nftables"}}
+// The same with pods on a bridge, beside kube-proxy with nftables.
+func TestNodeBridged(t *testing.T) {
+	c := cluster{"fairlead-bridged", []string{"PROXY_MODE=nftables", "CNI=bridge"}}
 	t.Cleanup(func() {
 		if out, err := c.script(context.Background(), "down.sh").CombinedOutput(); err != nil {
 			t.Errorf("down.sh: %v\n%s", err, out)
