@@ -12,6 +12,7 @@ import (
 	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	metrics "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	upstream "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -40,8 +41,11 @@ func Bootstrap(node string, bank int, paths Paths) ([]byte, error) {
 			Id: node, Cluster: "fairlead",
 			Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{BankKey: structpb.NewNumberValue(float64(bank))}},
 		},
-		Admin:           &bootstrap.Admin{Address: pipe(paths.Admin[bank])},
-		StaticResources: &bootstrap.Bootstrap_StaticResources{Clusters: bootstrapClusters(paths)},
+		Admin: &bootstrap.Admin{Address: pipe(paths.Admin[bank])},
+		StaticResources: &bootstrap.Bootstrap_StaticResources{
+			Listeners: []*listener.Listener{render.ScopesListener()},
+			Clusters:  bootstrapClusters(paths),
+		},
 		DynamicResources: &bootstrap.Bootstrap_DynamicResources{
 			AdsConfig: adsSource(),
 			CdsConfig: ads,

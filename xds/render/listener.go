@@ -13,6 +13,7 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	filterstate "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	router "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	httpinspector "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldst "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	originalsrc "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_src/v3"
@@ -267,6 +268,24 @@ func scopedRoutes() *hcm.HttpConnectionManager_ScopedRoutes {
 		},
 		ConfigSpecifier: &hcm.ScopedRoutes_ScopedRds{ScopedRds: &hcm.ScopedRds{ScopedRdsConfigSource: ads()}},
 	}}
+}
+
+// ScopesListener takes no connections: it only keeps the scopes in Envoy, for an Envoy's
+// bootstrap. They are there while a listener has them, and Envoy does not ask for them a
+// second time on the same stream: on a node whose last listener had gone, requests to the
+// next one found no scope and were answered 404.
+func ScopesListener() *listener.Listener {
+	return &listener.Listener{
+		Name:       "scopes",
+		Address:    address("127.0.0.1", 0),
+		BindToPort: wrapperspb.Bool(false),
+		FilterChains: []*listener.FilterChain{{Filters: []*listener.Filter{networkFilter("envoy.filters.network.http_connection_manager",
+			&hcm.HttpConnectionManager{
+				StatPrefix:     "scopes",
+				RouteSpecifier: scopedRoutes(),
+				HttpFilters:    []*hcm.HttpFilter{enabled("envoy.filters.http.router", &router.Router{})},
+			})}}},
+	}
 }
 
 func listenerFilter(name string, config proto.Message) *listener.ListenerFilter {
