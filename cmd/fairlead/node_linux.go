@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -91,7 +92,23 @@ takes over. So they do while the API server is away; fairlead status says since 
 func nodeFlags(c *cobra.Command, o *agent.Options) {
 	c.Flags().StringVar(&o.RunDir, "run", defaultRun, "folder of sockets and state, shared by agent and proxy")
 	c.Flags().StringVar(&o.Bpffs, "bpffs", defaultBpffs, "folder on a BPF file system for pinned maps and links")
-	c.Flags().StringVar(&o.Cgroup, "cgroup", "/sys/fs/cgroup", "cgroup2 folder of the node's processes")
+	c.Flags().StringVar(&o.Cgroup, "cgroup", cgroupRoot("/proc/self/mounts"), "cgroup2 folder of the node's processes")
+}
+
+// cgroupRoot is where cgroups of version 2 are: all that is at the usual place, or, where
+// version 1 is beside it, below that.
+func cgroupRoot(mounts string) string {
+	const usual = "/sys/fs/cgroup"
+	text, err := os.ReadFile(mounts)
+	if err != nil {
+		return usual
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 2 && f[2] == "cgroup2" && (f[1] == usual || strings.HasPrefix(f[1], usual+"/")) {
+			return f[1]
+		}
+	}
+	return usual
 }
 
 // uninstallLimit bounds the wait for an agent that is about to end.

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -24,6 +26,25 @@ func TestWrongUsageOnANode(t *testing.T) {
 		if r.code != exitUsage || !strings.Contains(r.err, want) || r.out != "" {
 			t.Errorf("%s: exit %d, out %q, says %q; want 2 and %q", args, r.code, r.out, r.err, want)
 		}
+	}
+}
+
+func TestCgroupRoot(t *testing.T) {
+	for mounts, want := range map[string]string{
+		"cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n": "/sys/fs/cgroup",
+		"cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /mnt/other cgroup2 rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n": "/sys/fs/cgroup/unified",
+		"": "/sys/fs/cgroup",
+	} {
+		file := filepath.Join(t.TempDir(), "mounts")
+		if err := os.WriteFile(file, []byte(mounts), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := cgroupRoot(file); got != want {
+			t.Errorf("%q: %s, want %s", mounts, got, want)
+		}
+	}
+	if got := cgroupRoot("/nowhere"); got != "/sys/fs/cgroup" {
+		t.Errorf("without mounts: %s", got)
 	}
 }
 

@@ -94,7 +94,7 @@ func (f *fleet) start(t *testing.T, node string) {
 		t.Fatalf("find Envoy: %v", err)
 	}
 	f.launch(t, node, "proxy", "--node", node, "--envoy", strings.TrimSpace(string(envoy)), "--concurrency", "1", "--drain-time", "1s")
-	f.launch(t, node, "agent", "--node", node, "--source", f.source, "--cgroup", f.cgroup, "--uplink", "eth0")
+	f.launch(t, node, "agent", "--node", node, "--source", f.source, "--uplink", "eth0")
 	t.Cleanup(func() { f.stop(t, node) })
 	f.settled(t, node)
 }
@@ -183,7 +183,7 @@ func (f *fleet) manage(t *testing.T, node string, yes bool) {
 func (f *fleet) uninstall(t *testing.T, node string) {
 	t.Helper()
 	f.stop(t, node)
-	f.on(t, node, f.binary(), "agent", "uninstall", "--cgroup", f.cgroup)
+	f.on(t, node, f.binary(), "agent", "uninstall")
 }
 
 // changing are parts of a node's state that nobody of the test changes on purpose.
