@@ -14,6 +14,7 @@ import (
 
 	"fairlead.io/fairlead/proxy"
 	"fairlead.io/fairlead/xds"
+	"fairlead.io/fairlead/xds/render"
 )
 
 // admin asks an Envoy about itself.
@@ -53,6 +54,7 @@ func (a *admin) json(path string, out any) {
 	}
 }
 
+// listeners are those that take connections; the one of the bootstrap keeps the scopes.
 func (a *admin) listeners() []string {
 	a.t.Helper()
 	var all struct {
@@ -61,7 +63,9 @@ func (a *admin) listeners() []string {
 	a.json("/listeners?format=json", &all)
 	var out []string
 	for _, l := range all.Statuses {
-		out = append(out, l.Name)
+		if l.Name != render.ScopesListener().GetName() {
+			out = append(out, l.Name)
+		}
 	}
 	return out
 }
