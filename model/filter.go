@@ -2,7 +2,10 @@
 
 package model
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Redirect answers with another place. What is not set stays as it was asked for; the
 // query is kept.
@@ -31,6 +34,25 @@ type Fault struct {
 	AbortStatus uint32 `json:"abortStatus,omitempty"`
 	AbortGRPC   uint32 `json:"abortGRPC,omitempty"`
 }
+
+// Words say for people what the fault does, one part each: "5 % delayed by 2s".
+func (f *Fault) Words() []string {
+	var out []string
+	if f.DelayPerMillion > 0 {
+		out = append(out, fmt.Sprintf("%s delayed by %s", Percent(f.DelayPerMillion), f.Delay))
+	}
+	switch {
+	case f.AbortPerMillion == 0:
+	case f.AbortStatus != 0:
+		out = append(out, fmt.Sprintf("%s aborted with %d", Percent(f.AbortPerMillion), f.AbortStatus))
+	default:
+		out = append(out, fmt.Sprintf("%s aborted with gRPC status %d", Percent(f.AbortPerMillion), f.AbortGRPC))
+	}
+	return out
+}
+
+// Percent is a share in millionths as people read it: "0.5 %".
+func Percent(perMillion uint32) string { return fmt.Sprintf("%g %%", float64(perMillion)/1e4) }
 
 // CORS answers browsers that ask whether a page of another origin may call.
 type CORS struct {

@@ -107,7 +107,7 @@ func backendsWord(in []model.Backend) string {
 	for i, b := range shares {
 		words[i] = backendName(b)
 		if len(shares) > 1 {
-			words[i] += fmt.Sprintf(" %.4g%%", 100*float64(b.Weight)/float64(total))
+			words[i] += fmt.Sprintf(" %.4g %%", 100*float64(b.Weight)/float64(total))
 		}
 		for j, e := range []model.HeaderEdit{b.RequestHeaders, b.ResponseHeaders} {
 			if !e.IsZero() {
@@ -231,7 +231,7 @@ func editWord(e model.HeaderEdit) string {
 func mirrorsWord(in []model.Mirror) string {
 	var words []string
 	for _, m := range in {
-		w := fmt.Sprintf("%s %g%%", backendsWord([]model.Backend{m.Backend}), float64(m.PerMillion)/1e4)
+		w := fmt.Sprintf("%s %s", backendsWord([]model.Backend{m.Backend}), model.Percent(m.PerMillion))
 		if m.Backend.Policy != nil {
 			w += " with " + contentWord(m.Backend.Policy)
 		}
@@ -250,19 +250,7 @@ func faultWord(f *model.Fault) string {
 	if f == nil {
 		return nothing
 	}
-	var words []string
-	share := func(perMillion uint32) string { return fmt.Sprintf("%g%%", float64(perMillion)/1e4) }
-	if f.DelayPerMillion > 0 {
-		words = append(words, fmt.Sprintf("%s delayed by %s", share(f.DelayPerMillion), f.Delay))
-	}
-	switch {
-	case f.AbortPerMillion == 0:
-	case f.AbortStatus != 0:
-		words = append(words, fmt.Sprintf("%s aborted with %d", share(f.AbortPerMillion), f.AbortStatus))
-	default:
-		words = append(words, fmt.Sprintf("%s aborted with gRPC status %d", share(f.AbortPerMillion), f.AbortGRPC))
-	}
-	return strings.Join(words, ", ")
+	return strings.Join(f.Words(), ", ")
 }
 
 // contentWord writes the fields of a piece of the model that are set.

@@ -129,7 +129,7 @@ func TestDifferencesAreFound(t *testing.T) {
 		{"a mirror of another port",
 			virtualService("{mirror: {host: web, port: {number: 80}}, " + toWeb + "}"), virtualService("{mirror: {host: web, port: {number: 90}}, " + toWeb + "}"), "mirrors"},
 		{"a fault", virtualService("{fault: {delay: {percentage: {value: 10}, fixedDelay: 2s}}, " + toWeb + "}"), virtualService("{fault: {delay: {percentage: {value: 10}, fixedDelay: 2s}, abort: {percentage: {value: 0.5}, httpStatus: 418}}, " + toWeb + "}"),
-			"fault: 10% delayed by 2s -> 10% delayed by 2s, 0.5% aborted with 418"},
+			"fault: 10 % delayed by 2s -> 10 % delayed by 2s, 0.5 % aborted with 418"},
 		{"clients with two labels",
 			virtualService("{match: [{sourceLabels: {app: client}}], timeout: 1s, " + toWeb + "}, {match: [{sourceLabels: {version: v1}}], timeout: 2s, " + toWeb + "}, {" + toWeb + "}"),
 			virtualService("{match: [{sourceLabels: {version: v1}}], timeout: 2s, " + toWeb + "}, {match: [{sourceLabels: {app: client}}], timeout: 1s, " + toWeb + "}, {" + toWeb + "}"),

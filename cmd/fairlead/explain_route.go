@@ -64,7 +64,7 @@ func actionText(r *plan.Route, backend func(cluster string) string) string {
 	var out []string
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if f := r.Fault; f != nil {
-		out = append(out, faultTexts(f)...)
+		out = append(out, f.Words()...)
 	}
 	if r.CORS != nil && r.Direct == nil && r.Redirect == nil {
 		out = append(out, corsText(r.CORS))
@@ -112,7 +112,7 @@ func actionText(r *plan.Route, backend func(cluster string) string) string {
 		out = append(out, retryText(r.Retry))
 	}
 	for _, m := range r.Mirrors {
-		say("%s copied to %s", percentText(m.PerMillion), backend(m.Cluster))
+		say("%s copied to %s", model.Percent(m.PerMillion), backend(m.Cluster))
 	}
 	if !r.RequestHeaders.IsZero() {
 		say("request headers edited")
@@ -123,28 +123,11 @@ func actionText(r *plan.Route, backend func(cluster string) string) string {
 	return strings.Join(out, "; ")
 }
 
-func percentText(perMillion uint32) string { return fmt.Sprintf("%g %%", float64(perMillion)/1e4) }
-
 func shareText(c plan.WeightedCluster, backend func(string) string) string {
 	if c.Status != 0 {
 		return fmt.Sprintf("answers %d", c.Status)
 	}
 	return backend(c.Name)
-}
-
-func faultTexts(f *model.Fault) []string {
-	var out []string
-	if f.DelayPerMillion > 0 {
-		out = append(out, fmt.Sprintf("%s delayed by %s", percentText(f.DelayPerMillion), f.Delay))
-	}
-	switch {
-	case f.AbortPerMillion == 0:
-	case f.AbortStatus != 0:
-		out = append(out, fmt.Sprintf("%s aborted with %d", percentText(f.AbortPerMillion), f.AbortStatus))
-	default:
-		out = append(out, fmt.Sprintf("%s aborted with gRPC status %d", percentText(f.AbortPerMillion), f.AbortGRPC))
-	}
-	return out
 }
 
 func corsText(c *model.CORS) string {
