@@ -161,11 +161,21 @@ func (p *overGRPC) send(ctx context.Context, c *caller) Result {
 		r.Detail = err.Error()
 	}
 	// gRPC gives broken connections the codes of answers; without a header there
-	// was none.
-	if c := codes.Code(code); len(header) == 0 && len(trailer) == 0 && (c == codes.Unavailable || c == codes.DeadlineExceeded) {
+	// was none. The server knows the deadline too, and may be the first to say so.
+	switch c := codes.Code(code); {
+	case c == codes.DeadlineExceeded && expired(ctx):
+		r.Error = "timeout"
+	case len(header) == 0 && len(trailer) == 0 && (c == codes.Unavailable || c == codes.DeadlineExceeded):
 		r.Error = grpcClass(err, c)
 	}
 	return r
+}
+
+// expired is whether the context's deadline is over, or will be at once: the server's
+// clock for it does not start with ours.
+func expired(ctx context.Context) bool {
+	at, ok := ctx.Deadline()
+	return ok && time.Until(at) < 20*time.Millisecond
 }
 
 // grpcClass reads the reason out of gRPC's words, as it keeps no more.
