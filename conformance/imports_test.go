@@ -28,7 +28,8 @@ var rules = []struct {
 	{of: "hubble", never: append(without("hubble", "model"), kubernetes...)},
 	{of: "translators", never: append(without("translators", "model"), clients...)},
 	{of: "kube", never: append(without("kube", "translators", "model"), istioAPI, smiAPI)},
-	{of: "agent", never: []string{"lab", "cmd", "conformance"}},
+	{of: "agent", never: []string{"lab", "cmd", "conformance", "operator"}},
+	{of: "operator", never: []string{"lab", "cmd", "conformance", "bpf", "datapath", "xds", "proxy", "hubble"}},
 	{of: "lab", never: []string{"cmd", "conformance"}},
 	// What several planes need lies beside them; they do not know each other.
 	// Istio's waypoints route as the Gateway API says: istio reads where its routes lead.
@@ -54,7 +55,7 @@ var kubernetes = []string{"k8s.io", "sigs.k8s.io", istioAPI, smiAPI}
 var clients = []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}
 
 // parts of the project, each a folder of packages.
-var parts = []string{"agent", "bpf", "cmd", "conformance", "datapath", "hubble", "kube", "lab", "model", "proxy", "translators", "xds"}
+var parts = []string{"agent", "bpf", "cmd", "conformance", "datapath", "hubble", "kube", "lab", "model", "operator", "proxy", "translators", "xds"}
 
 func without(names ...string) []string {
 	return slices.DeleteFunc(slices.Clone(parts), func(p string) bool { return slices.Contains(names, p) })

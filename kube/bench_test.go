@@ -47,7 +47,7 @@ func BenchmarkOneOfManySlices(b *testing.B) {
 	}
 	come := func(kind string, text []byte) {
 		w := watches[kind]
-		h, err := decode(w.served.typ)(unstructuredOf(b, text))
+		h, err := decode(w.served, false)(unstructuredOf(b, text))
 		if err != nil {
 			b.Fatal(err)
 		}

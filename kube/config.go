@@ -37,10 +37,10 @@ func InCluster() (*Config, error) {
 	return c, nil
 }
 
-// prepared is a copy of a configuration as this package uses it. The server's own
+// Prepare is a copy of a configuration as this package, and those below it, use it. The server's own
 // fairness keeps clients apart, so there is no second limit here; and what is deprecated
 // in an API is no news to who reads it.
-func prepared(in *rest.Config) *rest.Config {
+func Prepare(in *rest.Config) *rest.Config {
 	c := rest.CopyConfig(in)
 	c.QPS = -1
 	c.UserAgent = rest.DefaultKubernetesUserAgent()

@@ -143,11 +143,11 @@ func overAPI(t *testing.T, reg *objects.Registry, text []byte) objects.Edit {
 	if !ok {
 		t.Fatalf("%s is not read", gvk)
 	}
-	h, err := decode(typ)(u)
+	h, err := decode(served{typ: typ}, false)(u)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := decode(typ)(h) // caches do that
+	again, err := decode(served{typ: typ}, false)(h) // caches do that
 	if err != nil || again != h {
 		t.Fatal("decoded twice")
 	}

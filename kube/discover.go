@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +24,7 @@ type served struct {
 	typ        objects.Type
 	resource   string // plural
 	namespaced bool
+	status     bool // there is a subresource for it
 }
 
 func (s served) gvk() schema.GroupVersionKind {
@@ -64,12 +66,16 @@ func discover(ctx context.Context, client *discovery.DiscoveryClient, r *objects
 	}
 	versions := map[objects.Kind][]string{}
 	resources := map[schema.GroupVersionKind]metav1.APIResource{}
+	statuses := map[schema.GroupVersionResource]bool{}
 	for _, list := range lists {
 		gv, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
 			continue // no kind of ours is there
 		}
 		for _, res := range list.APIResources {
+			if plural, ok := strings.CutSuffix(res.Name, "/status"); ok {
+				statuses[gv.WithResource(plural)] = true
+			}
 			if !slices.Contains(res.Verbs, "list") || !slices.Contains(res.Verbs, "watch") {
 				continue // subresources among others
 			}
@@ -89,7 +95,9 @@ func discover(ctx context.Context, client *discovery.DiscoveryClient, r *objects
 			continue
 		}
 		res := resources[schema.GroupVersionKind{Group: k.Group, Version: t.Version, Kind: k.Kind}]
-		l.kinds[k] = served{t, res.Name, res.Namespaced}
+		sv := served{typ: t, resource: res.Name, namespaced: res.Namespaced}
+		sv.status = statuses[sv.gvr()]
+		l.kinds[k] = sv
 	}
 	return l, nil
 }

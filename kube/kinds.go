@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,24 +26,35 @@ type kindWatch struct {
 	cancel context.CancelFunc
 	begun  time.Time
 	// before holds what came until everything had come, by key.
-	before map[string]objects.Edit
+	before map[string]came
 	synced bool
+}
+
+// came is an object as it came.
+type came struct {
+	edit   objects.Edit
+	stored *Stored
 }
 
 // held is an object as the cache keeps it: what translators read, and nothing twice.
 type held struct {
 	metav1.ObjectMeta
-	edit objects.Edit
+	edit   objects.Edit
+	stored *Stored // nil if nobody asks for it
 }
 
 // decode is the transform of a cache: what it keeps is what translators read.
-func decode(t objects.Type) toolscache.TransformFunc {
+func decode(sv served, statuses bool) toolscache.TransformFunc {
+	t := sv.typ
 	return func(in any) (any, error) {
 		u, ok := in.(*unstructured.Unstructured)
 		if !ok {
 			return in, nil // was here before, or tells of an object that went unseen
 		}
 		h := &held{ObjectMeta: metav1.ObjectMeta{Namespace: u.GetNamespace(), Name: u.GetName(), UID: u.GetUID(), ResourceVersion: u.GetResourceVersion()}}
+		if statuses {
+			h.stored = sv.stored(u)
+		}
 		trim(t.Kind, u.Object)
 		h.edit = objects.DecodeAPI(t, u.Object)
 		h.edit.New.SetUID(string(h.UID))
@@ -58,12 +70,12 @@ func (s *Source) begin(ctx context.Context, sv served) {
 		old.cancel()
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	w := &kindWatch{served: sv, cancel: cancel, begun: time.Now(), before: map[string]objects.Edit{}}
+	w := &kindWatch{served: sv, cancel: cancel, begun: time.Now(), before: map[string]came{}}
 	w.track.changed = s.judge
 	s.kinds[k] = w
 	example := &unstructured.Unstructured{}
 	example.SetGroupVersionKind(sv.gvk())
-	inf := &informer{gvk: sv.gvk(), resource: sv.gvr(), namespaced: sv.namespaced, example: example, transform: decode(sv.typ),
+	inf := &informer{gvk: sv.gvk(), resource: sv.gvr(), namespaced: sv.namespaced, example: example, transform: decode(sv, slices.Contains(s.statuses, k)),
 		track: &w.track, synced: func() { s.haveAll(w) },
 		handler: toolscache.ResourceEventHandlerFuncs{
 			AddFunc:    func(o any) { s.came(w, o) },
@@ -88,7 +100,7 @@ func (s *Source) came(w *kindWatch, o any) {
 	if !ok {
 		return
 	}
-	s.note(w, h.Namespace+"/"+h.Name, h.edit)
+	s.note(w, h.Namespace+"/"+h.Name, h.edit, h.stored)
 }
 
 // went notes that an object is gone.
@@ -100,20 +112,21 @@ func (s *Source) went(w *kindWatch, o any) {
 	if !ok {
 		return
 	}
-	s.note(w, h.Namespace+"/"+h.Name, objects.Edit{Ref: h.edit.Ref})
+	s.note(w, h.Namespace+"/"+h.Name, objects.Edit{Ref: h.edit.Ref}, nil)
 }
 
-func (s *Source) note(w *kindWatch, key string, e objects.Edit) {
+func (s *Source) note(w *kindWatch, key string, e objects.Edit, stored *Stored) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.kinds[w.served.typ.Kind] != w: // was replaced
 	case w.synced:
+		s.store(e.Ref, stored)
 		s.put(e)
 	case e.New == nil:
 		delete(w.before, key)
 	default:
-		w.before[key] = e
+		w.before[key] = came{e, stored}
 	}
 }
 
@@ -127,11 +140,13 @@ func (s *Source) haveAll(w *kindWatch) {
 	}
 	for key := range s.have[k] {
 		if _, still := w.before[key]; !still {
+			s.store(refOf(k, key), nil)
 			s.put(objects.Edit{Ref: refOf(k, key)}) // also what was said of the kind
 		}
 	}
-	for _, e := range w.before {
-		s.put(e)
+	for _, c := range w.before {
+		s.store(c.edit.Ref, c.stored)
+		s.put(c.edit)
 	}
 	w.synced, w.before = true, nil
 	s.settled()
@@ -142,6 +157,7 @@ func (s *Source) end(k objects.Kind) {
 	s.kinds[k].cancel()
 	delete(s.kinds, k)
 	for key := range s.have[k] {
+		s.store(refOf(k, key), nil)
 		s.put(objects.Edit{Ref: refOf(k, key)})
 	}
 }
@@ -226,7 +242,7 @@ func (s *Source) lookOnce(ctx context.Context) error {
 	}
 	for k, sv := range l.kinds {
 		delete(s.absent, k)
-		if w := s.kinds[k]; w == nil || w.served.gvr() != sv.gvr() {
+		if w := s.kinds[k]; w == nil || w.served.gvr() != sv.gvr() || w.served.status != sv.status {
 			s.begin(ctx, sv)
 		}
 	}

@@ -34,6 +34,9 @@ const (
 type Options struct {
 	Config   *Config
 	Registry *objects.Registry // what somebody reads
+	// Statuses are the kinds whose status is handed out beside their objects, see
+	// Update.Stored.
+	Statuses []objects.Kind
 	Log      *slog.Logger
 }
 
@@ -45,6 +48,7 @@ type Source struct {
 	discovery track
 	client    *discovery.DiscoveryClient
 	registry  *objects.Registry
+	statuses  []objects.Kind
 	log       *slog.Logger
 
 	dirty chan struct{} // there is something to hand out
@@ -58,6 +62,7 @@ type Source struct {
 	have       map[objects.Kind]map[string][16]byte
 	sum        [16]byte
 	pending    map[objects.Ref]objects.Edit
+	stored     map[objects.Ref]*Stored // as pending, of what is beside the objects
 	unreadable map[objects.Kind]unreadable
 	absent     map[objects.Kind]int // looks that did not find a kind which is watched
 	crds       crds
@@ -81,13 +86,16 @@ type Update struct {
 	Edits []objects.Edit
 	// Revision names all that there is now, however it came to be so.
 	Revision string
+	// Stored is what changed of the objects of Options.Statuses beside that; nil for one
+	// that is gone. Generations are those of the objects as they were handed out.
+	Stored map[objects.Ref]*Stored
 }
 
 // New returns a source that does nothing before Run.
 func New(o Options) (*Source, error) {
-	s := &Source{cfg: prepared(o.Config), registry: o.Registry, log: o.Log, dirty: make(chan struct{}, 1), again: make(chan struct{}, 1),
+	s := &Source{cfg: Prepare(o.Config), registry: o.Registry, statuses: o.Statuses, log: o.Log, dirty: make(chan struct{}, 1), again: make(chan struct{}, 1),
 		kinds: map[objects.Kind]*kindWatch{}, have: map[objects.Kind]map[string][16]byte{}, pending: map[objects.Ref]objects.Edit{},
-		unreadable: map[objects.Kind]unreadable{}, absent: map[objects.Kind]int{}}
+		stored: map[objects.Ref]*Stored{}, unreadable: map[objects.Kind]unreadable{}, absent: map[objects.Kind]int{}}
 	var err error
 	if s.http, err = rest.HTTPClientFor(s.cfg); err != nil {
 		return nil, fmt.Errorf("reach the API server %s: %w", s.cfg.Host, err)
@@ -143,13 +151,14 @@ func (s *Source) Run(ctx context.Context, changed func()) error {
 func (s *Source) Take() (u Update, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.whole || s.given && len(s.pending) == 0 {
+	if !s.whole || s.given && len(s.pending) == 0 && len(s.stored) == 0 {
 		return Update{}, false
 	}
 	s.given = true
 	u.Edits = slices.SortedFunc(maps.Values(s.pending), func(a, b objects.Edit) int { return objects.CompareRefs(a.Ref, b.Ref) })
 	u.Revision = hex.EncodeToString(s.sum[:])
 	s.pending = map[objects.Ref]objects.Edit{} // one that was large once would be looked through for ever
+	u.Stored, s.stored = s.stored, map[objects.Ref]*Stored{}
 	return u, true
 }
 
@@ -279,7 +288,7 @@ func notRead(k objects.Kind, msg, advice string) []model.Diagnostic {
 	if objects.Guards(k) {
 		effect = model.Widens
 	}
-	return []model.Diagnostic{{Source: model.Source{Kind: k.Kind}, Code: "kind-not-read", Effect: effect, Outcome: model.Refused,
+	return []model.Diagnostic{{Source: model.Source{Group: k.Group, Kind: k.Kind}, Code: "kind-not-read", Effect: effect, Outcome: model.Refused,
 		Message: k.String() + ": " + msg, Advice: advice}}
 }
 

@@ -17,6 +17,7 @@ type Source struct {
 	Field     string `json:"field,omitempty"` // path in the object, for example spec.http[0].route[1].weight
 	File      string `json:"file,omitempty"`
 	Line      int    `json:"line,omitempty"` // 1-based; 0 if unknown
+	Group     string `json:"-"`              // of the kind: two planes may have kinds of one name
 }
 
 // Object is the object without field or place, for example "VirtualService shop/web".
@@ -49,7 +50,7 @@ func CompareSources(a, b Source) int {
 	return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line),
 		strings.Compare(a.Plane, b.Plane), strings.Compare(a.Kind, b.Kind),
 		strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name),
-		strings.Compare(a.Field, b.Field))
+		strings.Compare(a.Field, b.Field), strings.Compare(a.Group, b.Group))
 }
 
 // Effect says what a diagnostic does to traffic.

@@ -221,8 +221,7 @@ func (p *Pipeline) Fates() (fates []Fate, rest []model.Diagnostic) {
 // FatesOf tells what diagnostics make of objects, which it sorts, and returns the
 // diagnostics that belong to none of them.
 func FatesOf(all []*objects.Object, diagnostics []model.Diagnostic) (fates []Fate, rest []model.Diagnostic) {
-	type id struct{ kind, namespace, name string }
-	at := map[id]int{}
+	at := map[objects.Ref]int{}
 	slices.SortStableFunc(all, func(a, b *objects.Object) int {
 		if c := strings.Compare(a.Place.File, b.Place.File); c != 0 {
 			return c
@@ -234,11 +233,11 @@ func FatesOf(all []*objects.Object, diagnostics []model.Diagnostic) (fates []Fat
 		if o.Invalid {
 			f.Outcome = model.Refused
 		}
-		at[id{f.Kind, f.Namespace, f.Name}] = len(fates)
+		at[o.Ref()] = len(fates)
 		fates = append(fates, f)
 	}
 	for _, d := range diagnostics {
-		i, ok := at[id{d.Source.Kind, d.Source.Namespace, d.Source.Name}]
+		i, ok := at[objects.RefOf(d.Source)]
 		if !ok {
 			rest = append(rest, d)
 			continue

@@ -44,6 +44,9 @@ func DecodeAPI(t Type, body map[string]any) Edit {
 // was deleted does not stand for another. It is for who has made the object.
 func (o *Object) SetUID(uid string) { o.uid = uid }
 
+// UID tells objects of one name apart, "" in files.
+func (o *Object) UID() string { return o.uid }
+
 // Digest names all that counts of an edit's new version; equal ones change nothing.
 func (e Edit) Digest() [16]byte {
 	h := sha256.New()

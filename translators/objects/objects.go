@@ -86,6 +86,11 @@ type Ref struct {
 // Ref of the object.
 func (o *Object) Ref() Ref { return Ref{o.Kind, o.Namespace, o.Name} }
 
+// RefOf names the object that a source is about.
+func RefOf(s model.Source) Ref {
+	return Ref{Kind{s.Group, s.Kind}, s.Namespace, s.Name}
+}
+
 // Key is "namespace/name", or the name of an object without namespace.
 func (o *Object) Key() string {
 	if o.Namespace == "" {
@@ -99,7 +104,7 @@ func (o *Object) Key() string {
 // line of the nearest parent that is.
 func (o *Object) Source(plane, field string) model.Source {
 	file, line := o.Place.Line(field)
-	return model.Source{Plane: plane, Kind: o.Kind.Kind, Namespace: o.Namespace, Name: o.Name, Field: field, File: file, Line: line}
+	return model.Source{Plane: plane, Group: o.Kind.Group, Kind: o.Kind.Kind, Namespace: o.Namespace, Name: o.Name, Field: field, File: file, Line: line}
 }
 
 // Place knows where an object's fields stand.
