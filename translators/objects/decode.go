@@ -258,16 +258,23 @@ func (d *decoder) decode(doc *document, n *yaml.Node, t Type, known bool) *Objec
 
 // decodeWith is decode but for the lines, which the walker then knows.
 func (d *decoder) decodeWith(w *walker, n *yaml.Node, t Type, known bool) *Object {
-	v, _ := w.typed(n, reflect.TypeOf(t.New()), "")
-	o := &Object{Kind: t.Kind, Version: t.Version, Place: Place{File: w.doc.file, First: w.doc.at(n.Line)}}
-	body, _ := v.(map[string]any)
-	err := o.fill(body, t)
+	o := w.object(n, t)
 	if !known {
 		o.Invalid = true
 		return o
 	}
-	if err != nil {
-		w.report(n, "", "wrong-type", "%v", err)
+	if len(w.problems) > 0 {
+		for _, other := range t.Others {
+			w2 := newWalker(w.doc)
+			o2 := w2.object(n, other)
+			if len(w2.problems) > 0 {
+				continue
+			}
+			*w = *w2
+			d.say(o2.Source("", "apiVersion"), "other-version", model.Cosmetic, model.Translated,
+				fmt.Sprintf("%s is named, but the object is written as %s has it, and read so", t.Version, other.Version), "")
+			return o2
+		}
 	}
 	for _, p := range w.problems {
 		src := o.Source("", p.path)
@@ -280,6 +287,17 @@ func (d *decoder) decodeWith(w *walker, n *yaml.Node, t Type, known bool) *Objec
 			o.Invalid = true
 		}
 		d.say(src, p.code, effect, model.Refused, p.msg, advice)
+	}
+	return o
+}
+
+// object makes an object of a node, and reports what its type does not take.
+func (w *walker) object(n *yaml.Node, t Type) *Object {
+	v, _ := w.typed(n, reflect.TypeOf(t.New()), "")
+	o := &Object{Kind: t.Kind, Version: t.Version, Place: Place{File: w.doc.file, First: w.doc.at(n.Line)}}
+	body, _ := v.(map[string]any)
+	if err := o.fill(body, t); err != nil {
+		w.report(n, "", "wrong-type", "%v", err)
 	}
 	return o
 }

@@ -51,6 +51,11 @@ type Type struct {
 	Unread bool
 	// Only is the one object of the kind that is read, if it is one; zero: all are.
 	Only Only
+	// Others are the kind's other versions where an object is judged by how it is written:
+	// one that does not fit the version that it names is of the first of these that it fits
+	// whole. An API server that does not convert hands out what was written in one version
+	// under the name of another.
+	Others []Type
 }
 
 // Only names an object of a kind that is known already.

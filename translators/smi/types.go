@@ -29,11 +29,13 @@ import (
 // decoding loses something: HTTPRouteGroups with headers, whose two written shapes
 // it does not both take (and in v1alpha1 none, though the CRD has them), and TrafficTarget v1alpha3, where a port from an older
 // version would be lost, and with it a restriction.
+//
+// Objects are judged by how they are written: see README.md, Versions.
 func (t *Translator) Types() []objects.Type {
 	typ := func(k objects.Kind, version string, make func() any) objects.Type {
 		return objects.Type{Kind: k, Version: version, New: make, Namespaced: true}
 	}
-	return []objects.Type{
+	types := []objects.Type{
 		typ(trafficTarget, "v1alpha1", func() any { return new(access1.TrafficTarget) }),
 		typ(trafficTarget, "v1alpha2", func() any { return new(access2.TrafficTarget) }),
 		typ(trafficTarget, "v1alpha3", func() any { return new(TrafficTarget) }),
@@ -50,10 +52,19 @@ func (t *Translator) Types() []objects.Type {
 		typ(trafficSplit, "v1alpha2", func() any { return new(split2.TrafficSplit) }),
 		typ(trafficSplit, "v1alpha3", func() any { return new(split3.TrafficSplit) }),
 		typ(trafficSplit, "v1alpha4", func() any { return new(split4.TrafficSplit) }),
+	}
+	for i, t := range types {
+		for _, other := range slices.Backward(types) { // newest first
+			if other.Kind == t.Kind && other.Version != t.Version {
+				other.Others = nil
+				types[i].Others = append(types[i].Others, other)
+			}
+		}
+	}
+	return append(types,
 		typ(identityBind, "v1alpha4", func() any { return new(map[string]any) }),
 		typ(trafficMetrics, "v1alpha1", func() any { return new(map[string]any) }),
-		typ(trafficMetrics, "v1alpha2", func() any { return new(map[string]any) }),
-	}
+		typ(trafficMetrics, "v1alpha2", func() any { return new(map[string]any) }))
 }
 
 // TrafficTarget is v1alpha3, with the destination's port that v1alpha2 had.
