@@ -123,13 +123,23 @@ func streamFlows(ctx context.Context, w http.ResponseWriter, r *http.Request, ri
 }
 
 // Client speaks to an agent's API socket.
-type Client struct{ http *http.Client }
+type Client struct {
+	http *http.Client
+	hint string // what to look at if nobody answers
+}
 
 // NewClient returns a client for the socket; it connects when it is used.
 func NewClient(socket string) *Client {
-	return &Client{&http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	c := NewClientOver(func(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}}}
+	})
+	c.hint = "; is it running on this node?"
+	return c
+}
+
+// NewClientOver returns a client for a socket that is not of this machine: dial connects to it.
+func NewClientOver(dial func(context.Context) (net.Conn, error)) *Client {
+	return &Client{http: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}}}
 }
 
 // Status asks the agent what it does.
@@ -200,7 +210,7 @@ func (c *Client) get(ctx context.Context, path string, read func(*json.Decoder) 
 		if errors.As(err, &of) {
 			err = of.Err
 		}
-		return fmt.Errorf("ask agent: %w; is it running on this node?", err)
+		return fmt.Errorf("ask agent: %w%s", err, c.hint)
 	}
 	defer resp.Body.Close()
 	switch resp.StatusCode {

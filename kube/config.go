@@ -4,6 +4,9 @@ package kube
 
 import (
 	"fmt"
+	"os"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/go-logr/logr"
@@ -17,15 +20,27 @@ import (
 type Config = rest.Config
 
 // FromKubeconfig reads how to reach an API server from a kubeconfig file, in a context of
-// it; "" is the file's current one.
+// it; "" is the file's current one, and no path the files that kubectl reads: those of
+// $KUBECONFIG, else ~/.kube/config.
 func FromKubeconfig(path, context string) (*Config, error) {
-	c, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		&clientcmd.ClientConfigLoadingRules{ExplicitPath: path},
-		&clientcmd.ConfigOverrides{CurrentContext: context}).ClientConfig()
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: path}
+	if path == "" {
+		rules = clientcmd.NewDefaultClientConfigLoadingRules()
+		path = strings.Join(rules.Precedence, ", ")
+	}
+	c, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: context}).ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("read kubeconfig %s: %w", path, err)
 	}
 	return c, nil
+}
+
+// HasKubeconfig reports whether there is a file that kubectl would read.
+func HasKubeconfig() bool {
+	return slices.ContainsFunc(clientcmd.NewDefaultClientConfigLoadingRules().Precedence, func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	})
 }
 
 // InCluster is how a pod reaches the API server of its cluster, by its service account.

@@ -16,9 +16,6 @@ import (
 	"fairlead.io/fairlead/translators"
 )
 
-// place says where to ask: files, or an agent's run folder, or a lab's.
-type place struct{ run, lab, node string }
-
 func explainCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain {NAMESPACE/NAME[:PORT] | --from SOURCE --url URL}",
@@ -38,12 +35,13 @@ Envoy has rejected and what is in use.`,
   fairlead explain --lab default --from 192.0.2.7 --url tcp://10.244.1.12:9000`,
 	}
 	in, out := inputFlags(c), outputFlag(c)
-	var p place
 	var q requestFlags
 	q.add(c)
+	p := &target{server: &server{usual: true}, chosen: func() bool { return c.Flags().Changed("run") }}
 	c.Flags().StringVar(&p.run, "run", defaultRun, "run folder of the node's agent, without -f")
 	c.Flags().StringVar(&p.lab, "lab", "", "name of a lab, in place of --run")
-	c.Flags().StringVar(&p.node, "node", "", "with -f: the node whose plan is meant (default: the pod's own, or the first); with --lab: the node to ask")
+	c.Flags().StringVar(&p.node, "node", "", "with -f: the node whose plan is meant (default: the pod's own, or the first); with --lab or --live: the node to ask")
+	askAgents := c.Flags().Bool("live", false, "ask the agents of the cluster that --kubeconfig names, or kubectl's, who also know what Envoy has rejected and what is in use")
 	c.Args = func(_ *cobra.Command, args []string) error {
 		switch asked := q.asked(c); {
 		case asked && len(args) > 0:
@@ -54,9 +52,15 @@ Envoy has rejected and what is in use.`,
 		return nil
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
-		live := !in.named()
-		if !live && (c.Flags().Changed("run") || p.lab != "") {
-			return usageError("explain reads files (-f) or a cluster (--kubeconfig), or asks an agent (--run, --lab), not both")
+		live := *askAgents || !in.named()
+		switch {
+		case *askAgents && len(in.files) > 0:
+			return usageError("explain reads files (-f), or asks agents (--live), not both")
+		case !live && (c.Flags().Changed("run") || p.lab != ""):
+			return usageError("explain reads files (-f) or a cluster (--kubeconfig), or asks an agent (--run, --lab, --live), not both")
+		}
+		if live {
+			p.server.kubeconfig, p.server.context = in.server.kubeconfig, in.server.context
 		}
 		if q.asked(c) {
 			return q.run(c, in, out, p, live)
@@ -67,7 +71,7 @@ Envoy has rejected and what is in use.`,
 		}
 		var e *agent.Explanation
 		if live {
-			e, err = askAgents(c.Context(), p, target)
+			e, err = explainByAgents(c.Context(), p, target)
 		} else {
 			e, err = in.explain(c, p.node, target)
 		}
@@ -79,17 +83,17 @@ Envoy has rejected and what is in use.`,
 	return c
 }
 
-// askAgents asks one node after the other. A pod's own node knows most of it; of a
+// explainByAgents asks one node after the other. A pod's own node knows most of it; of a
 // service all know the same.
-func askAgents(ctx context.Context, p place, target explain.Target) (*agent.Explanation, error) {
-	runs, err := p.runs()
+func explainByAgents(ctx context.Context, p *target, what explain.Target) (*agent.Explanation, error) {
+	agents, err := p.agents(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var first *agent.Explanation
 	var errs []error
-	for _, dir := range runs {
-		e, err := agent.NewClient(dir+"/"+agent.Socket).Explain(ctx, target)
+	for _, a := range agents {
+		e, err := a.client.Explain(ctx, what)
 		switch {
 		case err != nil:
 			errs = append(errs, err)

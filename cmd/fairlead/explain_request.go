@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"fairlead.io/fairlead/agent"
 	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/agent/trace"
 	"fairlead.io/fairlead/model"
@@ -71,7 +70,7 @@ func (q *requestFlags) read() (trace.Query, error) {
 	return out, nil
 }
 
-func (q *requestFlags) run(c *cobra.Command, in *input, out *format, p place, live bool) error {
+func (q *requestFlags) run(c *cobra.Command, in *input, out *format, p *target, live bool) error {
 	query, err := q.read()
 	if err != nil {
 		return err
@@ -110,14 +109,14 @@ func nodeOfSource(p *pipeline.Pipeline, from string) string {
 }
 
 // traceByAgents asks one node after the other, until it is the source's own.
-func traceByAgents(ctx context.Context, p place, q trace.Query) (*trace.Answer, error) {
-	runs, err := p.runs()
+func traceByAgents(ctx context.Context, p *target, q trace.Query) (*trace.Answer, error) {
+	agents, err := p.agents(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var errs []error
-	for _, dir := range runs {
-		a, err := agent.NewClient(dir+"/"+agent.Socket).Trace(ctx, q)
+	for _, one := range agents {
+		a, err := one.client.Trace(ctx, q)
 		if err == nil {
 			return a, nil
 		}

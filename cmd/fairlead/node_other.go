@@ -10,7 +10,17 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// nodeCommands need Linux; elsewhere there are the offline commands alone.
+// nodeCommands need Linux; elsewhere there are those that read files or ask a cluster.
 func nodeCommands() []*cobra.Command { return nil }
+
+// labRuns says that there are no labs.
+func labRuns(string) ([]string, error) {
+	return nil, usageError("labs run on Linux alone: name a cluster with --kubeconfig")
+}
+
+func newLabPlace(context.Context, string, string) (place, error) {
+	_, err := labRuns("")
+	return nil, err
+}
 
 func helper(context.Context, []string) (code int, handled bool) { return 0, false }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"fairlead.io/fairlead/agent"
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/proxy"
 )
@@ -92,60 +91,4 @@ what the first one serves, the first one serves on, and the command fails.`,
 		return nil
 	}
 	return c
-}
-
-func replacementLine(r proxy.Replacement) string {
-	switch r.State {
-	case proxy.ReplacementUnneeded:
-		return "not replaced: what runs is what would be started"
-	case proxy.ReplacementFailed:
-		return fmt.Sprintf("not replaced (%s): %s", r.Reason, r.Error)
-	case proxy.ReplacementDone:
-		return fmt.Sprintf("replaced in %v (%s): pid %d in bank %d", r.Ended.Sub(r.Began).Round(time.Millisecond), r.Reason, r.PID, r.Bank)
-	case proxy.ReplacementStarting:
-		return fmt.Sprintf("being replaced (%s): pid %d in bank %d gets ready", r.Reason, r.PID, r.Bank)
-	}
-	return fmt.Sprintf("to be replaced (%s) when the other bank is free", r.Reason)
-}
-
-// proxyRows are the rows of a status that are about the proxy.
-func proxyRows(s *agent.Status, now time.Time) [][]string {
-	if s.Proxy == nil {
-		return [][]string{{"envoy", "unknown: " + s.ProxyError}}
-	}
-	p := s.Proxy
-	var rows [][]string
-	if p.Envoy.PID == 0 {
-		rows = append(rows, []string{"envoy", p.Envoy.State})
-	}
-	for _, g := range p.Generations {
-		rows = append(rows, []string{"envoy", generationLine(g, p.Envoy, now)})
-	}
-	if p.Envoy.Restarts > 0 {
-		rows = append(rows, []string{"envoy", fmt.Sprintf("restarted after a crash: %d times", p.Envoy.Restarts)})
-	}
-	if p.Replacement != nil {
-		rows = append(rows, []string{"replacement", replacementLine(*p.Replacement)})
-	}
-	if p.StateError != "" {
-		rows = append(rows, []string{"proxy", "configuration from the agent alone: " + p.StateError})
-	}
-	return append(rows, []string{"routes", fmt.Sprintf("%d tables in use, %d evicted", p.InUse, p.Evicted)})
-}
-
-func generationLine(g proxy.Generation, serving proxy.EnvoyStatus, now time.Time) string {
-	line := fmt.Sprintf("%s for %v, pid %d in bank %d, %s", g.Role, now.Sub(g.Since).Round(time.Second), g.PID, g.Bank, g.State)
-	if g.Version != "" {
-		line += ", " + g.Version
-	}
-	if g.Role == proxy.Draining || g.Connections > 0 {
-		line += fmt.Sprintf(", %d connections", g.Connections)
-	}
-	if g.Waits != "" {
-		line += ", not ready: " + g.Waits
-	}
-	if g.PID == serving.PID && !serving.Connected {
-		line += ", not connected"
-	}
-	return line
 }

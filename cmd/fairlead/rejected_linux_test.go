@@ -96,7 +96,7 @@ func TestObserveCountsWhatItShows(t *testing.T) {
 	var out bytes.Buffer
 	q := agent.FlowQuery{Last: 2}
 	q.Pod = "web"
-	if err := observe(t.Context(), &out, runs, q, "table"); err != nil {
+	if err := observe(t.Context(), &out, askedAt(runs), q, "table"); err != nil {
 		t.Fatal(err)
 	}
 	if s := out.String(); strings.Count(s, "\n") != 2 || !strings.Contains(s, "b3") || !strings.Contains(s, "a4") || strings.Index(s, "b3") > strings.Index(s, "a4") {

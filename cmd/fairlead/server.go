@@ -19,25 +19,33 @@ import (
 type server struct {
 	kubeconfig, context string
 	inCluster           bool
+	usual               bool // where nothing is named, it is the one that kubectl would speak to
 }
 
 func serverFlags(c *cobra.Command) *server {
 	s := &server{}
-	c.Flags().StringVar(&s.kubeconfig, "kubeconfig", "", "kubeconfig file of the cluster whose objects are read")
-	c.Flags().StringVar(&s.context, "context", "", "context of the kubeconfig (default: its current one)")
+	s.fileFlags(c, "kubeconfig file of the cluster whose objects are read")
 	c.Flags().BoolVar(&s.inCluster, "in-cluster", false, "read the objects of the cluster that this runs in, by the pod's service account")
 	return s
 }
 
+// fileFlags are those that name a kubeconfig.
+func (s *server) fileFlags(c *cobra.Command, usage string) {
+	c.Flags().StringVar(&s.kubeconfig, "kubeconfig", "", usage)
+	c.Flags().StringVar(&s.context, "context", "", "context of the kubeconfig (default: its current one)")
+}
+
 // named reports whether there is an API server to read from.
-func (s *server) named() bool { return s != nil && (s.kubeconfig != "" || s.inCluster) }
+func (s *server) named() bool {
+	return s != nil && (s.kubeconfig != "" || s.inCluster || s.usual && s.context != "")
+}
 
 // config is how to reach it.
 func (s *server) config() (*kube.Config, error) {
 	switch {
 	case s.kubeconfig != "" && s.inCluster:
 		return nil, usageError("name one API server: --kubeconfig or --in-cluster")
-	case s.context != "" && s.kubeconfig == "":
+	case s.context != "" && s.kubeconfig == "" && !s.usual:
 		return nil, usageError("--context %s needs --kubeconfig: the file that has it", s.context)
 	case s.inCluster:
 		return kube.InCluster()

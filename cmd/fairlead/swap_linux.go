@@ -5,401 +5,47 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
-	"slices"
-	"strings"
-	"time"
-
-	"github.com/spf13/cobra"
 
 	"fairlead.io/fairlead/agent"
-	"fairlead.io/fairlead/agent/diff"
-	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/agent/swap"
-	"fairlead.io/fairlead/hubble"
 	"fairlead.io/fairlead/lab"
-	"fairlead.io/fairlead/model"
-	"fairlead.io/fairlead/model/merge"
-	"fairlead.io/fairlead/translators"
-	"fairlead.io/fairlead/translators/objects"
 )
 
-// swapFlags say what is swapped, and how carefully.
-type swapFlags struct {
-	to            string
-	back          bool
-	folder        string
-	runs          []string
-	lab           string
-	dryRun, widen bool
-	before, watch time.Duration
-	limits        swap.Limits
-	percent       float64
+// labPlace is the folder of a lab, which is written by applying to the lab.
+type labPlace struct {
+	folderPlace
+	name string
 }
 
-// swapped is what swap prints.
-type swapped struct {
-	Namespace string       `json:"namespace"`
-	From      string       `json:"from"` // the owner that was chosen; "none" if nobody was
-	To        string       `json:"to"`
-	ByDefault []string     `json:"byDefault,omitempty"` // who serves on the side that is "none"
-	Change    *diff.Report `json:"change"`
-	Written   bool         `json:"written"`
-	Before    *swap.Counts `json:"before,omitempty"` // what was counted before the write
-	After     *swap.Counts `json:"after,omitempty"`
-	TakenBack bool         `json:"takenBack,omitempty"`
-}
-
-func swapCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "swap NAMESPACE {--to PLANE | --back} {-f FOLDER | --lab NAME}",
-		Short: "Give a namespace to another control plane, and watch what that does",
-		Long: `Swap shows what would change if another control plane's routes served a namespace,
-flips its owner by one write (the annotation fairlead.io/control-plane), and watches the
-namespace's requests for a time. If many more fail than before, it takes the swap back.
-It refuses to swap if somebody could do more than before, unless told to.
-
-Permissions of all control planes hold before and after: what a plane denies stays
-denied. --to none leaves the choice to the namespace's mark and the documented order.
-
-What was shown is what is done: if a file has changed meanwhile, nothing is written. An
-interrupt before the write leaves all as it was, one after it leaves the swap as it is.
-
-Exit status: 0 swapped, or nothing to do; 1 refused, taken back or interrupted, with
---dry-run if it would be refused; 2 wrong usage.`,
-		Example: `  fairlead swap shop --to smi -f manifests/ --dry-run
-  fairlead swap shop --to gateway --lab default
-  fairlead swap shop --back --lab default`,
-	}
-	var f swapFlags
-	var mesh pipeline.Options
-	meshFlags(c, &mesh)
-	c.Flags().StringVar(&f.to, "to", "", "control plane that is to own the namespace, or none")
-	c.Flags().BoolVar(&f.back, "back", false, "undo the last swap")
-	c.Flags().StringVarP(&f.folder, "file", "f", "", "folder, or file, of the objects that the agents read")
-	c.Flags().StringSliceVar(&f.runs, "run", nil, "run folders of agents whose requests are watched")
-	c.Flags().StringVar(&f.lab, "lab", "", "name of a lab, in place of -f and --run")
-	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "only show what would change")
-	c.Flags().BoolVar(&f.widen, "allow-widening", false, "swap though somebody can do more than before")
-	c.Flags().DurationVar(&f.before, "baseline", 5*time.Second, "how long to count before the swap")
-	c.Flags().DurationVar(&f.watch, "watch", 30*time.Second, "how long to watch after the swap; 0: not at all")
-	c.Flags().Float64Var(&f.percent, "max-failures", 1, "take the swap back if so many percent more of the requests fail than before")
-	out := outputFlag(c)
-	c.Args = func(_ *cobra.Command, args []string) error {
-		switch {
-		case len(args) != 1 || strings.Contains(args[0], "/"):
-			return usageError("swap needs one namespace")
-		case f.back == (f.to != ""):
-			return usageError("swap needs --to, the control plane that is to own the namespace, or --back")
-		case (f.folder == "") == (f.lab == ""):
-			return usageError("swap needs -f, the folder that the agents read, or --lab")
-		case f.folder == "-":
-			return usageError("swap writes to the folder, or file, that the agents read: standard input is none")
-		case f.to != "" && f.to != swap.None && !slices.Contains(pipeline.PlaneNames(), f.to):
-			return usageError("there is no control plane %q; there are %s", f.to, strings.Join(pipeline.PlaneNames(), ", "))
-		}
-		return nil
-	}
-	c.RunE = func(c *cobra.Command, args []string) error {
-		f.limits = swap.Limits{Rate: f.percent / 100, Least: 5}
-		s := &swapping{swapFlags: f, c: c, out: *out, mesh: mesh, result: swapped{Namespace: args[0]}}
-		return s.run()
-	}
-	return c
-}
-
-// swapping is one run of the command.
-type swapping struct {
-	swapFlags
-	c      *cobra.Command
-	out    format
-	mesh   pipeline.Options
-	inputs []objects.Input // as they were when the difference was shown
-	file   string          // that has the Namespace object
-	result swapped
-}
-
-// say tells a person how it goes.
-func (s *swapping) say(format string, a ...any) {
-	fmt.Fprintf(s.c.ErrOrStderr(), format+"\n", a...)
-}
-
-func (s *swapping) run() error {
-	if s.lab != "" {
-		if err := s.ofLab(); err != nil {
-			return err
-		}
-	}
-	r := &s.result
-	if err := s.target(); err != nil {
-		return err
-	}
-	var err error
-	if r.Change, err = s.change(); err != nil {
-		return err
-	}
-	if s.out == "table" { // before anything is done
-		if err := printReport(s.c.OutOrStdout(), r.Change); err != nil {
-			return err
-		}
-	}
-	switch {
-	case r.From == r.To:
-		return s.end(nil)
-	case r.Change.Widens() && !s.widen:
-		return s.end(errors.New("the swap would let somebody do more than before, as shown above: mend it, or say --allow-widening"))
-	case s.dryRun:
-		s.say("nothing is written: --dry-run")
-		return s.end(nil)
-	}
-	return s.flip()
-}
-
-// ofLab finds the folder that the lab's agents read, and their run folders.
-func (s *swapping) ofLab() error {
-	runs, err := lab.RunDirs(s.lab)
+// newLabPlace finds the folder that the lab's agents read, and their run folders.
+func newLabPlace(ctx context.Context, name, namespace string) (*labPlace, error) {
+	runs, err := lab.RunDirs(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(runs) == 0 {
-		return fmt.Errorf("lab %s has no nodes", s.lab)
+		return nil, fmt.Errorf("lab %s has no nodes", name)
 	}
-	st, err := agent.NewClient(runs[0] + "/" + agent.Socket).Status(s.c.Context())
-	if err != nil {
-		return err
-	}
-	s.folder, s.runs = st.Source, runs
-	return nil
-}
-
-// read gives the files as they are now.
-func (s *swapping) read() []objects.Input { return objects.Files([]string{s.folder}, nil) }
-
-// target finds the Namespace object, whose it is and whose it is to be.
-func (s *swapping) target() error {
-	s.inputs = s.read()
-	var err error
-	if s.file, err = swap.File(s.inputs, s.result.Namespace); err != nil {
-		return err
-	}
-	text := s.inputs[slices.IndexFunc(s.inputs, func(in objects.Input) bool { return in.Name == s.file })].Data
-	_, s.result.From, err = swap.SetOwner(text, s.result.Namespace, swap.None)
-	s.result.To = s.to
-	if s.back {
-		if s.result.To = swap.Previous(text, s.result.Namespace); s.result.To == "" {
-			return fmt.Errorf("namespace %s was not swapped: there is nothing to go back to", s.result.Namespace)
-		}
-	}
-	return err
-}
-
-// change compares the namespace as it is with what it would be.
-func (s *swapping) change() (*diff.Report, error) {
-	in := &input{files: []string{s.folder}, given: content{inputs: s.inputs}, pipeline: s.mesh}
-	given := func(plane string) (*pipeline.Pipeline, error) {
-		return in.whole(s.c, func(b *objects.Batch) (*objects.Batch, error) {
-			if plane == swap.None {
-				plane = ""
-			}
-			return pipeline.Given(b, plane, s.result.Namespace), nil
-		})
-	}
-	before, err := given(s.result.From)
+	st, err := agent.NewClient(runs[0] + "/" + agent.Socket).Status(ctx)
 	if err != nil {
 		return nil, err
 	}
-	after, err := given(s.result.To)
-	if err != nil {
-		return nil, err
-	}
-	switch r := &s.result; swap.None {
-	case r.From:
-		r.ByDefault = serving(before, r.Namespace)
-	case r.To:
-		r.ByDefault = serving(after, r.Namespace)
-	}
-	s.unserved(before, after)
-	return diff.Compare(before, after), nil
+	return &labPlace{folderPlace{folder: st.Source, namespace: namespace, runs: runs}, name}, nil
 }
 
-// serving are the planes that route frontends of a namespace or, where none does, the one
-// whose mark it carries.
-func serving(p *pipeline.Pipeline, namespace string) []string {
-	found := map[string]bool{}
-	for _, row := range p.Rows(merge.Owners) {
-		if strings.HasPrefix(row.Key, namespace+"/") {
-			found[row.Value.(*merge.Owner).Plane] = true
-		}
-	}
-	if n, _ := p.Get(translators.Namespaces, namespace).(*model.Namespace); len(found) == 0 && n != nil && n.Mesh != "" {
-		found[n.Mesh] = true
-	}
-	return slices.DeleteFunc(pipeline.PlaneNames(), func(plane string) bool { return !found[plane] })
-}
-
-// named is an owner, as it is told: who serves where nobody is chosen.
-func (r *swapped) named(owner string) string {
-	if owner == swap.None && len(r.ByDefault) > 0 {
-		return strings.Join(r.ByDefault, " and ") + " (by default)"
-	}
-	return owner
-}
-
-// unserved tells of frontends that had routes and have none any more, because the new
-// owner has none for them.
-func (s *swapping) unserved(before, after *pipeline.Pipeline) {
-	for _, row := range before.Rows(merge.Frontends) {
-		f := row.Value.(*model.Frontend)
-		o, _ := before.Get(merge.Owners, row.Key).(*merge.Owner)
-		if f.Namespace == s.result.Namespace && o != nil && s.result.To != swap.None && after.Get(merge.Frontends, row.Key) == nil {
-			s.say("%s: %s has no routes for %s, which %s routes now", s.result.Namespace, s.result.To, row.Key, o.Plane)
-		}
-	}
-}
-
-// end prints what came of it.
-func (s *swapping) end(failed error) error {
-	if err := s.out.print(s.c.OutOrStdout(), &s.result, func(w io.Writer) error { return s.print(w) }); err != nil {
-		return err
-	}
-	return failed
-}
-
-// write makes a plane the owner, as the agents will read it, if another one still is.
-func (s *swapping) write(ctx context.Context, from, plane string) error {
-	if s.lab == "" {
-		return swap.WriteOwner(s.file, s.result.Namespace, from, plane)
-	}
-	text, err := os.ReadFile(s.file)
+func (p *labPlace) write(ctx context.Context, from, plane string) error {
+	text, err := os.ReadFile(p.file)
 	if err != nil {
 		return err
 	}
-	edited, err := swap.ChangeOwner(text, s.result.Namespace, from, plane)
+	edited, err := swap.ChangeOwner(text, p.namespace, from, plane)
 	if err != nil {
 		return err
 	}
-	_, err = lab.Apply(ctx, lab.Change{Name: s.lab, Files: []string{"-"}, Stdin: bytes.NewReader(edited)})
+	_, err = lab.Apply(ctx, lab.Change{Name: p.name, Files: []string{"-"}, Stdin: bytes.NewReader(edited)})
 	return err
 }
 
-// flip writes and watches.
-func (s *swapping) flip() error {
-	ctx, cancel := context.WithCancel(s.c.Context())
-	defer cancel()
-	r := &s.result
-	var w *swap.Watcher
-	if len(s.runs) > 0 && s.watch > 0 {
-		w = swap.Watch(ctx, r.Namespace, s.flows()...)
-		s.say("counting the requests of namespace %s for %s", r.Namespace, s.before)
-		swap.Tick(ctx, s.before, s.before, func() bool { return true })
-		before := w.Next()
-		r.Before = &before
-	}
-	if err := s.ready(ctx, w); err != nil {
-		return s.end(err)
-	}
-	if err := s.write(ctx, r.From, r.To); err != nil {
-		return s.end(err)
-	}
-	r.Written = true
-	s.say("namespace %s: %s -> %s", r.Namespace, r.named(r.From), r.named(r.To))
-	if w == nil {
-		if len(s.runs) == 0 && s.watch > 0 {
-			s.say("nobody watches the requests: name the run folders of the agents with --run to have that done")
-		}
-		return s.end(nil)
-	}
-	return s.observe(ctx, w)
-}
-
-// ready says why nothing is to be written after all, nil if it is.
-func (s *swapping) ready(ctx context.Context, w *swap.Watcher) error {
-	if ctx.Err() != nil {
-		return errors.New("interrupted: nothing was written")
-	}
-	if w != nil {
-		if err := errors.Join(w.Errors()...); err != nil {
-			return fmt.Errorf("the swap could not be watched, and nothing was written: %w; mend that, or swap unwatched with --watch 0", err)
-		}
-	}
-	if changed := swap.Changed(s.inputs, s.read()); len(changed) > 0 {
-		return fmt.Errorf("nothing was written: %s changed since the difference was shown; look at it again by running the command again", strings.Join(changed, ", "))
-	}
-	return nil
-}
-
-// interval is how often it is told how it goes.
-const interval = 5 * time.Second
-
-func (s *swapping) observe(ctx context.Context, w *swap.Watcher) error {
-	r := &s.result
-	r.After = &swap.Counts{}
-	begin := time.Now()
-	swap.Tick(ctx, s.watch, min(interval, s.watch), func() bool {
-		n := w.Next()
-		r.After.All, r.After.Failed = r.After.All+n.All, r.After.Failed+n.Failed
-		s.say("%4s after the swap: %d requests, %d failed", time.Since(begin).Round(time.Second), r.After.All, r.After.Failed)
-		return !s.limits.Worse(*r.Before, *r.After)
-	})
-	for _, err := range w.Errors() {
-		s.say("not everything was watched: %v", err)
-	}
-	switch {
-	case s.limits.Worse(*r.Before, *r.After):
-	case ctx.Err() != nil:
-		return s.end(fmt.Errorf("interrupted %s after the swap, which stays as it is; %s undoes it", time.Since(begin).Round(time.Second), s.undo()))
-	default:
-		return s.end(nil)
-	}
-	// The context may have ended: what is worse is taken back all the same.
-	if err := s.write(context.WithoutCancel(ctx), r.To, r.From); err != nil {
-		return s.end(fmt.Errorf("%.3g %% of the requests fail, %.3g %% before; taking the swap back failed: %w", 100*r.After.Rate(), 100*r.Before.Rate(), err))
-	}
-	r.TakenBack = true
-	return s.end(fmt.Errorf("%.3g %% of the requests failed, %.3g %% before: the swap was taken back", 100*r.After.Rate(), 100*r.Before.Rate()))
-}
-
-// flows follow the agents.
-func (s *swapping) flows() []swap.Flows {
-	var out []swap.Flows
-	for _, dir := range s.runs {
-		client := agent.NewClient(dir + "/" + agent.Socket)
-		out = append(out, func(ctx context.Context, f func(hubble.Flow)) error {
-			return client.Flows(ctx, agent.FlowQuery{Follow: true}, func(x hubble.Flow) error {
-				f(x)
-				return nil
-			})
-		})
-	}
-	return out
-}
-
-// undo is the command that goes back.
-func (s *swapping) undo() string {
-	if s.lab != "" {
-		return fmt.Sprintf("fairlead swap %s --back --lab %s", s.result.Namespace, s.lab)
-	}
-	return fmt.Sprintf("fairlead swap %s --back -f %s", s.result.Namespace, s.folder)
-}
-
-// print says what was done; the report has been printed before.
-func (s *swapping) print(w io.Writer) error {
-	r := &s.result
-	var err error
-	switch {
-	case r.From == r.To && r.To == swap.None:
-		_, err = fmt.Fprintf(w, "nobody has chosen who owns namespace %s: %s serves\n", r.Namespace, r.named(r.To))
-	case r.From == r.To:
-		_, err = fmt.Fprintf(w, "namespace %s is %s's already\n", r.Namespace, r.To)
-	case r.TakenBack:
-		_, err = fmt.Fprintf(w, "namespace %s: back to %s\n", r.Namespace, r.named(r.From))
-	case r.Written && s.back:
-		_, err = fmt.Fprintf(w, "namespace %s: back from %s to %s\n", r.Namespace, r.named(r.From), r.named(r.To))
-	case r.Written:
-		_, err = fmt.Fprintf(w, "namespace %s: from %s to %s; %s undoes it\n", r.Namespace, r.named(r.From), r.named(r.To), s.undo())
-	}
-	return err
-}
+func (p *labPlace) flags() string { return "--lab " + p.name }

@@ -34,12 +34,15 @@ func shownSwap(t *testing.T) *swapping {
 	c.SetContext(t.Context())
 	c.SetOut(io.Discard)
 	c.SetErr(io.Discard)
-	s := &swapping{swapFlags: swapFlags{to: "smi", folder: dir}, c: c, out: "json", result: swapped{Namespace: "shop"}}
+	s := &swapping{swapFlags: swapFlags{to: "smi", folder: dir, server: &server{}}, c: c, out: "json", result: swapped{Namespace: "shop"}}
+	if err := s.find(); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.target(); err != nil {
 		t.Fatal(err)
 	}
 	var err error
-	if s.result.Change, err = s.change(); err != nil {
+	if s.result.Change, err = s.change(s.given); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -78,7 +81,7 @@ func TestSwapWritesOnlyWhatWasShown(t *testing.T) {
 	})
 	t.Run("no agent", func(t *testing.T) {
 		s := shownSwap(t)
-		s.runs, s.before, s.watch = []string{t.TempDir()}, 100*time.Millisecond, time.Second
+		s.asked, s.before, s.watch = askedAt([]string{t.TempDir()}), 100*time.Millisecond, time.Second
 		notWritten(t, s, "is it running on this node?")
 	})
 	t.Run("nothing has changed", func(t *testing.T) {

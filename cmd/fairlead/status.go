@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"fairlead.io/fairlead/agent"
+	"fairlead.io/fairlead/agent/diff"
+	"fairlead.io/fairlead/datapath"
+	"fairlead.io/fairlead/kube"
+)
+
+func statusCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show what is attached, what the kernel can do, Envoy's state, what was rejected",
+		Args:  noArgs,
+	}
+	t, out := targetFlags(c), outputFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		agents, err := t.agents(c.Context())
+		if err != nil {
+			return err
+		}
+		all := []*agent.Status{}
+		var failed []error // a node that does not answer hides no other
+		for _, a := range agents {
+			s, err := a.client.Status(c.Context())
+			if err != nil {
+				failed = append(failed, err)
+				continue
+			}
+			all = append(all, s)
+		}
+		if len(all) == 0 {
+			return errors.Join(failed...)
+		}
+		err = out.print(c.OutOrStdout(), all, func(w io.Writer) error {
+			for i, s := range all {
+				if i > 0 {
+					fmt.Fprintln(w)
+				}
+				if err := printStatus(w, s); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		return errors.Join(append(failed, err)...)
+	}
+	return c
+}
+
+func printStatus(w io.Writer, s *agent.Status) error {
+	state := "applied"
+	if s.Applied != s.Revision {
+		state = "not applied yet"
+	}
+	rows := [][]string{
+		{"node", s.Node},
+		{"agent", "up " + s.Uptime},
+		{"source", fmt.Sprintf("%s: %d objects, %s; %d errors, %d warnings", s.Source, s.Objects, state, s.Errors, s.Warnings)},
+	}
+	rows = append(rows, apiServerRows(s.APIServer, time.Now())...)
+	if s.Problem != "" {
+		rows = append(rows, []string{"problem", s.Problem})
+	}
+	rows = append(append(rows, proxyRows(s, time.Now())...), []string{"cgroup", attachedLine(s.Kernel.Cgroup)})
+	for _, i := range s.Kernel.Interfaces {
+		rows = append(rows, []string{"interface", attachedLine(i)})
+	}
+	for _, n := range s.Kernel.Host {
+		rows = append(rows, []string{"host", needLine(n)})
+	}
+	for _, n := range s.Kernel.Features {
+		rows = append(rows, []string{"feature", needLine(n)})
+	}
+	for _, p := range s.Kernel.Pods {
+		rows = append(rows, []string{"pod", fmt.Sprintf("%s on %s: %s", p.Name, orDash(p.Interface), s.Pods[p.Name])})
+	}
+	for _, m := range s.Kernel.Maps {
+		rows = append(rows, []string{"map", fmt.Sprintf("%s: %d of %d, %d written", m.Name, m.Entries, m.Max, s.Writes[m.Name])})
+	}
+	rows = append(rows, []string{"flows", fmt.Sprintf("%d seen, lost: %d in the kernel, %d of the access log", s.Flows.Seen, s.Flows.LostKernel, s.Flows.LostAccessLog)})
+	rows = append(rows, waitingRows(s)...)
+	for _, b := range s.Standby {
+		rows = append(rows, []string{"standby", standbyLine(b)})
+	}
+	if err := tabulate(w, []string{"what", "state"}, rows); err != nil {
+		return err
+	}
+	return printRejected(w, s.Rejected, time.Now())
+}
+
+// apiServerRows tell how it stands with the API server, if the objects are from one.
+func apiServerRows(h *kube.Health, now time.Time) [][]string {
+	if h == nil {
+		return nil
+	}
+	var rows [][]string
+	for _, p := range h.Problems {
+		rows = append(rows, []string{"API server", fmt.Sprintf("for %s: %s", now.Sub(p.Since).Round(time.Second), p)})
+	}
+	switch {
+	case !h.Complete:
+		return append(rows, []string{"API server", "not all objects were read yet: kernel and proxy go on as they were"})
+	case len(rows) > 0:
+		return append(rows, []string{"API server", "what was read before stays in use"})
+	}
+	return [][]string{{"API server", fmt.Sprintf("answers; %d kinds are watched", h.Kinds)}}
+}
+
+// standbyLine says what would differ if a plane that stands by served.
+func standbyLine(b diff.Standby) string {
+	text := fmt.Sprintf("%s: %s serves, %s would do the same", b.Frontend, b.Owner, b.Plane)
+	if len(b.Changes) == 0 {
+		return text
+	}
+	var what []string
+	for _, c := range b.Changes {
+		for _, x := range c.Changes {
+			if !slices.Contains(what, x.What) {
+				what = append(what, x.What)
+			}
+		}
+	}
+	namespace, _, _ := strings.Cut(b.Frontend, "/")
+	return fmt.Sprintf("%s: %s serves, %s would differ in %s; fairlead swap %s --to %s --dry-run tells how", b.Frontend, b.Owner, b.Plane, strings.Join(what, ", "), namespace, b.Plane)
+}
+
+func attachedLine(a datapath.Attached) string {
+	return fmt.Sprintf("%s: %s", a.Name, strings.Join(a.Programs, ", "))
+}
+
+func needLine(n datapath.Need) string {
+	if n.OK {
+		return n.Name + ": there"
+	}
+	return n.Name + ": missing: " + n.Detail
+}
