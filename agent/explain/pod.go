@@ -103,8 +103,9 @@ func pod(t *view, key string) *Pod {
 	if w == nil {
 		return nil
 	}
-	out := &Pod{Name: key, Node: w.Node, Addresses: w.Addresses, Identity: w.Identity, Member: w.Member(), Source: w.Src, Captured: w.Capture, ProbePorts: w.ProbePorts}
-	out.captured(t, w)
+	c := CaptureOf(t, w)
+	out := &Pod{Name: key, Node: w.Node, Addresses: w.Addresses, Identity: w.Identity, Member: w.Member(), Source: w.Src,
+		Captured: c.Captured, Why: c.Why, By: c.By, ProbePorts: w.ProbePorts}
 	for _, a := range w.Addresses {
 		if row, ok := t.Get(plan.Pods, a.String()).(*plan.Pod); ok && row.Name == key {
 			out.Local, out.Listeners = true, row.Listeners
@@ -137,9 +138,17 @@ func pod(t *view, key string) *Pod {
 	return out
 }
 
-// captured says why the pod is captured or not: by a mark of its own or of its
-// namespace, unless something keeps it from being so.
-func (p *Pod) captured(t *view, w *model.Workload) {
+// Capture is whether a pod's connections are taken to the proxy, and why.
+type Capture struct {
+	Captured bool          `json:"captured"`
+	Why      string        `json:"why"`
+	By       *model.Source `json:"by,omitempty"` // the mark that says so
+}
+
+// CaptureOf says it of a workload: by a mark of its own or of its namespace, unless
+// something keeps it from being so.
+func CaptureOf(t Tables, w *model.Workload) Capture {
+	out := Capture{Captured: w.Capture}
 	var ns *objects.Object
 	if row, _ := t.Get(translators.Namespaces, w.Namespace).(*model.Namespace); row != nil {
 		ns = translators.ObjectOf(t, row.Src)
@@ -147,17 +156,18 @@ func (p *Pod) captured(t *view, w *model.Workload) {
 	m := kubernetes.CaptureMark(translators.ObjectOf(t, w.Src), ns)
 	if m.Object != nil {
 		s := m.Object.Source(w.Src.Plane, m.Field)
-		p.By, p.Why = &s, "the pod's mark says so"
+		out.By, out.Why = &s, "the pod's mark says so"
 		if m.Object == ns {
-			p.Why = "the namespace's mark says so"
+			out.Why = "the namespace's mark says so"
 		}
 	}
 	switch {
 	case w.Sidecar:
-		p.Why = "another mesh's proxy still takes its connections"
+		out.Why = "another mesh's proxy still takes its connections"
 	case m.Object == nil:
-		p.Why = "neither the pod nor its namespace is marked"
-	case m.On && !p.Captured:
-		p.Why = "it is in the node's network, and cannot be told from the node"
+		out.Why = "neither the pod nor its namespace is marked"
+	case m.On && !out.Captured:
+		out.Why = "it is in the node's network, and cannot be told from the node"
 	}
+	return out
 }

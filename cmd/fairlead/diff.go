@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 
@@ -25,11 +26,12 @@ import (
 type diffFlags struct {
 	from, to   string
 	namespaces []string
+	prune      bool
 }
 
 func diffCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "diff OLD NEW [-f PATH...] | diff -f PATH... --from PLANE --to PLANE",
+		Use:   "diff OLD NEW [-f PATH...] | diff --kubeconfig FILE NEW | diff -f PATH... --from PLANE --to PLANE",
 		Short: "Say what another configuration would change, and for whom",
 		Long: `Diff compares two files or folders, or what two control planes say in the same ones:
 routes, weights, timeouts and retries of every frontend, and who may do more or less at
@@ -37,18 +39,23 @@ every workload, and which services and workloads are not the same, with file and
 both sides. It compares what things mean, by requests that the matches and rules of both
 sides tell apart, not how they are written; what it cannot prove to be the same it tells.
 
+With --kubeconfig the old side is a cluster, and the new one the same cluster with the
+files' objects applied to it; with --prune, also without those of the control planes'
+objects that the files lack. Pods are the cluster's on both sides.
+
 What both sides have in common may be named by -f: services and workloads, if the two are
 of the mesh's objects alone. With --from and --to each side is what there would be if its
 control plane were the only one. What a single namespace's change of owner would do: fairlead swap --dry-run.
 
 Exit status: 0 nothing would change, 1 something would, 2 wrong usage, or manifests that
 cannot be read.`,
-		Example: "  fairlead diff manifests/ manifests-new/\n  fairlead diff mesh/ mesh-new/ -f services/\n  fairlead diff -f manifests/ --from istio --to gateway -o yaml",
+		Example: "  fairlead diff manifests/ manifests-new/\n  fairlead diff mesh/ mesh-new/ -f services/\n  fairlead diff --kubeconfig ~/.kube/config manifests/\n  fairlead diff -f manifests/ --from istio --to gateway -o yaml",
 	}
 	in, out := inputFlags(c), outputFlag(c)
 	var f diffFlags
 	c.Flags().StringVar(&f.from, "from", "", "control plane of the old side")
 	c.Flags().StringVar(&f.to, "to", "", "control plane of the new side")
+	c.Flags().BoolVar(&f.prune, "prune", false, "with a cluster: objects of control planes that the files do not have are taken away")
 	c.Flags().StringSliceVarP(&f.namespaces, "namespace", "n", nil, "namespaces to compare (default: all)")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		before, after, err := f.sides(c, in, args)
@@ -150,9 +157,15 @@ func (f *diffFlags) sides(c *cobra.Command, in *input, args []string) (before, a
 	switch planes := f.from != "" || f.to != ""; {
 	case planes && (f.from == "" || f.to == "" || len(args) > 0 || !in.named()):
 		return nil, nil, usageError("to compare control planes give -f or --kubeconfig, --from and --to, and nothing else")
+	case planes && f.prune:
+		return nil, nil, usageError("--prune is of a cluster compared with files, not of control planes compared")
 	case planes:
+	case in.server.named() && len(args) == 1 && len(in.files) == 0:
+		return f.clusterSides(c, in, args[0])
+	case f.prune:
+		return nil, nil, usageError("--prune needs a cluster by --kubeconfig, and a file or folder to compare with it")
 	case len(args) != 2 || in.server.named():
-		return nil, nil, usageError("diff needs two files or folders, or one by -f, or a cluster by --kubeconfig, with --from and --to")
+		return nil, nil, usageError("diff needs two files or folders, or a cluster by --kubeconfig and one of them, or -f or --kubeconfig with --from and --to")
 	case stdins(append(slices.Clone(args), in.files...)) > 1:
 		return nil, nil, usageError("standard input can be read once: name files in place of one of the \"-\"")
 	case slices.Contains(in.files, "-"):
@@ -169,11 +182,10 @@ func (f *diffFlags) sides(c *cobra.Command, in *input, args []string) (before, a
 		return one.whole(c, edit)
 	}
 	if f.from == "" {
-		same := func(b *objects.Batch) (*objects.Batch, error) { return b, nil }
-		if before, err = load(append(slices.Clone(in.files), args[0]), same); err != nil {
+		if before, err = load(append(slices.Clone(in.files), args[0]), asItIs); err != nil {
 			return nil, nil, err
 		}
-		after, err = load(append(slices.Clone(in.files), args[1]), same)
+		after, err = load(append(slices.Clone(in.files), args[1]), asItIs)
 		return before, after, err
 	}
 	alone := func(plane string) func(*objects.Batch) (*objects.Batch, error) {
@@ -183,6 +195,27 @@ func (f *diffFlags) sides(c *cobra.Command, in *input, args []string) (before, a
 		return nil, nil, err
 	}
 	after, err = load(in.files, alone(f.to))
+	return before, after, err
+}
+
+// asItIs leaves a batch as it is.
+func asItIs(b *objects.Batch) (*objects.Batch, error) { return b, nil }
+
+// clusterSides are a cluster, and the same with files applied to it.
+func (f *diffFlags) clusterSides(c *cobra.Command, in *input, files string) (before, after *pipeline.Pipeline, err error) {
+	p, served, err := in.read(c, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := os.Stat(files); err != nil && files != "-" {
+		return nil, nil, fmt.Errorf("read manifests: %w", err)
+	}
+	theirs := objects.Decode(p.Registry(), objects.Files([]string{files}, c.InOrStdin())...)
+	one := &input{server: in.server, given: served, pipeline: in.pipeline}
+	if before, err = one.whole(c, asItIs); err != nil {
+		return nil, nil, err
+	}
+	after, err = one.whole(c, func(b *objects.Batch) (*objects.Batch, error) { return pipeline.Applied(b, theirs, f.prune) })
 	return before, after, err
 }
 

@@ -78,6 +78,7 @@ privileges, and says what becomes of every object.`,
 		return usageError("%v\nRun \"%s --help\" for its flags.", err, c.CommandPath())
 	})
 	c.AddCommand(offlineCommands()...)
+	c.AddCommand(clusterCommands()...)
 	c.AddCommand(agentsCommands()...)
 	c.AddCommand(nodeCommands()...)
 	return c

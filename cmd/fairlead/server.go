@@ -19,7 +19,8 @@ import (
 type server struct {
 	kubeconfig, context string
 	inCluster           bool
-	usual               bool // where nothing is named, it is the one that kubectl would speak to
+	usual               bool // where only a context is named, the files are those that kubectl reads
+	here                bool // nothing was named: it is the one that kubectl would speak to
 }
 
 func serverFlags(c *cobra.Command) *server {
@@ -37,7 +38,7 @@ func (s *server) fileFlags(c *cobra.Command, usage string) {
 
 // named reports whether there is an API server to read from.
 func (s *server) named() bool {
-	return s != nil && (s.kubeconfig != "" || s.inCluster || s.usual && s.context != "")
+	return s != nil && (s.kubeconfig != "" || s.inCluster || s.here || s.usual && s.context != "")
 }
 
 // config is how to reach it.

@@ -84,3 +84,101 @@ func TestReadACluster(t *testing.T) {
 		t.Errorf("exit %d, %s", r.code, r.err)
 	}
 }
+
+// What kubectl apply would change of a cluster, told before it is done.
+func TestDiffWithACluster(t *testing.T) {
+	s := kubetest.New(t)
+	s.Define("networking.istio.io", "VirtualService", "virtualservices", "v1")
+	s.Apply(cluster1)
+	path := kubeconfig(t, s.TCP())
+	file := filepath.Join(t.TempDir(), "mesh.yaml")
+	for _, c := range []struct {
+		what, text string
+		args       []string
+		want       []string
+		code       int
+	}{
+		{"the same, and a service without what the cluster adds", `apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec:
+  hosts: [web]
+  http: [{timeout: 5s, route: [{destination: {host: web}}]}]
+`, nil, []string{"Nothing would change"}, 0},
+		{"another timeout", `apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec:
+  hosts: [web]
+  http: [{timeout: 7s, route: [{destination: {host: web}}]}]
+`, nil, []string{"shop/web:80", "timeout: 5s -> 7s", "+ " + file + ":"}, 1},
+		{"a newer one beside it does not count", `apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: another, namespace: shop}
+spec:
+  hosts: [web]
+  http: [{timeout: 9s, route: [{destination: {host: web}}]}]
+`, nil, []string{"Nothing would change"}, 0},
+		{"without what the files lack", `apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {ports: [{name: http, port: 80}]}
+`, []string{"--prune"}, []string{"timeout: 5s -> none"}, 1},
+	} {
+		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := fairlead(t, "", append([]string{"diff", "--kubeconfig", path, file}, c.args...)...)
+		for _, w := range c.want {
+			if !strings.Contains(r.out, w) || r.code != c.code {
+				t.Errorf("%s: ended with %d\n%s%s", c.what, r.code, r.out, r.err)
+			}
+		}
+	}
+}
+
+func TestCheckACluster(t *testing.T) {
+	s := kubetest.New(t)
+	s.Define("networking.istio.io", "VirtualService", "virtualservices", "v1")
+	s.Define("security.istio.io", "AuthorizationPolicy", "authorizationpolicies", "v1")
+	s.Apply(cluster1 + `---
+apiVersion: v1
+kind: Pod
+metadata: {name: old, namespace: shop, labels: {sidecar.istio.io/inject: "false"}}
+spec: {nodeName: n1, containers: [{name: main}]}
+status: {phase: Running, podIP: 10.0.0.2, conditions: [{type: Ready, status: 'True'}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: closed, namespace: shop}
+spec: {}
+`)
+	path := kubeconfig(t, s.TCP())
+	r := fairlead(t, "", "check", "--kubeconfig", path, "--all")
+	for _, w := range []string{
+		"shop       istio  2     1         2        1",
+		"captured      1     the namespace's mark says so", "not captured  1     the pod's mark says so",
+		"shop/old     n1    AuthorizationPolicy shop/closed",
+		"shop/web:80  istio", "timeout: none -> 5s", "NARROWED shop/client, shop/old",
+	} {
+		if !strings.Contains(r.out, w) {
+			t.Errorf("lacks %q:\n%s%s", w, r.out, r.err)
+		}
+	}
+	if r := fairlead(t, "", "check", "--kubeconfig", path, "-n", "nowhere"); r.code != exitUsage || !strings.Contains(r.err, `no namespace "nowhere"`) {
+		t.Errorf("ended with %d: %s", r.code, r.err)
+	}
+	t.Setenv("KUBECONFIG", path)
+	if r := fairlead(t, "", "check", "-o", "json"); !strings.Contains(r.out, `"captured": 1`) {
+		t.Errorf("as kubectl has it: %s%s", r.out, r.err)
+	}
+}
