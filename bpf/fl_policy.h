@@ -142,6 +142,15 @@ static __always_inline bool is_from_inbound(const struct __sk_buff *skb)
 }
 
 /*
+ * Whether the source port of what came from another node says what it judged. Of a node
+ * that is behind that holds for what it has open, and for no further connection.
+ */
+static __always_inline bool is_believed(const struct fl_packet *p, __u32 flags)
+{
+	return (flags & FL_ADDR_MANAGED) && !((flags & FL_ADDR_BEHIND) && is_open(p));
+}
+
+/*
  * Whether a proxy that is believed judged what the packet carries. Where it has to be
  * this node's inbound listener (FL_INBOUND), a connection that another one has open
  * goes on: its proxy did not know yet, and opens no further one.
@@ -154,7 +163,7 @@ static __always_inline bool is_judged(const struct __sk_buff *skb, const struct 
 		return true;
 	if (action == FL_INBOUND && is_open(p))
 		return false;
-	return skb->ingress_ifindex ? (flags & FL_ADDR_MANAGED) != 0 : (skb->mark & FL_MARK_MASK) == FL_MARK_FROM_PROXY;
+	return skb->ingress_ifindex ? is_believed(p, flags) : (skb->mark & FL_MARK_MASK) == FL_MARK_FROM_PROXY;
 }
 
 static __always_inline bool is_probe(const struct fl_pod *pod, const struct fl_packet *p)

@@ -196,7 +196,7 @@ static __always_inline bool wants_inbound(const struct fl_packet *p, const struc
 	if (!(believed && is_for_inbound(p))) {
 		if (action != FL_CHECK && action != FL_REFUSE && action != FL_INBOUND)
 			return false;
-		if (action == FL_CHECK && believed && is_checked(p))
+		if (action == FL_CHECK && believed && is_believed(p, flags) && is_checked(p))
 			return false;
 	}
 	v->port = inbound_port();

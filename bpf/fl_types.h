@@ -123,6 +123,7 @@ struct fl_aff {
 #define FL_ADDR_MANAGED	   (1 << 0) /* pod of a node that runs Fairlead: its proxy's ports can be believed */
 #define FL_ADDR_NODE	   (1 << 1) /* a node itself */
 #define FL_ADDR_UNASSIGNED (1 << 2) /* of prefixes: inside a node's pod range */
+#define FL_ADDR_BEHIND	   (1 << 3) /* with MANAGED: what its proxy checks by may be old; no new connection is believed */
 
 struct fl_address {
 	__u64 class;

@@ -14,6 +14,14 @@ func needs(class uint64, action NetFlAction) func(w *world) {
 	return under(entry(class, 80, tcp, action), func(w *world) { w.inbound(15100) })
 }
 
+// behind is a world where the other node may not have what is configured by now.
+func behind(in func(w *world)) func(w *world) {
+	return func(w *world) {
+		in(w)
+		w.address(w.f.remote, classRemote, addrManaged|addrBehind)
+	}
+}
+
 func TestFromNet(t *testing.T) {
 	passes := func(name, only string, world func(w *world), frame func(f family) packet.Packet) vector {
 		return vector{name: name, only: only, at: fromUplink, world: world, frame: frame, want: next}
@@ -85,6 +93,10 @@ func TestFromNet(t *testing.T) {
 		inbound("a SYN with FIN goes to the inbound proxy", needs(classRemote, check),
 			func(f family) packet.Packet { return request(f).Flags(packet.SYN | packet.FIN) }, classRemote),
 		passes("a managed node's checked port passes", "", needs(classRemote, check), requestFrom(remote, checkedPort)),
+		inbound("a checked port of a node that is behind goes to the inbound proxy", behind(needs(classRemote, check)), requestFrom(remote, checkedPort), classRemote),
+		inbound("what its proxy sends to the inbound proxy does so", behind(needs(classRemote, allow)), requestFrom(remote, inboundPort), classRemote),
+		passes("a segment of what a node has open that is behind passes", "", behind(needs(classRemote, check)),
+			func(f family) packet.Packet { return requestFrom(remote, checkedPort)(f).Flags(packet.ACK) }),
 		{
 			name: "a segment of a redirected connection without socket asks the proxy", at: fromUplink, world: redirected,
 			frame: func(f family) packet.Packet { return request(f).Flags(packet.ACK) }, want: drop,

@@ -341,6 +341,7 @@ const (
 	addrManaged    = 1
 	addrNode       = 2
 	addrUnassigned = 4 // of a prefix
+	addrBehind     = 8 // with addrManaged
 )
 
 func (w *world) pod(a netip.Addr, p NetFlPod) { put(w.t, w.FlPodsV3, addrOf(a), p) }

@@ -253,6 +253,12 @@ func TestToPodChecked(t *testing.T) {
 			want: redirect, counts: []NetFlReason{unchecked}, said: []said{{unchecked, classNode, governed, rule, 0}},
 			out: func(f family) packet.Packet { return segment(f).Back().Flags(packet.RST).Seq(7, 0) },
 		},
+		judgedHere("a managed node that is behind is not believed", behind(checks(classRemote)), requestFrom(remote, checkedPort)),
+		{
+			name: "a segment of what it has open passes", at: toServer, world: behind(checks(classRemote)),
+			frame: func(f family) packet.Packet { return requestFrom(remote, checkedPort)(f).Flags(packet.ACK) },
+			want:  next, counts: []NetFlReason{okChecked},
+		},
 		{
 			name: "a segment of a checked connection passes", at: toServer, world: checks(classRemote),
 			frame: func(f family) packet.Packet { return requestFrom(remote, checkedPort)(f).Flags(packet.ACK) },

@@ -161,6 +161,7 @@ const (
 	addressManaged    = 1 << 0
 	addressNode       = 1 << 1
 	addressUnassigned = 1 << 2 // of prefixes
+	addressBehind     = 1 << 3
 )
 
 // addressValue is what is known of an address, or of those in a prefix.
@@ -323,6 +324,9 @@ func addressEntry(a *plan.Address) entry {
 	v := addressValue{Class: a.Class}
 	if a.Managed {
 		v.Flags |= addressManaged
+	}
+	if a.Behind {
+		v.Flags |= addressBehind
 	}
 	if a.Node {
 		v.Flags |= addressNode

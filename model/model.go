@@ -109,9 +109,10 @@ type Node struct {
 	// Managed says that a Fairlead agent runs there, so that its kernel keeps its
 	// pods from using addresses and ports that are not theirs.
 	Managed bool `json:"managed,omitempty"`
-	// Generation of configuration that the node has applied; 0 if unknown.
-	Generation int64    `json:"generation,omitempty"`
-	Locality   Locality `json:"locality,omitzero"`
+	// Behind says of a managed node that it may not have applied what is configured by
+	// now: what its proxy has checked of a new connection does not count.
+	Behind   bool     `json:"behind,omitempty"`
+	Locality Locality `json:"locality,omitzero"`
 	Src        Source   `json:"-"`
 }
 

@@ -49,7 +49,8 @@ func workloadAddresses(r *incr.Reader, key string) []incr.Row {
 	for _, a := range ownAddresses(r, w) {
 		c, rows := class(r, Class{Identity: w.Identity, Member: w.Member()}, netip.PrefixFrom(a, a.BitLen()))
 		out = append(out, rows...)
-		out = append(out, incr.Row{Table: Addresses, Key: a.String(), Value: &Address{Addr: a, Class: c, Managed: n != nil && n.Managed}})
+		out = append(out, incr.Row{Table: Addresses, Key: a.String(), Value: &Address{Addr: a, Class: c,
+			Managed: n != nil && n.Managed, Behind: n != nil && n.Behind}})
 	}
 	return unique(out)
 }

@@ -335,6 +335,9 @@ type Address struct {
 	// Managed: a pod of a node that runs Fairlead, so that the proxy's source
 	// ports can be believed.
 	Managed bool `json:"managed,omitempty"`
+	// Behind: the proxy may check by configuration that is old, so what it says of new
+	// connections is not believed. Those that it has open go on: it ends them soon.
+	Behind bool `json:"behind,omitempty"`
 	// Node: an address of a node itself.
 	Node bool `json:"node,omitempty"`
 }
