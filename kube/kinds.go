@@ -41,6 +41,7 @@ type held struct {
 	metav1.ObjectMeta
 	edit   objects.Edit
 	stored *Stored // nil if nobody asks for it
+	beat   *beat   // of Leases
 }
 
 // decode is the transform of a cache: what it keeps is what translators read.
@@ -54,6 +55,9 @@ func decode(sv served, statuses bool) toolscache.TransformFunc {
 		h := &held{ObjectMeta: metav1.ObjectMeta{Namespace: u.GetNamespace(), Name: u.GetName(), UID: u.GetUID(), ResourceVersion: u.GetResourceVersion()}}
 		if statuses {
 			h.stored = sv.stored(u)
+		}
+		if t.Kind == objects.LeaseKind {
+			h.beat = beatOf(u)
 		}
 		trim(t.Kind, u.Object)
 		h.edit = objects.DecodeAPI(t, u.Object)
@@ -82,8 +86,14 @@ func (s *Source) begin(ctx context.Context, sv served) {
 			UpdateFunc: func(_, o any) { s.came(w, o) },
 			DeleteFunc: func(o any) { s.went(w, o) },
 		}}
-	if only := sv.typ.Only; only.Name != "" {
-		inf.selector = fields.SelectorFromSet(fields.Set{"metadata.namespace": only.Namespace, "metadata.name": only.Name})
+	if only := sv.typ.Only; only.Namespace != "" {
+		// The client asks for one namespace by its path where the selector names it: a Role in
+		// it is enough.
+		set := fields.Set{"metadata.namespace": only.Namespace}
+		if only.Name != "" {
+			set["metadata.name"] = only.Name
+		}
+		inf.selector, inf.labels = fields.SelectorFromSet(set), only.Labels
 	}
 	s.log.Debug("watch", "kind", k.String(), "version", sv.typ.Version)
 	s.group.Go(func() {
@@ -100,6 +110,10 @@ func (s *Source) came(w *kindWatch, o any) {
 	if !ok {
 		return
 	}
+	if h.beat != nil {
+		s.heard(w, h)
+		return
+	}
 	s.note(w, h.Namespace+"/"+h.Name, h.edit, h.stored)
 }
 
@@ -112,12 +126,19 @@ func (s *Source) went(w *kindWatch, o any) {
 	if !ok {
 		return
 	}
+	if h.beat != nil {
+		s.lost(h)
+	}
 	s.note(w, h.Namespace+"/"+h.Name, objects.Edit{Ref: h.edit.Ref}, nil)
 }
 
 func (s *Source) note(w *kindWatch, key string, e objects.Edit, stored *Stored) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.noteLocked(w, key, e, stored)
+}
+
+func (s *Source) noteLocked(w *kindWatch, key string, e objects.Edit, stored *Stored) {
 	switch {
 	case s.kinds[w.served.typ.Kind] != w: // was replaced
 	case w.synced:

@@ -66,6 +66,9 @@ type Source struct {
 	unreadable map[objects.Kind]unreadable
 	absent     map[objects.Kind]int // looks that did not find a kind which is watched
 	crds       crds
+	beats      map[string]*heartbeat // by the name of the node
+	deaf       string                // why what is not heard does not count; "": it does
+	swept      time.Time
 	looked     bool // what is served is known
 	whole      bool
 	given      bool   // it was handed out once
@@ -95,7 +98,7 @@ type Update struct {
 func New(o Options) (*Source, error) {
 	s := &Source{cfg: Prepare(o.Config), registry: o.Registry, statuses: o.Statuses, log: o.Log, dirty: make(chan struct{}, 1), again: make(chan struct{}, 1),
 		kinds: map[objects.Kind]*kindWatch{}, have: map[objects.Kind]map[string][16]byte{}, pending: map[objects.Ref]objects.Edit{},
-		stored: map[objects.Ref]*Stored{}, unreadable: map[objects.Kind]unreadable{}, absent: map[objects.Kind]int{}}
+		stored: map[objects.Ref]*Stored{}, unreadable: map[objects.Kind]unreadable{}, absent: map[objects.Kind]int{}, beats: map[string]*heartbeat{}}
 	var err error
 	if s.http, err = rest.HTTPClientFor(s.cfg); err != nil {
 		return nil, fmt.Errorf("reach the API server %s: %w", s.cfg.Host, err)
@@ -130,6 +133,7 @@ func (s *Source) Run(ctx context.Context, changed func()) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-every.C:
+			s.sweep(now)
 			s.tell(now)
 		case <-s.dirty:
 			quiet = time.After(settle)

@@ -26,6 +26,7 @@ var container = shape{"name": nil, "ports": nil, "livenessProbe": nil, "readines
 // here are kept whole but for their status.
 var shapes = map[objects.Kind]shape{
 	objects.NamespaceKind: {},
+	objects.LeaseKind:     {}, // who renews it and when is told apart, see beats.go
 	objects.NodeKind: {
 		"spec":   {"podCIDR": nil, "podCIDRs": nil},
 		"status": {"addresses": nil},

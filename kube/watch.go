@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
@@ -34,6 +37,10 @@ const (
 	// lasting is how long a stream without an event must last to be one: the client gives
 	// an empty stream, and no error, where a connection was closed in place of an answer.
 	lasting = time.Second
+	// awayFirst to awayMost are waited, and up to half of it more, until a server that is
+	// away is asked again.
+	awayFirst = 500 * time.Millisecond
+	awayMost  = 4 * time.Second
 )
 
 // informer watches one resource by a cache of its own, so that it can have its own
@@ -44,6 +51,7 @@ type informer struct {
 	namespaced bool
 	example    client.Object
 	selector   fields.Selector // nil: all objects
+	labels     string          // a selector; "": all
 	transform  toolscache.TransformFunc
 	handler    toolscache.ResourceEventHandler
 	track      *track
@@ -58,10 +66,14 @@ func (i *informer) run(ctx context.Context, cfg *rest.Config, httpClient *http.C
 		scope = meta.RESTScopeNamespace
 	}
 	mapper.AddSpecific(i.gvk, i.resource, i.resource, scope)
+	chosen, err := labels.Parse(i.labels)
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", i.gvk, err)
+	}
 	var never time.Duration
 	c, err := cache.New(cfg, cache.Options{
 		HTTPClient: httpClient, Mapper: mapper, Scheme: runtime.NewScheme(), SyncPeriod: &never,
-		DefaultFieldSelector: i.selector, DefaultTransform: i.transform,
+		DefaultFieldSelector: i.selector, DefaultLabelSelector: chosen, DefaultTransform: i.transform,
 		DefaultWatchErrorHandler: func(context.Context, *toolscache.Reflector, error) {}, // the track knows
 		NewInformer: func(lw toolscache.ListerWatcher, o runtime.Object, resync time.Duration, ix toolscache.Indexers) toolscache.SharedIndexInformer {
 			return toolscache.NewSharedIndexInformer(&tracked{toolscache.ToListerWatcherWithContext(lw), i.track}, o, resync, ix)
@@ -110,6 +122,31 @@ func (t *tracked) Watch(o metav1.ListOptions) (watch.Interface, error) {
 
 // ListWithContext lists, and waits no longer than listLimit.
 func (t *tracked) ListWithContext(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	return whileAway(ctx, func() (runtime.Object, error) { return t.list(ctx, o) })
+}
+
+// whileAway asks a server that is away again and again: client-go's reflector would wait
+// longer each time, half a minute in the end, and hear as late that it is back.
+func whileAway[T any](ctx context.Context, ask func() (T, error)) (T, error) {
+	for wait := awayFirst; ; wait = min(2*wait, awayMost) {
+		out, err := ask()
+		why := err
+		if p, ok := err.(plain); ok {
+			why = p.err
+		}
+		var network net.Error
+		if err == nil || ctx.Err() != nil || !errors.As(why, &network) && !errors.Is(why, io.EOF) && !errors.Is(why, io.ErrUnexpectedEOF) {
+			return out, err
+		}
+		select {
+		case <-ctx.Done():
+			return out, err
+		case <-time.After(wait + rand.N(wait/2)):
+		}
+	}
+}
+
+func (t *tracked) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 	t.track.asked()
 	limited, cancel := context.WithTimeoutCause(t.track.context(ctx), listLimit, errNoAnswer)
 	defer cancel()
@@ -125,6 +162,10 @@ func (t *tracked) ListWithContext(ctx context.Context, o metav1.ListOptions) (ru
 
 // WatchWithContext watches, and ends a stream that says nothing for idleLimit.
 func (t *tracked) WatchWithContext(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	return whileAway(ctx, func() (watch.Interface, error) { return t.watch(ctx, o) })
+}
+
+func (t *tracked) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 	t.track.asked()
 	limited, cancel := context.WithCancelCause(t.track.context(ctx))
 	slow := time.AfterFunc(listLimit, func() { cancel(errNoAnswer) })
@@ -142,7 +183,7 @@ func (t *tracked) WatchWithContext(ctx context.Context, o metav1.ListOptions) (w
 			t.track.answered(err)
 		}
 		if initial(o) {
-			err = errors.New(err.Error())
+			err = plain{err}
 		}
 		return nil, err
 	}
@@ -153,6 +194,12 @@ func (t *tracked) WatchWithContext(ctx context.Context, o metav1.ListOptions) (w
 	}()
 	return s, nil
 }
+
+// plain is an error that client-go does not know, and this package does.
+type plain struct{ err error }
+
+// Error implements error.
+func (p plain) Error() string { return p.err.Error() }
 
 // initial reports whether a stream is to begin with all objects. client-go's reflector asks
 // again at once, without end, if such a one ends with 410, and does not hear that it is to

@@ -15,6 +15,7 @@ import (
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 )
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
@@ -57,7 +58,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 
 func refuse(w http.ResponseWriter, code int) {
 	status := metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: "Failure", Code: int32(code), Message: http.StatusText(code),
-		Reason: map[int]metav1.StatusReason{401: metav1.StatusReasonUnauthorized, 403: metav1.StatusReasonForbidden, 404: metav1.StatusReasonNotFound,
+		Reason: map[int]metav1.StatusReason{401: metav1.StatusReasonUnauthorized, 403: metav1.StatusReasonForbidden, 404: metav1.StatusReasonNotFound, 409: metav1.StatusReasonConflict,
 			410: metav1.StatusReasonExpired, 429: metav1.StatusReasonTooManyRequests, 500: metav1.StatusReasonInternalError, 503: metav1.StatusReasonServiceUnavailable}[code]}
 	w.Header().Set("Content-Type", "application/json")
 	if code == 429 {
@@ -147,7 +148,7 @@ func (s *Server) oldResources(w http.ResponseWriter, group, version string) {
 // objects answers lists and watches. A path within a namespace is that of it alone.
 func (s *Server) objects(w http.ResponseWriter, r *http.Request, group, version string, rest []string) {
 	namespace := ""
-	if len(rest) == 3 && rest[0] == "namespaces" {
+	if len(rest) >= 3 && rest[0] == "namespaces" {
 		namespace, rest = rest[1], rest[2:]
 	}
 	s.mu.Lock()
@@ -157,7 +158,16 @@ func (s *Server) objects(w http.ResponseWriter, r *http.Request, group, version 
 		refuse(w, 404)
 		return
 	}
+	if len(rest) == 2 || r.Method != http.MethodGet {
+		s.single(w, r, res, version, namespace, rest[len(rest)-1])
+		return
+	}
 	q := r.URL.Query()
+	selector, err := labels.Parse(q.Get("labelSelector"))
+	if err != nil {
+		refuse(w, http.StatusBadRequest)
+		return
+	}
 	name := ""
 	for part := range strings.SplitSeq(q.Get("fieldSelector"), ",") {
 		if n, ok := strings.CutPrefix(part, "metadata.name="); ok {
@@ -166,7 +176,13 @@ func (s *Server) objects(w http.ResponseWriter, r *http.Request, group, version 
 	}
 	wanted := func(o map[string]any) bool {
 		meta := o["metadata"].(map[string]any)
-		return (namespace == "" || meta["namespace"] == namespace) && (name == "" || meta["name"] == name)
+		own := labels.Set{}
+		if given, ok := meta["labels"].(map[string]any); ok {
+			for k, v := range given {
+				own[k], _ = v.(string)
+			}
+		}
+		return (namespace == "" || meta["namespace"] == namespace) && (name == "" || meta["name"] == name) && selector.Matches(own)
 	}
 	show := func(o map[string]any) map[string]any {
 		shown := maps.Clone(o)
@@ -219,7 +235,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, res *Resource, wa
 		}
 		send("BOOKMARK", show(map[string]any{"kind": res.Kind, "metadata": meta}))
 	}
-	first := q.Get("sendInitialEvents") == "true"
+	first, due := q.Get("sendInitialEvents") == "true", false
 	for {
 		s.mu.Lock()
 		if first {
@@ -236,11 +252,19 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, res *Resource, wa
 			return
 		}
 		for _, e := range res.events {
+			if res.muted {
+				break
+			}
 			if e.version > from && wanted(e.object) {
 				send(e.typ, show(e.object))
 			}
 			from = max(from, e.version)
 		}
+		if due && !res.muted {
+			from = cmp.Or(s.version, from)
+			bookmark(false)
+		}
+		due = false
 		grown, served := res.grown, s.resources[res.Group+"/"+res.Plural] == res
 		s.mu.Unlock()
 		flusher.Flush()
@@ -250,10 +274,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, res *Resource, wa
 		select {
 		case <-grown:
 		case <-bookmarks.C:
-			s.mu.Lock()
-			from = cmp.Or(s.version, from)
-			s.mu.Unlock()
-			bookmark(false)
+			due = true // behind the events that there are
 		case <-ended.C:
 			return
 		case <-r.Context().Done():

@@ -49,6 +49,7 @@ type Resource struct {
 	objects             map[string]map[string]any
 	events              []event
 	grown               chan struct{} // closed when there are more events
+	muted               bool          // streams that are there say nothing
 }
 
 type event struct {
@@ -70,7 +71,7 @@ func New(t *testing.T) *Server {
 	for _, r := range []Resource{
 		{Kind: "Namespace", Plural: "namespaces", Cluster: true}, {Kind: "Node", Plural: "nodes", Cluster: true},
 		{Kind: "Pod", Plural: "pods"}, {Kind: "Service", Plural: "services"}, {Kind: "ConfigMap", Plural: "configmaps"}, {Kind: "Secret", Plural: "secrets"},
-		{Group: "discovery.k8s.io", Kind: "EndpointSlice", Plural: "endpointslices"},
+		{Group: "discovery.k8s.io", Kind: "EndpointSlice", Plural: "endpointslices"}, {Group: "coordination.k8s.io", Kind: "Lease", Plural: "leases"},
 	} {
 		r.Versions = []string{"v1"}
 		s.Add(&r)
@@ -234,6 +235,14 @@ func (s *Server) Hide(name string, hidden bool) {
 	s.Alter(name, func(r *Resource) { r.Hidden = hidden })
 }
 
+// Mute has streams say nothing of what changes, until it is over.
+func (s *Server) Mute(name string, muted bool) {
+	s.Alter(name, func(r *Resource) {
+		r.muted = muted
+		r.wake()
+	})
+}
+
 // Old has discovery answer as it did before it was aggregated.
 func (s *Server) Old() {
 	s.mu.Lock()
@@ -289,27 +298,33 @@ func (s *Server) put(o map[string]any) {
 		if !r.Cluster && meta["namespace"] == nil {
 			meta["namespace"] = "default"
 		}
-		key := keyOf(o)
-		s.version++
-		typ := "ADDED"
-		if old := r.objects[key]; old != nil {
-			typ = "MODIFIED"
-			before := old["metadata"].(map[string]any)
-			meta["uid"], meta["creationTimestamp"] = before["uid"], before["creationTimestamp"]
-		} else {
-			meta["uid"] = fmt.Sprintf("uid-%d", s.version)
-			if meta["creationTimestamp"] == nil {
-				meta["creationTimestamp"] = time.Date(2026, 1, 1, 0, 0, s.version, 0, time.UTC).Format(time.RFC3339)
-			}
-		}
-		meta["resourceVersion"] = strconv.Itoa(s.version)
-		meta["managedFields"] = []any{map[string]any{"manager": "kubectl", "time": time.Now().Format(time.RFC3339)}}
-		r.objects[key] = o
-		r.events = append(r.events, event{s.version, typ, o})
-		r.wake()
+		s.store(r, o)
 		return
 	}
 	s.t.Errorf("the server has no %s in %q", o["kind"], group)
+}
+
+// store creates or replaces an object. It is called with mu held.
+func (s *Server) store(r *Resource, o map[string]any) {
+	meta := o["metadata"].(map[string]any)
+	key := keyOf(o)
+	s.version++
+	typ := "ADDED"
+	if old := r.objects[key]; old != nil {
+		typ = "MODIFIED"
+		before := old["metadata"].(map[string]any)
+		meta["uid"], meta["creationTimestamp"] = before["uid"], before["creationTimestamp"]
+	} else {
+		meta["uid"] = fmt.Sprintf("uid-%d", s.version)
+		if meta["creationTimestamp"] == nil {
+			meta["creationTimestamp"] = time.Date(2026, 1, 1, 0, 0, s.version, 0, time.UTC).Format(time.RFC3339)
+		}
+	}
+	meta["resourceVersion"] = strconv.Itoa(s.version)
+	meta["managedFields"] = []any{map[string]any{"manager": "kubectl", "time": time.Now().Format(time.RFC3339)}}
+	r.objects[key] = o
+	r.events = append(r.events, event{s.version, typ, o})
+	r.wake()
 }
 
 func keyOf(o map[string]any) string {
@@ -329,14 +344,7 @@ func (s *Server) Remove(group, plural, key string) {
 	if o == nil {
 		return
 	}
-	s.version++
-	delete(r.objects, key)
-	last := maps.Clone(o)
-	meta := maps.Clone(o["metadata"].(map[string]any))
-	meta["resourceVersion"] = strconv.Itoa(s.version)
-	last["metadata"] = meta
-	r.events = append(r.events, event{s.version, "DELETED", last})
-	r.wake()
+	s.drop(r, key)
 }
 
 // Asked counts requests whose method and path contain a text.

@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
@@ -31,10 +32,17 @@ const (
 	CaptureKey     = "fairlead.io/capture"
 	DefaultDenyKey = "fairlead.io/default-deny"
 	AgentKey       = "fairlead.io/agent"
-	GenerationKey  = "fairlead.io/generation"
+	BehindKey      = "fairlead.io/behind"   // of a Lease: why what its node checks does not count
+	NodeUIDKey     = "fairlead.io/node-uid" // of a Lease: which Node of the name it is about
 	RouteByKey     = "fairlead.io/route-by"
 	UnknownHostKey = "fairlead.io/unknown-hosts"
 )
+
+// SystemNamespace is where Fairlead's own objects are.
+const SystemNamespace = "fairlead-system"
+
+// AgentLeases select the Leases that agents renew, by their labels.
+const AgentLeases = "app.kubernetes.io/name=fairlead,app.kubernetes.io/component=agent"
 
 // DefaultTrustDomain is that of Istio's and Kubernetes' defaults.
 const DefaultTrustDomain = "cluster.local"
@@ -46,6 +54,7 @@ const DefaultDomain = "cluster.local"
 type Translator struct {
 	trustDomain, domain string
 	agents              bool
+	leases, self        string
 }
 
 // Options of the translator.
@@ -55,17 +64,22 @@ type Options struct {
 	// Agents: nodes that do not say whether an agent runs on them are taken to have one.
 	// What is asked of manifests alone is what they come to once Fairlead is there.
 	Agents bool
+	// Leases is the namespace where the agents of nodes renew their Leases, which say that
+	// they are there; "": none is read.
+	Leases string
+	// Self is the node whose agent this is: it has one, whatever its Lease says; "": none.
+	Self string
 }
 
 // New returns a translator.
 func New(o Options) *Translator {
-	return &Translator{cmp.Or(o.TrustDomain, DefaultTrustDomain), cmp.Or(o.Domain, DefaultDomain), o.Agents}
+	return &Translator{cmp.Or(o.TrustDomain, DefaultTrustDomain), cmp.Or(o.Domain, DefaultDomain), o.Agents, o.Leases, o.Self}
 }
 
 // Types lists the kinds that are decoded. Deployments and their like are decoded
 // for the lab, which expands them; here their pods count.
 func (t *Translator) Types() []objects.Type {
-	return []objects.Type{
+	types := []objects.Type{
 		{Kind: objects.NamespaceKind, Version: "v1", New: func() any { return new(corev1.Namespace) }, Lenient: true},
 		{Kind: objects.NodeKind, Version: "v1", New: func() any { return new(corev1.Node) }, Lenient: true},
 		{Kind: objects.PodKind, Version: "v1", New: func() any { return new(corev1.Pod) }, Namespaced: true, Lenient: true},
@@ -77,6 +91,11 @@ func (t *Translator) Types() []objects.Type {
 		{Kind: objects.Kind{Group: "apps", Kind: "StatefulSet"}, Version: "v1", New: func() any { return new(appsv1.StatefulSet) }, Namespaced: true, Lenient: true, Unread: true},
 		{Kind: objects.Kind{Group: "apps", Kind: "DaemonSet"}, Version: "v1", New: func() any { return new(appsv1.DaemonSet) }, Namespaced: true, Lenient: true, Unread: true},
 	}
+	if t.leases != "" {
+		types = append(types, objects.Type{Kind: objects.LeaseKind, Version: "v1", New: func() any { return new(coordinationv1.Lease) }, Namespaced: true, Lenient: true,
+			Only: objects.Only{Namespace: t.leases, Labels: AgentLeases}})
+	}
+	return types
 }
 
 // Indexes of the object tables.

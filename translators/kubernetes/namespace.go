@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -73,7 +72,7 @@ func podRanges(spec corev1.NodeSpec, rep *report) []netip.Prefix {
 	return slices.Compact(out)
 }
 
-func (t *Translator) node(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
+func (t *Translator) node(r *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	v := o.Value.(*corev1.Node)
 	n := &model.Node{Name: o.Name, Locality: nodeLocality(o.Labels), Src: o.Source(Plane, "")}
 	for i, a := range v.Status.Addresses {
@@ -92,21 +91,36 @@ func (t *Translator) node(_ *incr.Reader, o *objects.Object, rep *report) []incr
 	switch v := o.Annotations[AgentKey]; v {
 	case "true":
 		n.Managed = true
-	case "":
-		n.Managed = t.agents
+	case "behind":
+		n.Managed, n.Behind = true, true
 	case "false":
 	default:
-		rep.refused(`metadata.annotations["`+AgentKey+`"]`, "unknown-value", fmt.Sprintf("%q is not a value of %s", v, AgentKey), "use true or false")
-	}
-	if s, ok := o.Annotations[GenerationKey]; ok {
-		g, err := strconv.ParseInt(s, 10, 64)
-		if err != nil || g < 0 {
-			rep.refused(`metadata.annotations["`+GenerationKey+`"]`, "unknown-value", fmt.Sprintf("%q is not a generation", s), "")
-		} else {
-			n.Generation = g
-		}
+		rep.refused(`metadata.annotations["`+AgentKey+`"]`, "unknown-value", fmt.Sprintf("%q is not a value of %s", v, AgentKey),
+			"use true, behind or false, or leave it to what the node's agent says")
+		fallthrough
+	case "":
+		n.Managed, n.Behind = t.agent(r, o)
 	}
 	return []incr.Row{{Table: translators.Nodes, Key: o.Name, Value: n}}
+}
+
+// agent tells whether an agent guards a node that does not say so itself, and whether what
+// its proxy checks may be old.
+func (t *Translator) agent(r *incr.Reader, node *objects.Object) (there, behind bool) {
+	if t.self != "" && node.Name == t.self {
+		return true, false
+	}
+	if t.leases == "" {
+		return t.agents, false
+	}
+	lease, _ := r.Get(translators.Objects(objects.LeaseKind), t.leases+"/"+node.Name).(*objects.Object)
+	if lease == nil {
+		return t.agents, false
+	}
+	if of := lease.Annotations[NodeUIDKey]; of != string(node.Value.(*corev1.Node).UID) {
+		return t.agents, false // it is about another machine, which had the name before
+	}
+	return true, lease.Annotations[BehindKey] != ""
 }
 
 // address parses an address without zone; v4-mapped ones become v4.

@@ -33,6 +33,7 @@ var (
 	ServiceAccountKind = Kind{"", "ServiceAccount"}
 	DeploymentKind     = Kind{"apps", "Deployment"}
 	EndpointSliceKind  = Kind{"discovery.k8s.io", "EndpointSlice"}
+	LeaseKind          = Kind{"coordination.k8s.io", "Lease"}
 )
 
 // Type ties one version of a kind to the Go type that it is decoded into.
@@ -49,7 +50,7 @@ type Type struct {
 	// Unread kinds are known, so that files may have them, but nothing of them is read:
 	// no API server is asked for them.
 	Unread bool
-	// Only is the one object of the kind that is read, if it is one; zero: all are.
+	// Only are those that an API server is asked for; zero: all.
 	Only Only
 	// Others are the kind's other versions where an object is judged by how it is written:
 	// one that does not fit the version that it names is of the first of these that it fits
@@ -58,8 +59,9 @@ type Type struct {
 	Others []Type
 }
 
-// Only names an object of a kind that is known already.
-type Only struct{ Namespace, Name string }
+// Only names an object of a kind that is known already, or, without a name, those of a
+// namespace that a selector selects by their labels.
+type Only struct{ Namespace, Name, Labels string }
 
 // Object is one decoded object. It is immutable.
 type Object struct {

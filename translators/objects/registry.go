@@ -70,6 +70,9 @@ func (r *Registry) Unread(k Kind) bool {
 // Guards reports whether more could be allowed if objects of a kind were not known: they
 // restrict, or, as Kubernetes' own, say whom restrictions are for.
 func Guards(k Kind) bool {
+	if k == LeaseKind {
+		return false // a node without one is believed less
+	}
 	if slices.Contains(kubernetesGroups, k.Group) || slices.Contains(guards, k) {
 		return true
 	}
