@@ -46,6 +46,10 @@ conformance-istio: setup ## the same requests through istiod's own code, both in
 conformance-kubernetes: setup ## tests on a real Kubernetes, put up and taken away (as root)
 	hack/kubernetes.sh
 
+.PHONY: conformance-gateway
+conformance-gateway: setup ## the Gateway API's own suite on a real Kubernetes (as root)
+	hack/gateway.sh
+
 .PHONY: cluster
 cluster: setup ## put up a real Kubernetes with two nodes on this machine (as root); see hack/cluster
 	hack/cluster/up.sh
