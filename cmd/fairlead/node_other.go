@@ -8,6 +8,8 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
+
+	"fairlead.io/fairlead/kube/preflight"
 )
 
 // nodeCommands need Linux; elsewhere there are those that read files or ask a cluster.
@@ -16,6 +18,10 @@ func nodeCommands() []*cobra.Command { return nil }
 // labRuns says that there are no labs.
 func labRuns(string) ([]string, error) {
 	return nil, usageError("labs run on Linux alone: name a cluster with --kubeconfig")
+}
+
+func preflightNodeFlags(*cobra.Command) func() ([]preflight.Finding, error) {
+	return func() ([]preflight.Finding, error) { return nil, usageError("nodes run Linux: this machine does not") }
 }
 
 func newLabPlace(context.Context, string, string) (place, error) {

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"fairlead.io/fairlead/internal/need"
+)
+
+// A node that has everything is told so, and what others have there is named.
+func TestPreflight(t *testing.T) {
+	need.Root(t)
+	cg, err := os.MkdirTemp(cgroup2(t), "fairlead-preflight-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { check(t, os.Remove(cg)) })
+	pins := t.TempDir()
+	if err := unix.Mount("bpf", pins, "bpf", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { check(t, unix.Unmount(pins, 0)) })
+	opt := Options{PinDir: filepath.Join(pins, "fairlead"), Cgroup: cg, Uplinks: []string{"lo", "none0"}}
+	of := func(name string) Finding {
+		t.Helper()
+		for _, f := range Preflight(opt) {
+			if f.Name == name {
+				return f
+			}
+		}
+		t.Fatalf("nothing is said of %s", name)
+		return Finding{}
+	}
+	for _, name := range []string{"privileges", "TCX", "bpf_sk_assign", "BPF file system", "cgroup2", "nftables", "socket load balancing"} {
+		if f := of(name); f.Level != Fine {
+			t.Errorf("%+v", f)
+		}
+	}
+	if f := of("uplink none0"); f.Level != Problem || f.Advice == "" {
+		t.Errorf("%+v", f)
+	}
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "their_connect", Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect,
+		License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prog.Close()
+	l, err := link.AttachCgroup(link.CgroupOptions{Path: cg, Attach: ebpf.AttachCGroupInet4Connect, Program: prog})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if f := of("socket load balancing"); f.Level != Warning || !strings.Contains(f.Detail, "connect4: their_connect") {
+		t.Errorf("%+v", f)
+	}
+	opt.Cgroup = t.TempDir()
+	if f := of("cgroup2"); f.Level != Problem {
+		t.Errorf("%+v", f)
+	}
+	opt.PinDir = filepath.Join(t.TempDir(), "pins")
+	if f := of("BPF file system"); f.Level != Problem || Worst(Preflight(opt)) != Problem {
+		t.Errorf("%+v", f)
+	}
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package preflight
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/yaml"
+)
+
+// api answers with what is under a path, in YAML; "no VERB" under a review refuses it.
+func api(t *testing.T, answers map[string]string) *rest.Config {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if strings.HasSuffix(r.URL.Path, "selfsubjectaccessreviews") {
+			var review struct {
+				Spec struct {
+					ResourceAttributes struct{ Verb, Resource string }
+				}
+			}
+			_ = json.NewDecoder(r.Body).Decode(&review)
+			a := review.Spec.ResourceAttributes
+			_ = json.NewEncoder(w).Encode(map[string]any{"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+				"status": map[string]any{"allowed": !strings.Contains(answers["refused"], a.Verb+" "+a.Resource)}})
+			return
+		}
+		text, ok := answers[r.URL.Path]
+		if !ok {
+			w.WriteHeader(http.StatusNotFound)
+			text = "{apiVersion: v1, kind: Status, status: Failure, reason: NotFound, code: 404}"
+		}
+		b, err := yaml.YAMLToJSON([]byte(text))
+		if err != nil {
+			t.Error(err)
+		}
+		_, _ = w.Write(b)
+	}))
+	t.Cleanup(s.Close)
+	return &rest.Config{Host: s.URL}
+}
+
+func TestLook(t *testing.T) {
+	fine := map[string]string{
+		"/api/v1/nodes": `{apiVersion: v1, kind: NodeList, items: [
+  {metadata: {name: a}, spec: {podCIDRs: [10.0.0.0/24, "fd00::/64"]}, status: {nodeInfo: {operatingSystem: linux, architecture: amd64, kernelVersion: 6.12.9-cloud}}}]}`,
+		"/apis/apps/v1/daemonsets": "{apiVersion: apps/v1, kind: DaemonSetList, items: [{metadata: {name: kindnet, namespace: kube-system}}]}",
+		"/api/v1/pods":             "{apiVersion: v1, kind: PodList, items: []}",
+	}
+	for name, c := range map[string]struct {
+		path, answer string
+		want         map[string]string // words of findings by name
+		worst        Level
+	}{
+		"fine": {want: map[string]string{"nodes": "1, pods have IPv4 and IPv6", "kindnet": "is there", "permissions": "you may install"}, worst: Fine},
+		"old kernel and Windows": {"/api/v1/nodes", `{apiVersion: v1, kind: NodeList, items: [
+  {metadata: {name: a}, status: {nodeInfo: {operatingSystem: linux, architecture: amd64, kernelVersion: 5.15.0}}},
+  {metadata: {name: b}, status: {nodeInfo: {operatingSystem: linux, architecture: amd64, kernelVersion: 6.6.1}}},
+  {metadata: {name: w}, status: {nodeInfo: {operatingSystem: windows, architecture: amd64, kernelVersion: "10.0"}}}]}`,
+			map[string]string{"kernels": "older than Linux 6.6: a (5.15.0)", "nodes": "of another kind: w (windows)"}, Problem},
+		"Cilium and Istio": {"/apis/apps/v1/daemonsets", `{apiVersion: apps/v1, kind: DaemonSetList, items: [
+  {metadata: {name: cilium, namespace: kube-system}}, {metadata: {name: ztunnel, namespace: istio-system}}]}`,
+			map[string]string{"Cilium": "kube-system/cilium", "Istio's ambient mode": "istio-system/ztunnel"}, Warning},
+		"another installation": {"/apis/apps/v1/daemonsets", "{apiVersion: apps/v1, kind: DaemonSetList, items: [{metadata: {name: fairlead-agent, namespace: other, labels: {app.kubernetes.io/name: fairlead}}}]}",
+			map[string]string{"another installation": "other/fairlead-agent"}, Problem},
+		"this installation": {"/apis/apps/v1/daemonsets", "{apiVersion: apps/v1, kind: DaemonSetList, items: [{metadata: {name: fairlead-agent, namespace: fairlead-system, labels: {app.kubernetes.io/name: fairlead}}}]}",
+			map[string]string{"permissions": "you may install"}, Fine},
+		"sidecars": {"/api/v1/pods", `{apiVersion: v1, kind: PodList, items: [{metadata: {name: x, namespace: shop}, spec: {containers: [{name: main}, {name: istio-proxy}]}},
+  {metadata: {name: z, namespace: bank, annotations: {ambient.istio.io/redirection: enabled}}}]}`,
+			map[string]string{"sidecars": "bank (1), shop (1)"}, Warning},
+		"ipvs":         {"/api/v1/namespaces/kube-system/configmaps/kube-proxy", "{apiVersion: v1, kind: ConfigMap, data: {config.conf: \"kind: X\\nmode: ipvs\\n\"}}", map[string]string{"kube-proxy": "ipvs"}, Warning},
+		"pod security": {"/api/v1/namespaces/fairlead-system", "{apiVersion: v1, kind: Namespace, metadata: {name: fairlead-system, labels: {pod-security.kubernetes.io/enforce: restricted}}}", map[string]string{"pod security": `enforces "restricted"`}, Problem},
+		"may not":      {"refused", "create clusterroles", map[string]string{"permissions": "you may not create clusterroles"}, Problem},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answers := map[string]string{c.path: c.answer}
+			for k, v := range fine {
+				if _, ok := answers[k]; !ok {
+					answers[k] = v
+				}
+			}
+			got, err := Look(t.Context(), api(t, answers), "fairlead-system")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, words := range c.want {
+				found := false
+				for _, f := range got {
+					found = found || f.Name == name && strings.Contains(f.Detail, words) && (f.Level == Fine || f.Advice != "")
+				}
+				if !found {
+					t.Errorf("%s: want %q with advice in %+v", name, words, got)
+				}
+			}
+			if w := Worst(got); w != c.worst {
+				t.Errorf("the worst is %s, want %s: %+v", w, c.worst, got)
+			}
+		})
+	}
+}
+
+// A cluster that may not be read in part is still told of.
+func TestLookWithoutPermission(t *testing.T) {
+	got, err := Look(t.Context(), api(t, map[string]string{"/api/v1/nodes": "{apiVersion: v1, kind: NodeList}"}), "x")
+	if err != nil || Worst(got) != Warning {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := Look(t.Context(), &rest.Config{Host: "http://127.0.0.1:1"}, "x"); err == nil {
+		t.Error("no server, and no error")
+	}
+}
