@@ -299,9 +299,20 @@ func notRead(k objects.Kind, msg, advice string) []model.Diagnostic {
 // Read reads everything once. It fails with what is wrong with the API server, at once if
 // that is nothing which passes by itself, or else if it is not done when the context ends.
 func Read(ctx context.Context, o Options) ([]objects.Edit, error) {
+	u, err := readOnce(ctx, o)
+	return u.Edits, err
+}
+
+// ReadStored is Read of what is beside the objects of Options.Statuses.
+func ReadStored(ctx context.Context, o Options) (map[objects.Ref]*Stored, error) {
+	u, err := readOnce(ctx, o)
+	return u.Stored, err
+}
+
+func readOnce(ctx context.Context, o Options) (Update, error) {
 	s, err := New(o)
 	if err != nil {
-		return nil, err
+		return Update{}, err
 	}
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -317,7 +328,7 @@ func Read(ctx context.Context, o Options) ([]objects.Edit, error) {
 		err = errors.New(s.Health().String())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the objects of %s: %w", s, err)
+		return Update{}, fmt.Errorf("read the objects of %s: %w", s, err)
 	}
-	return u.Edits, nil
+	return u, nil
 }

@@ -81,6 +81,7 @@ privileges, and says what becomes of every object.`,
 	c.AddCommand(clusterCommands()...)
 	c.AddCommand(agentsCommands()...)
 	c.AddCommand(nodeCommands()...)
+	c.AddCommand(operatorCommand())
 	return c
 }
 

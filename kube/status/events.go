@@ -334,6 +334,35 @@ func (e *Events) do(ctx context.Context, s step) error {
 	return nil
 }
 
+// RemoveEvents takes back all Events that were told, and returns how many.
+func RemoveEvents(ctx context.Context, cfg *kube.Config) (int, error) {
+	client, err := dial(cfg)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for next := ""; ; {
+		list, err := client.Resource(EventsResource).List(ctx, metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy, Limit: 500, Continue: next})
+		if err != nil {
+			return n, fmt.Errorf("list Events: %w", err)
+		}
+		for i := range list.Items {
+			t, ok := toldBy(&list.Items[i])
+			if !ok {
+				continue
+			}
+			err := client.Resource(EventsResource).Namespace(t.namespace).Delete(ctx, t.name, metav1.DeleteOptions{})
+			if err != nil && !apierrors.IsNotFound(err) {
+				return n, fmt.Errorf("delete Event %s/%s: %w", t.namespace, t.name, err)
+			}
+			n++
+		}
+		if next = list.GetContinue(); next == "" {
+			return n, nil
+		}
+	}
+}
+
 // mendedReason is the reason of Events that tell that something is over.
 const mendedReason = "Mended"
 

@@ -177,7 +177,7 @@ func (w *Writer) write(ctx context.Context, q workqueue.TypedRateLimitingInterfa
 	if err := w.rate.Wait(ctx); err != nil {
 		return
 	}
-	stored, err := Patch(ctx, w.client, ref, next)
+	stored, err := patch(ctx, w.client, ref, next)
 	w.mu.Lock()
 	if err == nil {
 		w.count.Writes++
@@ -260,9 +260,19 @@ func (w *Writer) written(ref objects.Ref, says string) {
 	}
 }
 
-// Patch makes a write, unless the object is no more the version that was looked at, and
+// Once makes one write, as it is.
+func Once(ctx context.Context, cfg *kube.Config, ref objects.Ref, w Write) error {
+	client, err := dial(cfg)
+	if err != nil {
+		return err
+	}
+	_, err = patch(ctx, client, ref, w)
+	return err
+}
+
+// patch makes a write, unless the object is no more the version that was looked at, and
 // returns what is stored then.
-func Patch(ctx context.Context, c dynamic.Interface, ref objects.Ref, w Write) (*kube.Stored, error) {
+func patch(ctx context.Context, c dynamic.Interface, ref objects.Ref, w Write) (*kube.Stored, error) {
 	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": w.Stored.UID, "resourceVersion": w.Stored.ResourceVersion},
 		"status": whole(w.Stored.Status, w.Status)})
 	if err != nil {

@@ -138,11 +138,15 @@ func CompareRefs(a, b Ref) int {
 	return strings.Compare(a.Name, b.Name)
 }
 
+// LastGoodKept is the code of the diagnostic that says that the last valid version of an
+// object stands for its newest.
+const LastGoodKept = "last-good-kept"
+
 func kept(o, old *Object, msg string) model.Diagnostic {
 	if old.Place.File != "" && old != o {
 		msg += fmt.Sprintf(" (it stood at %s:%d)", old.Place.File, old.Place.First)
 	}
-	return model.Diagnostic{Source: o.Source("", ""), Code: "last-good-kept", Effect: model.Degrades,
+	return model.Diagnostic{Source: o.Source("", ""), Code: LastGoodKept, Effect: model.Degrades,
 		Outcome: model.Approximated, Message: msg}
 }
 

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conditions
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/merge"
+	"fairlead.io/fairlead/translators/objects"
+)
+
+// Types of conditions for kinds whose API has none that says the same.
+const (
+	// Accepted: everything that the object says is in use, as said or approximated.
+	AcceptedType = Prefix + "Accepted"
+	// Serving: the routes that were made of the object are those that are served. Objects
+	// that route nothing do not have it.
+	ServingType = Prefix + "Serving"
+)
+
+// Reasons of these.
+const (
+	ReasonAccepted      = "Accepted"
+	ReasonApproximated  = "Approximated"
+	ReasonRefusedInPart = "RefusedInPart"
+	ReasonLastValid     = "LastValidVersionInUse"
+	ReasonInvalid       = "Invalid"
+	ReasonServing       = "Serving"
+	ReasonStandby       = "Standby"
+	ReasonPartly        = "PartlyStandby"
+)
+
+// Accepted is the condition of that type.
+func Accepted(v *View, o *objects.Object) Condition {
+	ds := Worth(v.Diagnostics(o.Ref()))
+	errors := slices.DeleteFunc(slices.Clone(ds), func(d model.Diagnostic) bool { return !d.IsError() })
+	c := Condition{Type: AcceptedType, Status: True, Reason: ReasonAccepted, Message: "everything that it says is in use"}
+	switch {
+	case Kept(ds):
+		c.Status, c.Reason, c.Message = False, ReasonLastValid, "this version is invalid, the last valid one stays in use: "
+	case o.Invalid:
+		c.Status, c.Reason, c.Message = False, ReasonInvalid, "it is invalid and not used; what it may guard stays closed: "
+	case len(errors) > 0:
+		c.Status, c.Reason, c.Message = False, ReasonRefusedInPart, "some of it is refused, the rest is in use: "
+	case len(ds) > 0:
+		c.Reason, c.Message = ReasonApproximated, "in use, with a difference: "
+	default:
+		return c
+	}
+	if len(errors) > 0 {
+		ds = errors
+	}
+	ds = slices.DeleteFunc(slices.Clone(ds), func(d model.Diagnostic) bool { return d.Code == objects.LastGoodKept })
+	c.Message += Text(ds, MessageLimit-len(c.Message))
+	return c
+}
+
+// Serving is the condition of that type; not ok if the object routes nothing.
+func Serving(v *View, o *objects.Object) (c Condition, ok bool) {
+	parts := v.Parts(o.Ref())
+	if len(parts) == 0 {
+		return Condition{}, false
+	}
+	// What one plane reads and stands by with may be served by another that reads it, too.
+	served := map[string]bool{}
+	var all []string
+	for _, p := range parts {
+		if !slices.Contains(all, p.Frontend) {
+			all = append(all, p.Frontend)
+		}
+		served[p.Frontend] = served[p.Frontend] || p.Served()
+	}
+	slices.Sort(all)
+	var yes []string
+	var no []string
+	for _, f := range all {
+		if served[f] {
+			yes = append(yes, f)
+			continue
+		}
+		i := slices.IndexFunc(parts, func(p Part) bool { return p.Frontend == f })
+		no = append(no, fmt.Sprintf("%s is served by %s (%s)", f, parts[i].Owner.Plane, why(parts[i].Owner, f)))
+	}
+	c = Condition{Type: ServingType, Status: True, Reason: ReasonServing}
+	switch {
+	case len(no) == 0:
+		c.Message = "serves " + some(yes)
+	case len(yes) == 0:
+		c.Status, c.Reason, c.Message = False, ReasonStandby, "stands by: "+some(no)
+	default:
+		c.Status, c.Reason, c.Message = False, ReasonPartly, "stands by: "+some(no)+"; serves "+some(yes)
+	}
+	return c, true
+}
+
+// why is the reason for an owner.
+func why(o *merge.Owner, frontend string) string {
+	ns, _, _ := strings.Cut(frontend, "/")
+	switch o.Reason {
+	case merge.ByNamespace:
+		return "namespace " + ns + " says fairlead.io/control-plane: " + o.Plane
+	case merge.ByMark:
+		return "namespace " + ns + " carries its mark"
+	}
+	return "it comes first where namespace " + ns + " does not choose by fairlead.io/control-plane"
+}
+
+// some lists the first of many.
+func some(all []string) string {
+	const most = 8
+	if len(all) <= most {
+		return strings.Join(all, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(all[:most], ", "), len(all)-most)
+}
