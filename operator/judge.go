@@ -9,6 +9,7 @@ import (
 	"fairlead.io/fairlead/kube/status"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/operator/conditions"
+	"fairlead.io/fairlead/operator/gateway"
 	"fairlead.io/fairlead/operator/istio"
 	"fairlead.io/fairlead/translators/objects"
 )
@@ -16,7 +17,7 @@ import (
 // Judges is the explicit list of those who say what objects have in their status, a judge
 // for each API group. Of two that cover a kind the first counts.
 func Judges() []conditions.Judge {
-	return []conditions.Judge{istio.Judge{}}
+	return []conditions.Judge{istio.Judge{}, gateway.Judge{}}
 }
 
 // covered are the kinds that have a judge.
