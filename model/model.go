@@ -45,12 +45,22 @@ type Namespace struct {
 	// DefaultDeny lists planes whose configured default for the namespace is to
 	// deny what no policy of theirs allows; sorted.
 	DefaultDeny []string `json:"defaultDeny,omitempty"`
+	// Exempt are who needs no permission of a plane at the namespace's workloads, by
+	// plane, each at most once; sorted. What a plane denies them stays denied.
+	Exempt []Exemption `json:"exempt,omitempty"`
 	// Mesh is the plane whose mark the namespace carries, "" if none: its defaults
 	// hold for frontends that no plane routes.
 	Mesh string `json:"mesh,omitempty"`
 	// Choice overrides what the plane says for the namespace's frontends.
 	Choice Choice `json:"choice,omitzero"`
 	Src    Source `json:"-"`
+}
+
+// Exemption lets sources pass a plane's permissions.
+type Exemption struct {
+	Plane string   `json:"plane"`
+	From  []Peer   `json:"from"`
+	Src   []Source `json:"-"`
 }
 
 // Basis says by what a request to a frontend is routed.

@@ -95,6 +95,9 @@ func (b *builder) govern(r *incr.Reader, w *model.Workload) (*Governed, []incr.R
 			}
 		}
 		if governs {
+			rules := exemptions(ns, plane)
+			origins = append(origins, ruleOrigins(rules)...)
+			allow = append(allow, rules...)
 			g.Allow = append(g.Allow, sortRules(allow))
 		}
 	}
@@ -121,6 +124,20 @@ func (b *builder) govern(r *incr.Reader, w *model.Workload) (*Governed, []incr.R
 		g.Sources[row.Key] = row.Value.(*Origin).Sources
 	}
 	return g, append(origins, found...)
+}
+
+// exemptions are the permissions of those who need none of a plane's.
+func exemptions(ns *model.Namespace, plane string) []model.AuthRule {
+	if ns == nil {
+		return nil
+	}
+	var out []model.AuthRule
+	for _, e := range ns.Exempt {
+		if e.Plane == plane {
+			out = append(out, model.AuthRule{From: e.From, Src: e.Src})
+		}
+	}
+	return out
 }
 
 // isOpen reports whether everything may come in, by any way.

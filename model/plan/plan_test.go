@@ -408,3 +408,39 @@ func TestEditsEqualScratch(t *testing.T) {
 		t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
 	}
 }
+
+// Who is exempt from a plane's permissions passes these, where the plane governs, and no
+// other plane's; and what is denied stays denied.
+func TestExemptFromAPlane(t *testing.T) {
+	runner := []model.Peer{{Identities: []model.StringMatch{{Kind: model.Prefix, Value: "spiffe://cluster.local/ns/tools/sa/"}}},
+		{IPs: []netip.Prefix{netip.MustParsePrefix("10.244.1.1/32")}}}
+	ns := func(deny ...string) input {
+		return input{"namespace", "shop", &model.Namespace{Name: "shop", DefaultDeny: deny,
+			Exempt: []model.Exemption{{Plane: "blue", From: runner, Src: []model.Source{{Kind: "Namespace", Name: "shop", Field: "exempt"}}}}}}
+	}
+	tool := pod("runner", "n1", "10.244.1.9", "runner", nil)
+	tool.value.(*model.Workload).Namespace, tool.key = "tools", "tools/runner"
+	tool.value.(*model.Workload).Identity = model.SPIFFE("cluster.local", "tools", "runner")
+	rows := append(world(), tool)
+	blue := input{"authz/blue", "q", &model.Authorization{Target: model.Target{Namespace: "shop", ServiceAccount: "web"}}}
+	lets := []string{"@10.244.1.1/32 0 allow", "@10.244.1.1/32 8080TCP allow", "@10.244.1.1/32 8080UDP allow",
+		"any 0 deny", "any 8080TCP refuse", "any 8080UDP deny",
+		"client@10.244.1.1/32 0 allow", "client@10.244.1.1/32 8080TCP allow", "client@10.244.1.1/32 8080UDP allow",
+		"runner 0 allow", "runner 8080TCP allow", "runner 8080UDP allow"}
+	for name, c := range map[string]struct {
+		rows []input
+		want []string
+	}{
+		"nobody governs": {[]input{ns()}, nil},
+		"default":        {[]input{ns("blue")}, lets},
+		"a policy":       {[]input{ns(), blue}, lets},
+		"another plane":  {[]input{ns("red"), blue}, lets[3:6]},
+	} {
+		t.Run(name, func(t *testing.T) { check(t, actions(store(append(slices.Clone(rows), c.rows...)...)), c.want...) })
+	}
+	s := store(append(slices.Clone(rows), ns("blue"))...)
+	g := s.Get(plan.Governance, "shop/web-1").(*plan.Governed)
+	if len(g.Allow) != 1 || len(g.Allow[0]) != 1 || len(g.Sources[plan.RuleName(g.Allow[0][0])]) != 1 {
+		t.Errorf("allowed: %+v by %v", g.Allow, g.Sources)
+	}
+}

@@ -128,19 +128,24 @@ func self(prefix string) func(string, any) []string {
 }
 
 func (b *builder) cidrStage() incr.Stage {
-	keys := map[incr.Table]func(string, any) []string{}
+	keys := map[incr.Table]func(string, any) []string{namespaces: self(" ")} // of no plane
 	for _, p := range b.planes {
 		keys[authzTable(p)] = self(p + " ")
 	}
 	return incr.Stage{Name: "plan/cidr", Keys: keys, Compute: func(r *incr.Reader, key string) []incr.Row {
 		plane, k, _ := strings.Cut(key, " ")
 		var out []incr.Row
-		a, _ := r.Get(authzTable(plane), k).(*model.Authorization)
-		if a == nil {
-			return nil
+		var rules []model.AuthRule
+		if plane == "" {
+			ns, _ := r.Get(namespaces, k).(*model.Namespace)
+			for _, p := range b.planes {
+				rules = append(rules, exemptions(ns, p)...)
+			}
+		} else if a, _ := r.Get(authzTable(plane), k).(*model.Authorization); a != nil {
+			rules = a.Rules
 		}
 		seen := map[netip.Prefix]bool{}
-		for _, p := range rulePrefixes(a.Rules) {
+		for _, p := range rulePrefixes(rules) {
 			if !seen[p] {
 				seen[p] = true
 				out = append(out, incr.Row{Table: cidrs, Key: p.String(), Value: p})

@@ -31,6 +31,7 @@ const (
 	OwnerKey       = "fairlead.io/control-plane"
 	CaptureKey     = "fairlead.io/capture"
 	DefaultDenyKey = "fairlead.io/default-deny"
+	ExemptKey      = "fairlead.io/smi-exempt-sources"
 	AgentKey       = "fairlead.io/agent"
 	BehindKey      = "fairlead.io/behind"   // of a Lease: why what its node checks does not count
 	NodeUIDKey     = "fairlead.io/node-uid" // of a Lease: which Node of the name it is about
@@ -108,7 +109,7 @@ const (
 func (t *Translator) Register(s *incr.Store) {
 	s.Index(translators.Objects(objects.PodKind), podsByLabel, podLabels)
 	s.Index(translators.Objects(objects.EndpointSliceKind), slicesByService, sliceService)
-	t.add(s, "namespace", objects.NamespaceKind, namespace)
+	t.add(s, "namespace", objects.NamespaceKind, t.namespace)
 	t.add(s, "node", objects.NodeKind, t.node)
 	t.add(s, "service", objects.ServiceKind, t.service)
 	t.add(s, "endpoints", objects.ServiceKind, endpoints)

@@ -4,8 +4,11 @@ package kubernetes
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -17,7 +20,7 @@ import (
 	"fairlead.io/fairlead/translators/objects"
 )
 
-func namespace(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
+func (t *Translator) namespace(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	n := &model.Namespace{Name: o.Name, Owner: o.Annotations[OwnerKey], Src: o.Source(Plane, "")}
 	n.Capture = CaptureMark(nil, o).On
 	n.Mesh = meshOf(o)
@@ -33,7 +36,86 @@ func namespace(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 		slices.Sort(n.DefaultDeny)
 		n.DefaultDeny = slices.Compact(n.DefaultDeny)
 	}
+	n.Exempt = t.exempt(o, rep)
 	return []incr.Row{{Table: translators.Namespaces, Key: o.Name, Value: n}}
+}
+
+const (
+	exemptSuffix = "-exempt-sources"
+	exemptPlane  = "smi"
+)
+
+// exempt reads who needs no permission of SMI's at the namespace's pods. SMI alone has
+// the setting: it can name service accounts and nobody else, where other planes have
+// words for addresses in their policies, which are not always the namespace's owner's.
+func (t *Translator) exempt(o *objects.Object, rep *report) []model.Exemption {
+	for _, key := range slices.Sorted(maps.Keys(o.Annotations)) {
+		plane, ok := strings.CutPrefix(strings.TrimSuffix(key, exemptSuffix), "fairlead.io/")
+		if ok && strings.HasSuffix(key, exemptSuffix) && plane != exemptPlane {
+			rep.refused(`metadata.annotations["`+key+`"]`, "unknown-setting", "nobody is exempt by it: there is no such setting but "+ExemptKey,
+				"allow them by a policy of that control plane")
+		}
+	}
+	list, ok := o.Annotations[ExemptKey]
+	if !ok {
+		return nil
+	}
+	field := `metadata.annotations["` + ExemptKey + `"]`
+	var from []model.Peer
+	var named []string
+	for item := range strings.SplitSeq(list, ",") {
+		if item = strings.TrimSpace(item); item == "" {
+			continue
+		}
+		p, err := t.source(item)
+		if err != nil {
+			rep.say(field, "bad-source", model.Narrows, model.Refused, fmt.Sprintf("%q is not a source: %v", item, err),
+				"write namespace/NAME, serviceaccount/NAMESPACE/NAME, an address or a range of addresses; the others are exempt")
+			continue
+		}
+		from, named = append(from, p), append(named, item)
+	}
+	if len(from) == 0 {
+		return nil
+	}
+	effect, who := model.Degrades, strings.Join(named, ", ")
+	if slices.ContainsFunc(from, func(p model.Peer) bool { return len(p.IPs) > 0 && p.IPs[0].Bits() == 0 }) {
+		effect = model.Widens
+	}
+	rep.say(field, "exempt-sources", effect, model.Translated, "as asked for, these need no permission of SMI at the namespace's pods: "+who, "")
+	return []model.Exemption{{Plane: exemptPlane, From: model.SortContent(from), Src: []model.Source{o.Source(Plane, field)}}}
+}
+
+var nameOfObject = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`)
+
+// source reads an item of ExemptKey.
+func (t *Translator) source(item string) (model.Peer, error) {
+	kind, rest, _ := strings.Cut(item, "/")
+	switch kind {
+	case "namespace":
+		if !nameOfObject.MatchString(rest) {
+			return model.Peer{}, fmt.Errorf("%q is not a namespace's name", rest)
+		}
+		all := strings.TrimSuffix(model.SPIFFE(t.trustDomain, rest, "x"), "x")
+		return model.Peer{Identities: []model.StringMatch{{Kind: model.Prefix, Value: all}}}, nil
+	case "serviceaccount":
+		ns, name, _ := strings.Cut(rest, "/")
+		if !nameOfObject.MatchString(ns) || !nameOfObject.MatchString(name) {
+			return model.Peer{}, fmt.Errorf("%q is not NAMESPACE/NAME", rest)
+		}
+		return model.Peer{Identities: []model.StringMatch{{Kind: model.Exact, Value: model.SPIFFE(t.trustDomain, ns, name)}}}, nil
+	}
+	if a, ok := address(item); ok {
+		return model.Peer{IPs: []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}}, nil
+	}
+	p, err := netip.ParsePrefix(item)
+	if err != nil {
+		return model.Peer{}, errors.New("it is neither an account nor an address")
+	}
+	if p.Addr().Is4In6() {
+		return model.Peer{}, errors.New("it is an IPv4 range written as IPv6")
+	}
+	return model.Peer{IPs: []netip.Prefix{p.Masked()}}, nil
 }
 
 // word is the value of an annotation, "" if there is none or it is not one of the
