@@ -5,6 +5,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -20,8 +21,10 @@ import (
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/hubble"
 	"fairlead.io/fairlead/kube"
+	"fairlead.io/fairlead/kube/lease"
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/proxy"
+	"fairlead.io/fairlead/translators/kubernetes"
 	"fairlead.io/fairlead/xds"
 	"fairlead.io/fairlead/xds/accesslog"
 	"fairlead.io/fairlead/xds/serve"
@@ -45,12 +48,16 @@ type Options struct {
 	Source string // folder of objects
 	// APIServer gives the objects in place of a folder, unless it is nil.
 	APIServer *kube.Config
-	RunDir    string // sockets and state; one for each node, shared with the proxy
-	Bpffs     string // folder on a BPF file system for pinned maps and links
-	Cgroup    string // cgroup2 folder of the node's processes
-	NetnsDir  string // folder of the pods' network namespaces
-	Uplinks   []string
-	Pipeline  pipeline.Options
+	// LeaseRenew is how often, at most, the node's Lease is renewed where there is an API
+	// server; 0 = lease.DefaultRenew. It is in the namespace that Pipeline.Leases names.
+	LeaseRenew time.Duration
+	instance   string
+	RunDir     string // sockets and state; one for each node, shared with the proxy
+	Bpffs      string // folder on a BPF file system for pinned maps and links
+	Cgroup     string // cgroup2 folder of the node's processes
+	NetnsDir   string // folder of the pods' network namespaces
+	Uplinks    []string
+	Pipeline   pipeline.Options
 	// WhenProxyAbsent is what becomes of what a proxy should take while no Envoy is
 	// ready; "" = Hold.
 	WhenProxyAbsent Absence
@@ -97,12 +104,15 @@ type agent struct {
 	held      bool                         // the source is not this node's: what was applied stays
 	resync    bool                         // the kernel's maps are not as wanted
 	started   time.Time
+	lease     *lease.Writer // nil: there is no API server
 
 	mu       sync.Mutex
 	pipe     *pipeline.Pipeline
 	proxyOK  bool // Envoy has acknowledged everything, once
 	revision string
 	applied  string
+	lagging  time.Time // since when what is applied is not what was read; zero: it is
+	round    time.Time // when the loop began what it is at
 	// standby is what status tells of planes that stand by, as of a revision.
 	standby   []diff.Standby
 	standbyOf string
@@ -120,7 +130,13 @@ type agent struct {
 // agent of the node to end, and for a source that has the node among its objects:
 // until then nothing is changed.
 func Run(ctx context.Context, o Options) error {
-	o.Pipeline.Node = o.Node
+	o.Pipeline.Node, o.instance = o.Node, instanceName()
+	if o.APIServer == nil {
+		o.Pipeline.Leases = ""
+	} else {
+		o.Pipeline.Self = o.Node
+		o.Pipeline.Leases = cmp.Or(o.Pipeline.Leases, kubernetes.SystemNamespace)
+	}
 	pipe, err := pipeline.New(o.Pipeline)
 	if err != nil {
 		return err
@@ -135,7 +151,7 @@ func Run(ctx context.Context, o Options) error {
 	host := newAddresses()
 	// It returns when no other agent writes this node's state any more.
 	kernel, err := datapath.Open(ctx, datapath.Options{PinDir: o.Bpffs, StateDir: o.RunDir, Cgroup: o.Cgroup,
-		Uplinks: o.Uplinks, NetnsDir: o.NetnsDir, Addresses: host.put, Log: o.Log})
+		Uplinks: o.Uplinks, NetnsDir: o.NetnsDir, Addresses: host.put, Owner: o.instance, Log: o.Log})
 	if err != nil {
 		return err
 	}
@@ -155,7 +171,7 @@ func Run(ctx context.Context, o Options) error {
 func newAgent(o Options, src source, pipe *pipeline.Pipeline, p *ports) *agent {
 	return &agent{opts: o, src: src, log: o.Log, ports: p, res: newResources(p), pipe: pipe, flows: hubble.NewRing(flowsKept),
 		alog: accesslog.New(flowsKept), retry: map[resourceKey]serve.Change{}, retiring: map[resourceKey]time.Time{}, problems: map[topic]string{},
-		late: newMailbox(), host: newAddresses(), rejected: rejections{}, waiting: map[resourceKey]time.Time{}, started: time.Now()}
+		late: newMailbox(), host: newAddresses(), rejected: rejections{}, waiting: map[resourceKey]time.Time{}, started: time.Now(), round: time.Now()}
 }
 
 // findEnvoy reports whether the proxy and its Envoy are there, and take what the
@@ -194,6 +210,9 @@ func (a *agent) run(parent context.Context, kernel *datapath.Datapath, server *s
 			}
 		})
 	})
+	if err := a.startLease(start); err != nil {
+		return err
+	}
 	a.log.Info("agent runs", "node", a.opts.Node, "source", a.src.String())
 	a.serveFeed = func() {
 		start("feed", func(ctx context.Context) error {
@@ -214,6 +233,7 @@ func (a *agent) loop(ctx context.Context, changed <-chan struct{}) {
 	t := time.NewTicker(tick)
 	defer t.Stop()
 	for {
+		a.beginRound()
 		select {
 		case <-ctx.Done():
 			return

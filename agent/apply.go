@@ -42,7 +42,9 @@ func (a *agent) load() (changes []incr.Change, ours, ok bool) {
 		a.mu.Unlock()
 		return nil, false, false
 	}
-	a.revision = l.revision
+	if a.revision = l.revision; a.revision != a.applied && a.lagging.IsZero() {
+		a.lagging = time.Now()
+	}
 	ours = a.pipe.Get(translators.Nodes, a.opts.Node) != nil
 	a.mu.Unlock()
 	if l.problem == "" && !ours {

@@ -8,6 +8,7 @@ import (
 	"fairlead.io/fairlead/agent/diff"
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/kube"
+	"fairlead.io/fairlead/kube/lease"
 	"fairlead.io/fairlead/proxy"
 	"fairlead.io/fairlead/xds/serve"
 )
@@ -21,6 +22,10 @@ type Status struct {
 	// APIServer is how it stands with the API server that the objects are read from; nil:
 	// they are a folder's.
 	APIServer *kube.Health `json:"apiServer,omitempty"`
+	// Lease is what the other nodes are told of this one, and Peers what is heard of them;
+	// nil: the objects are a folder's.
+	Lease *lease.Status `json:"lease,omitempty"`
+	Peers []kube.Peer   `json:"peers,omitempty"`
 	// Revision is the content of the source that was read last, Applied the one
 	// that Envoy acknowledged and the kernel has. What Envoy rejected is in Rejected.
 	Revision string `json:"revision"`

@@ -34,7 +34,7 @@ func (a *agent) publish(applied bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if applied {
-		a.applied = a.revision
+		a.applied, a.lagging = a.revision, time.Time{}
 	}
 	a.retiringCopy = map[string]int{}
 	for k := range a.retiring {
@@ -71,12 +71,26 @@ func (a *agent) say(about topic, problem string) {
 	a.problems[about] = problem
 }
 
+// problemLocked tells of all problems. It is called with mu held.
+func (a *agent) problemLocked() string {
+	var problems []string
+	for _, t := range slices.Sorted(maps.Keys(a.problems)) {
+		problems = append(problems, a.problems[t])
+	}
+	return strings.Join(problems, "; ")
+}
+
 func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
 	s := Status{Node: a.opts.Node, Uptime: time.Since(a.started).Round(time.Second).String(), Source: a.src.String(), APIServer: a.src.health(),
 		Pods: map[string]string{}, Feed: feed.Status(), Writes: kernel.Stats()}
 	var err error
 	if s.Kernel, err = kernel.Status(); err != nil {
 		s.KernelError = err.Error()
+	}
+	s.Peers = a.peers()
+	if a.lease != nil {
+		own := a.lease.Status()
+		s.Lease = &own
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -96,11 +110,7 @@ func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.Objects, s.Revision, s.Applied = a.pipe.Objects(), a.revision, a.applied
-	var problems []string
-	for _, t := range slices.Sorted(maps.Keys(a.problems)) {
-		problems = append(problems, a.problems[t])
-	}
-	s.Problem = strings.Join(problems, "; ")
+	s.Problem = a.problemLocked()
 	for _, d := range a.pipe.Diagnostics() {
 		if d.IsError() {
 			s.Errors++

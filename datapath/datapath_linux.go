@@ -36,6 +36,8 @@ type Options struct {
 	Addresses func([]netip.Addr) `json:"-"`
 	// MapSizes overrides sizes of maps by name. A pinned map keeps its size.
 	MapSizes map[string]uint32
+	// Owner names who opens it, for others that wait for it to end; "": it has no name.
+	Owner string
 	// Log must not be nil.
 	Log *slog.Logger
 }
@@ -75,7 +77,7 @@ func Open(ctx context.Context, opt Options) (*Datapath, error) {
 	if opt.NetnsDir == "" {
 		opt.NetnsDir = "/run/netns"
 	}
-	lock, err := takeLock(ctx, opt.StateDir, opt.Log)
+	lock, err := takeLock(ctx, opt.StateDir, opt.Owner, opt.Log)
 	if err != nil {
 		return nil, err
 	}

@@ -21,16 +21,16 @@ import (
 // One process at a time has a node's datapath.
 func TestLock(t *testing.T) {
 	dir, log := filepath.Join(t.TempDir(), "state"), slog.New(slog.DiscardHandler)
-	first, err := takeLock(t.Context(), dir, log)
+	first, err := takeLock(t.Context(), dir, "first", log)
 	check(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, err := takeLock(ctx, dir, log); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := takeLock(ctx, dir, "first", log); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("second process: %v", err)
 	}
 	done := make(chan error)
 	go func() {
-		second, err := takeLock(t.Context(), dir, log)
+		second, err := takeLock(t.Context(), dir, "first", log)
 		done <- errors.Join(err, second.Close())
 	}()
 	// As Uninstall does: the waiting process must not lock a file that is gone.

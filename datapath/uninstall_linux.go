@@ -20,7 +20,7 @@ import (
 // there is none. It acts on the network namespace of the process. Doing it again is
 // nothing.
 func Uninstall(ctx context.Context, opt Options) error {
-	l, err := takeLock(ctx, opt.StateDir, opt.Log)
+	l, err := takeLock(ctx, opt.StateDir, "", opt.Log)
 	if err != nil {
 		return err
 	}

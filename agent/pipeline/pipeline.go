@@ -36,6 +36,7 @@ type Options struct {
 	TrustDomain  string // of the workloads' identities; "" = cluster.local
 	Domain       string // of the services' DNS names; "" = cluster.local
 	Agents       bool   // see kubernetes.Options
+	Leases, Self string // as above
 	IstioVersion string // whose behaviour is wanted; "" = the newest that is known
 	// IstioOutboundTrafficPolicy and IstioDetectionTimeout come before what MeshConfig
 	// says, unless they are zero and nil; see istio.Options.
@@ -104,7 +105,7 @@ func New(o Options) (*Pipeline, error) {
 		names[i] = p.Plane()
 	}
 	store := incr.New()
-	h := host.New(store, kubernetes.New(kubernetes.Options{TrustDomain: o.TrustDomain, Domain: o.Domain, Agents: o.Agents}), planes...)
+	h := host.New(store, kubernetes.New(kubernetes.Options{TrustDomain: o.TrustDomain, Domain: o.Domain, Agents: o.Agents, Leases: o.Leases, Self: o.Self}), planes...)
 	merge.Register(store, names)
 	plan.Register(store, o.Node, names)
 	return &Pipeline{store: store, host: h, decoder: objects.NewDecoder(h.Registry())}, nil

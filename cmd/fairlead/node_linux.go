@@ -16,7 +16,9 @@ import (
 	"fairlead.io/fairlead/agent"
 	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/datapath"
+	"fairlead.io/fairlead/kube/lease"
 	"fairlead.io/fairlead/lab"
+	"fairlead.io/fairlead/translators/kubernetes"
 )
 
 // nodeCommands run on a node.
@@ -45,6 +47,9 @@ takes over. So they do while the API server is away; fairlead status says since 
 	c.Flags().StringVar(&o.Node, "node", "", "name of this node, as in the objects")
 	c.Flags().StringVar(&o.Source, "source", "", "folder of objects")
 	api := serverFlags(c)
+	c.Flags().StringVar(&o.Pipeline.Leases, "namespace", kubernetes.SystemNamespace, "namespace of Fairlead's own objects, where the agents of all nodes have their Leases")
+	c.Flags().DurationVar(&o.LeaseRenew, "lease-renew", lease.DefaultRenew,
+		"how often the node's Lease is renewed; one that is not renewed three times has the other nodes not count what this one's proxy has checked. Longer in large clusters")
 	c.Flags().StringVar(&o.NetnsDir, "netns", "/run/netns", "folder of the pods' network namespaces")
 	c.Flags().StringSliceVar(&o.Uplinks, "uplink", nil, "interface towards the other nodes; repeat for more")
 	o.WhenProxyAbsent = agent.Hold
@@ -59,6 +64,8 @@ takes over. So they do while the API server is away; fairlead status says since 
 			return usageError("agent needs --source, a folder of objects, or the cluster's API server by --kubeconfig or --in-cluster")
 		case o.Source != "" && api.named():
 			return usageError("agent reads a folder (--source) or a cluster (--kubeconfig, --in-cluster), not both")
+		case o.LeaseRenew < time.Second || o.LeaseRenew > time.Minute:
+			return usageError("--lease-renew %s: want 1s to 1m", o.LeaseRenew)
 		case len(o.Uplinks) == 0:
 			return usageError("agent needs --uplink: the interface towards the other nodes")
 		}

@@ -70,6 +70,7 @@ func printStatus(w io.Writer, s *agent.Status) error {
 		{"source", fmt.Sprintf("%s: %d objects, %s; %d errors, %d warnings", s.Source, s.Objects, state, s.Errors, s.Warnings)},
 	}
 	rows = append(rows, apiServerRows(s.APIServer, time.Now())...)
+	rows = append(rows, peerRows(s, time.Now())...)
 	if s.Problem != "" {
 		rows = append(rows, []string{"problem", s.Problem})
 	}
@@ -98,6 +99,31 @@ func printStatus(w io.Writer, s *agent.Status) error {
 		return err
 	}
 	return printRejected(w, s.Rejected, time.Now())
+}
+
+// peerRows tell what the other nodes are told of this one, and what counts of theirs.
+func peerRows(s *agent.Status, now time.Time) [][]string {
+	if s.Lease == nil {
+		return nil
+	}
+	ago := func(t time.Time) string { return now.Sub(t).Round(time.Second).String() }
+	var rows [][]string
+	switch l := s.Lease; {
+	case l.Silent != "":
+		rows = append(rows, []string{"lease", fmt.Sprintf("%s is not renewed, for %s: %s", l.Name, ago(l.Since), l.Silent)})
+	case l.Behind != "":
+		rows = append(rows, []string{"lease", fmt.Sprintf("%s tells, for %s, that this node is behind: %s", l.Name, ago(l.Since), l.Behind)})
+	default:
+		rows = append(rows, []string{"lease", fmt.Sprintf("%s tells that this node is up to date; renewed %s ago, counts for %s", l.Name, ago(l.Renewed), l.Duration)})
+	}
+	for _, p := range s.Peers {
+		text := fmt.Sprintf("%s: what it has checked counts, for %s", p.Node, ago(p.Since))
+		if p.Behind != "" {
+			text = fmt.Sprintf("%s: is behind for %s, its connections are judged here: %s", p.Node, ago(p.Since), p.Behind)
+		}
+		rows = append(rows, []string{"other node", fmt.Sprintf("%s (agent %s, heard of %s ago)", text, p.Instance, ago(p.Heard))})
+	}
+	return rows
 }
 
 // apiServerRows tell how it stands with the API server, if the objects are from one.

@@ -50,6 +50,10 @@ const (
 	// a usual time), because a request sent into a connection that is being closed
 	// is lost.
 	upstreamIdle = 4 * time.Second
+	// CheckedMost is how long a connection takes new requests whose source port says that
+	// they were judged here. The other node stops to believe new connections when this one
+	// is behind, and can end none without losing requests; Envoy ends them between two.
+	CheckedMost = 30 * time.Second
 )
 
 // Cluster renders a set of endpoints that obey one policy.
@@ -184,7 +188,7 @@ func withUpstream(m *cluster.Cluster, app model.App, checked bool, filters []*hc
 	}
 	if app != model.AppTCP {
 		m.TypedExtensionProtocolOptions = map[string]*anypb.Any{
-			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(protocol(app, filters, p)),
+			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(protocol(app, checked, filters, p)),
 		}
 	}
 	return m
@@ -193,9 +197,9 @@ func withUpstream(m *cluster.Cluster, app model.App, checked bool, filters []*hc
 // protocol is what the port's declaration says, whatever the client speaks: a
 // server that declares http need not know HTTP/2. Where nothing is declared, or the
 // policy says so, the client knows.
-func protocol(app model.App, filters []*hcm.HttpFilter, p *model.TrafficPolicy) *upstream.HttpProtocolOptions {
+func protocol(app model.App, checked bool, filters []*hcm.HttpFilter, p *model.TrafficPolicy) *upstream.HttpProtocolOptions {
 	o := &upstream.HttpProtocolOptions{
-		CommonHttpProtocolOptions: connectionTimes(p),
+		CommonHttpProtocolOptions: connectionTimes(checked, p),
 		HttpFilters:               filters,
 		OutlierDetection:          errorMatcher(p.Outlier),
 	}

@@ -81,10 +81,12 @@ func thresholds(l model.Limits) *cluster.CircuitBreakers {
 }
 
 // connectionTimes bounds how long connections live, and for how many requests.
-func connectionTimes(p *model.TrafficPolicy) *core.HttpProtocolOptions {
+func connectionTimes(checked bool, p *model.TrafficPolicy) *core.HttpProtocolOptions {
 	o := &core.HttpProtocolOptions{IdleTimeout: atLeastMS(cmp.Or(p.HTTPIdle, upstreamIdle))}
-	if p.TCP.MaxDuration > 0 {
-		o.MaxConnectionDuration = atLeastMS(p.TCP.MaxDuration)
+	if most := p.TCP.MaxDuration; checked && (most == 0 || most > CheckedMost) {
+		o.MaxConnectionDuration = atLeastMS(CheckedMost)
+	} else if most > 0 {
+		o.MaxConnectionDuration = atLeastMS(most)
 	}
 	if p.RequestsPerConnection > 0 {
 		o.MaxRequestsPerConnection = uint32Value(p.RequestsPerConnection)
