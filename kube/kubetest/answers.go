@@ -85,8 +85,12 @@ func (s *Server) groups(w http.ResponseWriter, core bool) {
 			if r.Cluster {
 				scope = apidiscoveryv2.ScopeCluster
 			}
-			byGroup[r.Group][v] = append(byGroup[r.Group][v], apidiscoveryv2.APIResourceDiscovery{Resource: r.Plural, Scope: scope, Verbs: []string{"get", "list", "watch"},
-				ResponseKind: &metav1.GroupVersionKind{Group: r.Group, Version: v, Kind: r.Kind}})
+			kind := &metav1.GroupVersionKind{Group: r.Group, Version: v, Kind: r.Kind}
+			d := apidiscoveryv2.APIResourceDiscovery{Resource: r.Plural, Scope: scope, Verbs: []string{"get", "list", "watch"}, ResponseKind: kind}
+			if r.Status {
+				d.Subresources = []apidiscoveryv2.APISubresourceDiscovery{{Subresource: "status", Verbs: []string{"get", "patch", "update"}, ResponseKind: kind}}
+			}
+			byGroup[r.Group][v] = append(byGroup[r.Group][v], d)
 		}
 	}
 	list := apidiscoveryv2.APIGroupDiscoveryList{TypeMeta: metav1.TypeMeta{Kind: "APIGroupDiscoveryList", APIVersion: "apidiscovery.k8s.io/v2"}}
@@ -148,7 +152,7 @@ func (s *Server) oldResources(w http.ResponseWriter, group, version string) {
 // objects answers lists and watches. A path within a namespace is that of it alone.
 func (s *Server) objects(w http.ResponseWriter, r *http.Request, group, version string, rest []string) {
 	namespace := ""
-	if len(rest) >= 3 && rest[0] == "namespaces" {
+	if len(rest) >= 3 && rest[0] == "namespaces" && rest[2] != "status" {
 		namespace, rest = rest[1], rest[2:]
 	}
 	s.mu.Lock()
@@ -158,8 +162,8 @@ func (s *Server) objects(w http.ResponseWriter, r *http.Request, group, version 
 		refuse(w, 404)
 		return
 	}
-	if len(rest) == 2 || r.Method != http.MethodGet {
-		s.single(w, r, res, version, namespace, rest[len(rest)-1])
+	if len(rest) > 1 || r.Method != http.MethodGet {
+		s.single(w, r, res, version, namespace, rest)
 		return
 	}
 	q := r.URL.Query()

@@ -36,6 +36,7 @@ type Server struct {
 	conns     []net.Conn
 	answer    func(r *http.Request) (code int, hang bool) // in place of an answer; 0: none
 	requests  []string
+	writes    []Write
 	forget    int  // resource versions up to this one are gone
 	legacy    bool // see Old
 }
@@ -46,6 +47,7 @@ type Resource struct {
 	Versions            []string
 	Cluster             bool // not namespaced
 	Hidden              bool // served, and not told of
+	Status              bool // has a subresource for status
 	objects             map[string]map[string]any
 	events              []event
 	grown               chan struct{} // closed when there are more events
@@ -72,6 +74,7 @@ func New(t *testing.T) *Server {
 		{Kind: "Namespace", Plural: "namespaces", Cluster: true}, {Kind: "Node", Plural: "nodes", Cluster: true},
 		{Kind: "Pod", Plural: "pods"}, {Kind: "Service", Plural: "services"}, {Kind: "ConfigMap", Plural: "configmaps"}, {Kind: "Secret", Plural: "secrets"},
 		{Group: "discovery.k8s.io", Kind: "EndpointSlice", Plural: "endpointslices"}, {Group: "coordination.k8s.io", Kind: "Lease", Plural: "leases"},
+		{Group: "events.k8s.io", Kind: "Event", Plural: "events"},
 	} {
 		r.Versions = []string{"v1"}
 		s.Add(&r)
@@ -314,8 +317,19 @@ func (s *Server) store(r *Resource, o map[string]any) {
 		typ = "MODIFIED"
 		before := old["metadata"].(map[string]any)
 		meta["uid"], meta["creationTimestamp"] = before["uid"], before["creationTimestamp"]
+		if r.Status { // as kubectl apply, which does not write it
+			delete(o, "status")
+			if status, ok := old["status"]; ok {
+				o["status"] = status
+			}
+		}
+		generation, _ := before["generation"].(int64)
+		if fmt.Sprint(o["spec"]) != fmt.Sprint(old["spec"]) {
+			generation++
+		}
+		meta["generation"] = generation
 	} else {
-		meta["uid"] = fmt.Sprintf("uid-%d", s.version)
+		meta["uid"], meta["generation"] = fmt.Sprintf("uid-%d", s.version), int64(1)
 		if meta["creationTimestamp"] == nil {
 			meta["creationTimestamp"] = time.Date(2026, 1, 1, 0, 0, s.version, 0, time.UTC).Format(time.RFC3339)
 		}
