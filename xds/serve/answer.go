@@ -38,6 +38,7 @@ func (st *stream) answer(typ string, nonce uint64, req *discovery.DeltaDiscovery
 	}
 	for _, x := range rec.set {
 		if has := sub.has[x.res.Name]; has != nil {
+			has.came = has.came && has.acked == x.res.Version
 			has.acked, has.ackedOf = x.res.Version, x.of // though a later one may be under way
 			if x.from.standsIn() {
 				has.ackedOf = nil
@@ -103,7 +104,7 @@ func (st *stream) rejected(sub *subscription, nonce uint64, rec *response, detai
 			// The client has what it had.
 			if has.acked == x.res.Version {
 				has.acked, has.ackedOf = "", nil
-				if r := st.acceptedOf(e); r != nil {
+				if r := st.acceptedOf(e); r != nil && !has.came {
 					f := &form{name: name, of: r}
 					if st.complete(f, e) == nil {
 						has.acked, has.ackedOf = f.version, r

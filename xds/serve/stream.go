@@ -75,6 +75,7 @@ type version struct {
 
 	of      *xds.Resource // what sent was made from; nil if that is not known
 	from    source        // of's
+	came    bool          // with acked: what it had before is not known
 	ackedOf *xds.Resource // what acked was made from; nil if nobody set that, or it is not known
 }
 
@@ -247,7 +248,7 @@ func (st *stream) subscribe(req *discovery.DeltaDiscoveryRequest) {
 		}
 	}
 	for n, v := range req.GetInitialResourceVersions() {
-		sub.has[n] = &version{sent: v, acked: v}
+		sub.has[n] = &version{sent: v, acked: v, came: true}
 	}
 	st.begin(sub)
 	for n := range sub.has {
@@ -298,7 +299,7 @@ func (st *stream) resubscribe(sub *subscription, req *discovery.DeltaDiscoveryRe
 		sub.names[n] = true
 		st.track(sub, n)
 		if v, ok := known[n]; ok {
-			sub.has[n] = &version{sent: v, acked: v}
+			sub.has[n] = &version{sent: v, acked: v, came: true}
 		} else {
 			sub.forced[n] = true
 		}

@@ -117,6 +117,28 @@ func TestClientsJudgeForThemselves(t *testing.T) {
 	}
 }
 
+// TestClientCameWithWhatItRejects: one that was begun with a version, and finds out later
+// that it is bad, has none from before: it is sent the last good one.
+func TestClientCameWithWhatItRejects(t *testing.T) {
+	s, _ := named(resource(rds, "r", 1))
+	connect := start(t, s)
+	old := connect()
+	old.subscribeAs("old", rds, "r")
+	old.want("RouteConfiguration r@1")
+	p := push(t, s, set(resource(rds, "r", 2))...)
+	old.want("RouteConfiguration r@2")
+	p.rejected()
+
+	next := connect()
+	next.send(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: "n1", Cluster: "next"}, TypeUrl: rds,
+		ResourceNamesSubscribe: []string{"*"}, InitialResourceVersions: map[string]string{"r": "2"}})
+	next.want("RouteConfiguration")
+	next.subscribe(rds, "r") // anew: its answer is the verdict
+	next.refuse("RouteConfiguration r@2")
+	next.want("RouteConfiguration r@1")
+	next.sync()
+}
+
 // TestClientsKeepTheirLastGood: a client that rejects more than one change keeps what it
 // had, and those that come when the others are gone get that.
 func TestClientsKeepTheirLastGood(t *testing.T) {
