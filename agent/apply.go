@@ -163,15 +163,16 @@ func (a *agent) push(ctx context.Context, changes []serve.Change) bool {
 		return false
 	}
 	clear(a.retry)
-	a.accepted(all, out.Rejected)
+	rejected := byAll(out.Rejected)
+	a.accepted(all, rejected)
 	if a.ready() {
 		for _, c := range all {
 			if c.Type == xds.ListenerType && c.Resource != nil {
-				a.goLive(c.Name, out.Rejected)
+				a.goLive(c.Name, rejected)
 			}
 		}
 	}
-	return a.afterRejections(ctx, out.Rejected)
+	return a.afterRejections(ctx, rejected)
 }
 
 // kernelPort is the port that the kernel may send a listener's connections to: its
@@ -277,17 +278,26 @@ func (a *agent) greet(ctx context.Context) bool {
 	}
 	clear(a.retry)
 	clear(a.retiring)
-	a.accepted(changesOf(all), out.Rejected)
+	rejected := byAll(out.Rejected)
+	a.accepted(changesOf(all), rejected)
 	for k := range a.res.want {
 		if k.typ == xds.ListenerType {
-			a.goLive(k.name, out.Rejected)
+			a.goLive(k.name, rejected)
 		}
 	}
 	a.mu.Lock()
 	a.proxyOK = true
 	a.mu.Unlock()
-	a.log.Info("Envoy is ready", "version", version, "rejected", len(out.Rejected))
-	return a.afterRejections(ctx, out.Rejected)
+	a.log.Info("Envoy is ready", "version", version, "rejected", len(rejected))
+	return a.afterRejections(ctx, rejected)
+}
+
+// byAll are the rejections of what no proxy took. While one proxy follows another, the
+// node has two: one that is about to take over does not do so if it rejects what the
+// other has, and one that is about to end lets its connections go. If the one that took
+// it is gone, the server tells.
+func byAll(rejected []serve.Rejection) []serve.Rejection {
+	return slices.DeleteFunc(rejected, func(r serve.Rejection) bool { return len(r.Accepted) > 0 })
 }
 
 // goLive gives a listener to the kernel, unless Envoy did not take it.

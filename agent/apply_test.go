@@ -35,6 +35,7 @@ type rig struct {
 	broken error
 	stuck  error // of pushes
 	reject func(serve.Change) string
+	taken  []string // proxies that take what another one rejects
 	// What the kernel has.
 	services map[string]plan.Mode
 	to       map[string]uint16 // port by "pod mode"
@@ -162,7 +163,7 @@ func (f *fakeFeed) Push(_ context.Context, changes []serve.Change) (serve.Outcom
 		f.seen = append(f.seen, what+xds.Short(c.Type)+" "+c.Name)
 		if f.reject != nil && c.Resource != nil {
 			if why := f.reject(c); why != "" {
-				out.Rejected = append(out.Rejected, serve.Rejection{Type: c.Type, Name: c.Name, Version: c.Resource.Version, Detail: why})
+				out.Rejected = append(out.Rejected, serve.Rejection{Type: c.Type, Name: c.Name, Version: c.Resource.Version, Detail: why, Accepted: f.taken})
 			}
 		}
 	}
@@ -358,6 +359,16 @@ func TestARejectedPolicyIsNotClaimedToBeJudged(t *testing.T) {
 	r.reload(t.Context())
 	if r.res.want[k].Version == bare.Version || len(r.rejected) != 0 {
 		t.Errorf("a good policy does not take its place: %+v", r.rejected[k])
+	}
+}
+
+// While a proxy follows another, one of them may reject what the other serves.
+func TestWhatOneOfTwoProxiesTakesIsInUse(t *testing.T) {
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp, "policy.yaml": thePolicy})
+	r.reject, r.taken = func(serve.Change) string { return "not known to this version" }, []string{"n1"}
+	r.reload(t.Context())
+	if len(r.rejected) != 0 || !r.isApplied() || !r.ports.anyLive() {
+		t.Errorf("rejected %+v, applied %t, live %t", r.rejected, r.isApplied(), r.ports.anyLive())
 	}
 }
 
