@@ -60,7 +60,7 @@ func (s *supervisor) adopt(ctx context.Context) (bool, error) {
 	active, other := found[s.active], found[1-s.active]
 	if active != nil {
 		s.log.Info("envoy taken over", "pid", active.pid, "bank", active.bank)
-		s.take(active, Active)
+		s.take(active, s.serving())
 	}
 	if other == nil {
 		return active != nil, nil
@@ -69,7 +69,7 @@ func (s *supervisor) adopt(ctx context.Context) (bool, error) {
 		saved.Other = Draining
 	}
 	s.log.Info("envoy taken over", "pid", other.pid, "bank", other.bank, "role", saved.Other)
-	current := other.build.hash == s.want.hash
+	current := s.charge && other.build.hash == s.want.hash
 	switch {
 	case saved.Other == Next && current:
 		s.ask("begun by an earlier process")

@@ -3,13 +3,6 @@
 package proxy
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"net"
-
-	"google.golang.org/grpc"
-
 	"fairlead.io/fairlead/proxy/authority"
 	"fairlead.io/fairlead/xds"
 )
@@ -37,17 +30,4 @@ func (p *proxy) complete() bool {
 	default:
 		return false
 	}
-}
-
-// serveAuthority answers Envoy's questions, from the first moment: an Envoy that is
-// adopted has some.
-func (p *proxy) serveAuthority(ctx context.Context, l net.Listener) error {
-	g := grpc.NewServer()
-	p.authority.Register(g)
-	stopped := context.AfterFunc(ctx, g.Stop)
-	defer stopped()
-	if err := g.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-		return fmt.Errorf("serve authority socket: %w", err)
-	}
-	return nil
 }

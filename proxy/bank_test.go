@@ -189,7 +189,7 @@ func TestReplacedUnderLoad(t *testing.T) {
 		t.Errorf("still running: %+v %v", left, err)
 	}
 	p := PathsIn(r.dir)
-	for _, path := range []string{p.Admin[0], p.Admin[1], p.Control, p.XDS} {
+	for _, path := range []string{p.Admin[0], p.Admin[1], p.Control, p.Own, p.XDS[0], p.XDS[1], p.Authority[0], p.Authority[1]} {
 		if _, err := os.Lstat(path); err == nil {
 			t.Errorf("%s is left", path)
 		}

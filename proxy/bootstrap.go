@@ -41,10 +41,10 @@ func Bootstrap(node string, bank int, paths Paths) ([]byte, error) {
 			Id: node, Cluster: "fairlead",
 			Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{BankKey: structpb.NewNumberValue(float64(bank))}},
 		},
-		Admin: &bootstrap.Admin{Address: pipe(paths.Admin[bank])},
+		Admin: &bootstrap.Admin{Address: adminPipe(paths.Admin[bank])},
 		StaticResources: &bootstrap.Bootstrap_StaticResources{
 			Listeners: []*listener.Listener{render.ScopesListener()},
-			Clusters:  bootstrapClusters(paths),
+			Clusters:  bootstrapClusters(bank, paths),
 		},
 		DynamicResources: &bootstrap.Bootstrap_DynamicResources{
 			AdsConfig: adsSource(),
@@ -92,18 +92,18 @@ func Bootstrap(node string, bank int, paths Paths) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-func bootstrapClusters(paths Paths) []*cluster.Cluster {
+func bootstrapClusters(bank int, paths Paths) []*cluster.Cluster {
 	return append([]*cluster.Cluster{
-		pipeCluster(render.XDSCluster, paths.XDS),
+		pipeCluster(render.XDSCluster, paths.XDS[bank]),
 		pipeCluster(render.AccessLogCluster, paths.AccessLog),
-		authorityCluster(paths.Authority),
+		authorityCluster(paths.Authority[bank]),
 	}, render.OriginalClusters()...)
 }
 
 // staticClusters are the names of those that Envoys have from their bootstrap.
 func staticClusters(paths Paths) []string {
 	var names []string
-	for _, c := range bootstrapClusters(paths) {
+	for _, c := range bootstrapClusters(0, paths) {
 		names = append(names, c.GetName())
 	}
 	return names
@@ -176,4 +176,9 @@ func pack(m proto.Message) *anypb.Any {
 
 func pipe(path string) *core.Address {
 	return &core.Address{Address: &core.Address_Pipe{Pipe: &core.Pipe{Path: path}}}
+}
+
+// adminPipe is in a folder that is closed to others.
+func adminPipe(path string) *core.Address {
+	return &core.Address{Address: &core.Address_Pipe{Pipe: &core.Pipe{Path: path, Mode: 0o666}}}
 }

@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// serveControl answers on the control socket, which is root's alone.
+// serveControl answers on the control socket, which is root's alone: people, the agent,
+// probes, and the proxy that follows this one.
 func (p *proxy) serveControl(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
@@ -31,6 +32,33 @@ func (p *proxy) serveControl(ctx context.Context, l net.Listener) error {
 			return
 		}
 		p.answer(w, done)
+	})
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, r *http.Request) {
+		p.answer(w, p.readiness(r.Context()))
+	})
+	mux.HandleFunc("GET /versions", func(w http.ResponseWriter, _ *http.Request) {
+		p.answer(w, versionsOf(p.server.Resources()))
+	})
+	mux.HandleFunc("GET /state", func(w http.ResponseWriter, _ *http.Request) {
+		body, err := marshalState(state{p.server.Resources(), p.server.InUse()})
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		if _, err := w.Write(body); err != nil {
+			p.log.Debug("answer not sent", "error", err)
+		}
+	})
+	mux.HandleFunc("POST /room", func(w http.ResponseWriter, _ *http.Request) {
+		p.envoys.makeRoom()
+		p.answer(w, struct{}{})
+	})
+	mux.HandleFunc("POST /hand-over", func(w http.ResponseWriter, _ *http.Request) {
+		if err := p.handOver(); err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		p.answer(w, struct{}{})
 	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	stopped := context.AfterFunc(ctx, func() { srv.Close() })
@@ -53,7 +81,7 @@ func (p *proxy) answer(w http.ResponseWriter, v any) {
 // ReadStatus asks the proxy of a run folder.
 func ReadStatus(ctx context.Context, runDir string) (Status, error) {
 	var s Status
-	err := call(ctx, runDir, http.MethodGet, "/status", &s)
+	err := call(ctx, PathsIn(runDir).Control, http.MethodGet, "/status", &s)
 	return s, err
 }
 
@@ -68,33 +96,62 @@ func Replace(ctx context.Context, runDir string, force bool) (Replacement, error
 		path += "?force"
 	}
 	var r Replacement
-	err := call(ctx, runDir, http.MethodPost, path, &r)
+	err := call(ctx, PathsIn(runDir).Control, http.MethodPost, path, &r)
 	return r, err
 }
 
-func call(ctx context.Context, runDir, method, path string, out any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://proxy"+path, nil)
+// Readiness is what a probe is told.
+type Readiness struct {
+	// Ready: this proxy's Envoy has what it needs, and the kernel gives it the new
+	// connections, or did so until another proxy took over.
+	Ready bool `json:"ready"`
+	// Why says more, in words.
+	Why      string `json:"why"`
+	InCharge bool   `json:"inCharge"`
+	Bank     int    `json:"bank"`
+}
+
+// ReadReadiness asks the proxy of a run folder that is in the caller's pid namespace:
+// not the one that is in charge, if that is another. An error means that it does not
+// answer.
+func ReadReadiness(ctx context.Context, runDir string) (Readiness, error) {
+	var r Readiness
+	err := call(ctx, PathsIn(runDir).Own, http.MethodGet, "/ready", &r)
+	return r, err
+}
+
+// call asks a proxy by its control socket.
+func call(ctx context.Context, socket, method, path string, out any) error {
+	b, err := fetch(ctx, socket, method, path)
 	if err != nil {
 		return err
-	}
-	resp, err := overUnix(PathsIn(runDir).Control).Do(req)
-	if err != nil {
-		var of *url.Error // whose address means nothing to people
-		if errors.As(err, &of) {
-			err = of.Err
-		}
-		return fmt.Errorf("ask the proxy: %w; is it running on this node?", err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return fmt.Errorf("ask the proxy: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("ask the proxy: %s", bytes.TrimSpace(b))
 	}
 	if err := json.Unmarshal(b, out); err != nil {
 		return fmt.Errorf("ask the proxy: %w", err)
 	}
 	return nil
+}
+
+func fetch(ctx context.Context, socket, method, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://proxy"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := overUnix(socket).Do(req)
+	if err != nil {
+		var of *url.Error // whose address means nothing to people
+		if errors.As(err, &of) {
+			err = of.Err
+		}
+		return nil, fmt.Errorf("ask the proxy: %w; is it running on this node?", err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("ask the proxy: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask the proxy: %s", bytes.TrimSpace(b))
+	}
+	return b, nil
 }

@@ -27,8 +27,9 @@ type process struct {
 	done chan struct{} // closed when it has ended
 }
 
-// startEnvoy runs an Envoy in a bank.
-func startEnvoy(opts *Options, paths Paths, b *build, bank int) (*process, error) {
+// startEnvoy runs an Envoy in a bank. It gets the bank's lock along, open: as long as it
+// lives, whatever becomes of the proxy, nobody else uses the bank.
+func startEnvoy(opts *Options, paths Paths, b *build, bank int, lock *os.File) (*process, error) {
 	config, err := b.writeBootstrap(opts.RunDir, bank)
 	if err != nil {
 		return nil, err
@@ -48,7 +49,7 @@ func startEnvoy(opts *Options, paths Paths, b *build, bank int) (*process, error
 	cmd := &exec.Cmd{
 		Path:       link,
 		Args:       append([]string{b.name, "--config-path", config, "--log-path", paths.Log[bank]}, b.args...),
-		ExtraFiles: []*os.File{b.file},
+		ExtraFiles: []*os.File{b.file, lock},
 		Dir:        "/",
 		Env:        []string{}, // nothing of ours is Envoy's business
 	}

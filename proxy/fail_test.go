@@ -186,6 +186,7 @@ const helperProxy = "FAIRLEAD_TEST_PROXY"
 const (
 	helperFlip    = "FAIRLEAD_TEST_FLIP"
 	helperStandby = "FAIRLEAD_TEST_STANDBY" // set: it keeps a standby
+	helperDrain   = "FAIRLEAD_TEST_DRAIN"   // its drain time
 )
 
 func runHelper() error {
@@ -194,6 +195,12 @@ func runHelper() error {
 	defer cancel()
 	opts := Options{Node: "n1", RunDir: dir, EnvoyPath: envoy, Concurrency: 2, DrainTime: time.Second,
 		Standby: os.Getenv(helperStandby) != "", Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	if d, ok := os.LookupEnv(helperDrain); ok {
+		var err error
+		if opts.DrainTime, err = time.ParseDuration(d); err != nil {
+			return err
+		}
+	}
 	if when, ok := os.LookupEnv(helperFlip); ok {
 		die := func(at string, bank int) {
 			if when == at && bank == 1 {

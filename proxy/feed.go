@@ -43,6 +43,15 @@ type feed struct {
 	session *session // nil: not connected
 	err     error    // why not
 	wasSync bool     // in this process's life
+	isSync  bool     // in this session
+}
+
+// current reports whether the agent has sent everything in this session, and whether
+// there is one.
+func (f *feed) current() (current, connected bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.isSync, f.session != nil
 }
 
 // run connects again and again until ctx ends.
@@ -58,7 +67,7 @@ func (f *feed) run(ctx context.Context) {
 		if f.session != nil {
 			f.log.Warn("feed lost", "error", err)
 		}
-		f.session, f.err = nil, err
+		f.session, f.isSync, f.err = nil, false, err
 		f.mu.Unlock()
 		if time.Since(began) > feedMaxPause {
 			pause = feedPause
@@ -137,7 +146,7 @@ func (f *feed) connect(ctx context.Context) error {
 		if first[resp.GetTypeUrl()] = true; len(first) == len(xds.Types()) {
 			f.mu.Lock()
 			again := f.wasSync
-			f.wasSync = true
+			f.wasSync, f.isSync = true, true
 			f.mu.Unlock()
 			if !again {
 				f.synced()

@@ -20,6 +20,9 @@ const (
 	Next Role = "next"
 	// Standby is ready to take over if the active one ends.
 	Standby Role = "standby"
+	// Relieved serves the connections that it has, and those that the kernel finds nobody
+	// else for; another proxy's Envoy takes those that are made.
+	Relieved Role = "relieved"
 	// Draining lets the connections end that it has.
 	Draining Role = "draining"
 	// Stopping is told to end.

@@ -64,7 +64,7 @@ func newEager(t *testing.T) *eager {
 	if err := os.WriteFile(config, content, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	l, err := Listen(paths.XDS, -1)
+	l, err := Listen(paths.XDS[0], -1)
 	if err != nil {
 		t.Fatal(err)
 	}

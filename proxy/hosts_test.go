@@ -76,7 +76,7 @@ func (s *keyServer) were() []string {
 func startKeys(r *rig, keys map[string]string) *keyServer {
 	r.t.Helper()
 	s := &keyServer{keys: keys}
-	l, err := Listen(PathsIn(r.dir).Authority, DefaultUID)
+	l, err := Listen(PathsIn(r.dir).Authority[0], DefaultUID)
 	if err != nil {
 		r.t.Fatal(err)
 	}

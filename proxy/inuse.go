@@ -11,6 +11,6 @@ import (
 // Envoys have asked for; sorted.
 func ReadInUse(ctx context.Context, runDir string) ([]string, error) {
 	var names []string
-	err := call(ctx, runDir, http.MethodGet, "/in-use", &names)
+	err := call(ctx, PathsIn(runDir).Control, http.MethodGet, "/in-use", &names)
 	return names, err
 }

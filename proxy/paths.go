@@ -3,15 +3,10 @@
 package proxy
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // DefaultUID is the user that Envoy runs as if the proxy is root. It needs no
@@ -27,16 +22,21 @@ const Banks = 2
 // socket's path has at most 107 bytes.
 type Paths struct {
 	Feed      string        // the agent's delta ADS socket
-	XDS       string        // the proxy's, for Envoy
-	Authority string        // the proxy's, where Envoy asks whom an authority means
+	XDS       [Banks]string // the proxy's, for the Envoy in a bank
+	Authority [Banks]string // the proxy's, where the Envoy asks whom an authority means
 	AccessLog string        // the agent's access log socket
-	Control   string        // the proxy's, for its status and for requests to it
-	State     string        // resources accepted last
-	Banks     string        // which of two Envoys serves
-	Envoy     string        // folder that Envoy may write to
-	Admin     [Banks]string // an Envoy's own socket, by bank
-	Log       [Banks]string // an Envoy's, by bank
-	Lock      string        // held by the proxy that runs on the folder
+	// Control is a link to the control socket of the proxy in charge, for its status and
+	// for requests to it. Own is the control socket of the proxy in this process's pid
+	// namespace.
+	Control, Own string
+	State        string        // resources accepted last
+	Banks        string        // which of two Envoys serves
+	Envoy        string        // folder that Envoy may write to
+	Admin        [Banks]string // an Envoy's own socket, by bank
+	Log          [Banks]string // an Envoy's, by bank
+	Lock         string        // held by the proxy in charge
+	BankLock     [Banks]string // held by a proxy that uses the bank, and by its Envoy
+	OwnLock      string        // held by the proxy in this process's pid namespace
 }
 
 // PathsIn are the files under a run folder.
@@ -44,16 +44,19 @@ func PathsIn(dir string) Paths {
 	in := func(name ...string) string { return filepath.Join(append([]string{dir}, name...)...) }
 	p := Paths{
 		Feed:      in("feed.sock"),
-		XDS:       in("xds.sock"),
-		Authority: in("authority.sock"),
 		AccessLog: in("als.sock"),
 		Control:   in("proxy.sock"),
+		Own:       in(fmt.Sprintf("proxy-%d.sock", pidNamespace())),
+		OwnLock:   in(fmt.Sprintf("proxy-%d.lock", pidNamespace())),
 		State:     in("proxy-state"),
 		Banks:     in("proxy-banks"),
 		Envoy:     in("envoy"),
 		Lock:      in("proxy.lock"),
 	}
 	for bank := range Banks {
+		p.XDS[bank] = in(fmt.Sprintf("xds-%d.sock", bank))
+		p.Authority[bank] = in(fmt.Sprintf("authority-%d.sock", bank))
+		p.BankLock[bank] = in(fmt.Sprintf("bank-%d.lock", bank))
 		p.Admin[bank] = in("envoy", fmt.Sprintf("admin-%d.sock", bank))
 		p.Log[bank] = in("envoy", fmt.Sprintf("envoy-%d.log", bank))
 	}
@@ -91,59 +94,25 @@ func Listen(path string, uid int) (net.Listener, error) {
 	return l, nil
 }
 
-const (
-	lockWait = 3 * time.Second
-	lockPoll = 20 * time.Millisecond
-)
-
-// lock makes sure that one proxy runs on a folder. The kernel gives the lock back
-// when the process ends, however it ends; but a proxy that is killed while it starts an
-// Envoy leaves a copy of itself that is about to become that Envoy, and holds the lock
-// until then. So the lock is waited for a little.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock run folder: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, lockWait)
-	defer cancel()
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			f.Close()
-			return nil, fmt.Errorf("lock run folder: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, fmt.Errorf("lock run folder: another proxy runs on %s", filepath.Dir(path))
-		case <-time.After(lockPoll):
-		}
-	}
-}
-
 // maxSocketPath is the longest path of a unix socket.
 const maxSocketPath = 107
 
 // prepare makes the folders, and checks that Envoy's user can get to them: a
 // socket that it cannot reach looks to Envoy like a server that is down.
 func prepare(dir string, p Paths, uid int) error {
-	if len(p.Admin[0]) > maxSocketPath {
+	if len(p.Own) > maxSocketPath || len(p.Authority[0]) > maxSocketPath {
 		return fmt.Errorf("run folder %s: path too long: sockets in it may have %d bytes", dir, maxSocketPath)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make run folder: %w", err)
 	}
-	if err := os.MkdirAll(p.Envoy, 0o750); err != nil {
+	if err := os.MkdirAll(p.Envoy, 0o770); err != nil {
 		return fmt.Errorf("make run folder: %w", err)
 	}
 	if uid == os.Geteuid() {
 		return nil
 	}
-	if err := os.Chown(p.Envoy, uid, -1); err != nil {
+	if err := give(p.Envoy, uid); err != nil {
 		return fmt.Errorf("give %s to user %d: %w", p.Envoy, uid, err)
 	}
 	if d, err := closedTo(dir, uid); err != nil {
@@ -152,6 +121,25 @@ func prepare(dir string, p Paths, uid int) error {
 		return fmt.Errorf("run folder %s: Envoy's user %d cannot pass %s; allow it (chmod o+x), or choose another folder", dir, uid, d)
 	}
 	return nil
+}
+
+// give makes a folder another user's, but one that the caller's group may use: without
+// the right to disregard permissions, root has no other way into it.
+func give(dir string, uid int) error {
+	const mode = 0o770
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if info.Mode().Perm() != mode {
+		if err := os.Chmod(dir, mode); err != nil {
+			return err
+		}
+	}
+	if owner(info) == uid {
+		return nil
+	}
+	return os.Chown(dir, uid, -1)
 }
 
 // closedTo is the folder on the way to dir that a user with neither ownership nor

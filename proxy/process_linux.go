@@ -45,6 +45,40 @@ func manyFiles() error {
 	return nil
 }
 
+// pidNamespace is the number of this process's pid namespace. No other one has it while
+// a process lives there, and every process in it knows it.
+func pidNamespace() uint64 {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// owner is a file's.
+func owner(info fs.FileInfo) int {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return -1
+	}
+	return int(st.Uid)
+}
+
+// nested reports whether a process is in a pid namespace below this one: it is the
+// business of a proxy there.
+func nested(proc string) bool {
+	status, err := os.ReadFile(filepath.Join(proc, "status"))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		if pids, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			return len(strings.Fields(pids)) > 1
+		}
+	}
+	return false
+}
+
 // leftover is an Envoy that runs on a run folder.
 type leftover struct {
 	pid    int
@@ -53,7 +87,7 @@ type leftover struct {
 	args   []string // that follow
 }
 
-// findEnvoys finds Envoys by their command line: there is no file that could be
+// findEnvoys finds Envoys of this pid namespace by their command line: there is no file that could be
 // missing or stale.
 func findEnvoys(runDir string) ([]leftover, error) {
 	dirs, err := filepath.Glob("/proc/[0-9]*")
@@ -76,6 +110,9 @@ func findEnvoys(runDir string) ([]leftover, error) {
 		args := strings.Split(string(bytes.TrimRight(line, "\x00")), "\x00")
 		if len(args) < 3 || args[1] != "--config-path" ||
 			filepath.Dir(args[2]) != runDir || !strings.HasPrefix(filepath.Base(args[2]), "envoy-") {
+			continue
+		}
+		if nested(d) {
 			continue
 		}
 		exe, err := os.Readlink(filepath.Join(d, "exe"))

@@ -6,6 +6,7 @@ package proxy
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 )
@@ -18,6 +19,10 @@ var terminate = os.Interrupt
 func unprivileged(*exec.Cmd, int) {}
 
 func manyFiles() error { return nil }
+
+func pidNamespace() uint64 { return 0 }
+
+func owner(fs.FileInfo) int { return -1 }
 
 type leftover struct {
 	pid         int

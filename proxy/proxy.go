@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,7 +15,6 @@ import (
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"google.golang.org/grpc"
 
 	"fairlead.io/fairlead/proxy/authority"
 	"fairlead.io/fairlead/xds"
@@ -112,15 +112,20 @@ type proxy struct {
 	feed   *feed
 	envoys *supervisor
 
+	charge charge
+	saving sync.Mutex // held while the state is written, and while another takes charge
+
 	names     *authority.Index
 	authority *authority.Server
+	sockets   *sockets
 
 	ready chan struct{} // closed when Envoy may be served
 	once  sync.Once
 	dirty chan struct{}
 
-	stateErr error // why the saved state was not used
-	evicted  atomic.Uint64
+	stateErr  error // why the saved state was not used
+	following bool  // the state is of the proxy in charge, and of now
+	evicted   atomic.Uint64
 }
 
 // Run runs the node proxy until ctx ends; then it drains and stops Envoy. An
@@ -136,12 +141,21 @@ func Run(ctx context.Context, opts Options) error {
 	if err := prepare(opts.RunDir, p.paths, opts.UID); err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
-	unlock, err := lock(ctx, p.paths.Lock)
+	own, err := lockOwn(ctx, p.paths.OwnLock)
 	if err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
-	defer unlock()
-	saved, err := loadState(p.paths.State)
+	defer own.Close()
+	if err := sweepOwn(opts.RunDir); err != nil {
+		return fmt.Errorf("run proxy: %w", err)
+	}
+	p.charge.paths = p.paths
+	defer p.charge.end()
+	inCharge, err := p.charge.take()
+	if err != nil {
+		return fmt.Errorf("run proxy: %w", err)
+	}
+	saved, err := p.load(ctx, inCharge)
 	p.stateErr = err
 	if err != nil && !errors.Is(err, errNoState) {
 		p.log.Warn("saved state not used, waiting for the agent", "error", err)
@@ -149,13 +163,14 @@ func Run(ctx context.Context, opts Options) error {
 	if p.envoys, err = newSupervisor(&p.opts, p.paths); err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
+	p.envoys.charge = inCharge
 	p.newAuthority(saved.resources)
 	p.feed = &feed{
 		node: opts.Node, socket: opts.FeedSocket, names: p.names, log: p.log,
 		connected: p.envoys.tell, changed: p.markDirty, synced: p.serveEnvoy,
 	}
 	p.server = serve.New(serve.Options{
-		Log: p.log, StandIn: StandIn, OnReject: p.feed.rejected,
+		Log: p.log, StandIn: StandIn, OnReject: p.rejected,
 		Client: func(n *core.Node) string { return clientName(bankOf(n)) },
 		Adapt:  adapt, Static: staticClusters(p.paths),
 		Lazy: true, InUse: saved.inUse, OnUse: p.markDirty, Candidates: render.Candidates,
@@ -163,8 +178,40 @@ func Run(ctx context.Context, opts Options) error {
 	}, saved.resources)
 	p.feed.server = p.server
 	p.envoys.served, p.envoys.expect, p.envoys.tables = p.ready, p.expect, p.server.InUse
+	p.sockets = p.newSockets()
+	p.envoys.open, p.envoys.shut, p.envoys.leave = p.sockets.open, p.sockets.shut, p.leave
+	p.envoys.askRoom = func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, peerLimit)
+		defer cancel()
+		if err := call(ctx, p.paths.Control, http.MethodPost, "/room", &struct{}{}); err != nil {
+			p.log.Debug("room not asked for", "error", err)
+		}
+	}
 	p.envoys.contested = func(bank int) []serve.Rejection { return p.server.Contested(clientName(bank)) }
 	return p.run(ctx)
+}
+
+// rejected is told of what no Envoy of this proxy takes. It must not block.
+func (p *proxy) rejected(r serve.Rejection) {
+	p.charge.refused(r)
+	p.feed.rejected(r)
+	p.envoys.letGo()
+}
+
+// load reads what there is to begin with: of another proxy, if that is in charge.
+func (p *proxy) load(ctx context.Context, inCharge bool) (state, error) {
+	if !inCharge {
+		ctx, cancel := context.WithTimeout(ctx, peerLimit)
+		defer cancel()
+		st, err := readPeerState(ctx, p.paths.Control)
+		if err == nil && len(st.resources) > 0 {
+			p.log.Info("another proxy is in charge: getting ready to take over")
+			p.following = true
+			return st, nil
+		}
+		p.log.Info("another proxy is in charge, but tells nothing", "error", err)
+	}
+	return loadState(p.paths.State)
 }
 
 // StandIn is what is served for routes and endpoints that are missing, or were bad from
@@ -187,24 +234,19 @@ func StandIn(typeURL, name string) (xds.Resource, bool) {
 }
 
 func (p *proxy) run(ctx context.Context) error {
-	control, err := Listen(p.paths.Control, -1)
+	control, err := Listen(p.paths.Own, -1)
 	if err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
 	defer control.Close()
-	asked, err := Listen(p.paths.Authority, p.opts.UID)
-	if err != nil {
-		return fmt.Errorf("run proxy: %w", err)
-	}
-	defer asked.Close()
-	defer removeSockets(p.paths)
+	defer os.Remove(p.paths.Own)
 	adopted, err := p.envoys.adopt(ctx)
 	if err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
 	switch {
 	case p.stateErr != nil: // only the agent knows
-	case !adopted:
+	case p.following, !adopted && p.charge.held():
 		p.serveEnvoy()
 	default:
 		t := time.AfterFunc(agentFirst, p.serveEnvoy)
@@ -215,25 +257,18 @@ func (p *proxy) run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var all sync.WaitGroup
-	var errs [4]error
+	var errs [3]error
 	all.Go(func() { p.feed.run(background) })
 	all.Go(func() { p.save(background) })
 	all.Go(func() { p.evict(background) })
 	all.Go(func() { p.check(background) })
 	all.Go(func() { errs[0] = p.serveControl(background, control) })
-	all.Go(func() { errs[1] = p.serveADS(background) })
-	all.Go(func() { errs[2] = p.serveAuthority(background, asked) })
-	errs[3] = p.envoys.run(ctx)
+	all.Go(func() { errs[1] = p.sockets.run(background) })
+	all.Go(func() { p.pursue(ctx) })
+	errs[2] = p.envoys.run(ctx)
 	stop()
 	all.Wait()
 	return errors.Join(errs[:]...)
-}
-
-// removeSockets removes what nobody listens on any more.
-func removeSockets(paths Paths) {
-	for _, s := range append(paths.Admin[:], paths.Control, paths.XDS, paths.Authority) {
-		os.Remove(s) // a socket that is left is replaced by the next process
-	}
 }
 
 // serveEnvoy lets Envoy have what there is. Before that nobody can judge what the
@@ -241,13 +276,19 @@ func removeSockets(paths Paths) {
 func (p *proxy) serveEnvoy() {
 	p.once.Do(func() {
 		close(p.ready)
-		p.server.Expect(envoyConnects)
+		if err := p.sockets.begin(); err != nil {
+			p.log.Error("envoy not served", "error", err)
+		}
+		p.expect()
 		p.envoys.poke()
 	})
 }
 
-// expect is told that an Envoy is about to connect.
+// expect is told that an Envoy is about to connect that new connections go to.
 func (p *proxy) expect() {
+	if !p.charge.held() {
+		return
+	}
 	select {
 	case <-p.ready:
 		p.server.Expect(envoyConnects)
@@ -302,6 +343,14 @@ func (p *proxy) save(ctx context.Context) {
 }
 
 func (p *proxy) saveNow() {
+	p.saving.Lock()
+	defer p.saving.Unlock()
+	if p.charge.held() { // two writers would spoil it
+		p.saveState()
+	}
+}
+
+func (p *proxy) saveState() {
 	select {
 	case <-p.ready:
 	default:
@@ -310,26 +359,4 @@ func (p *proxy) saveNow() {
 	if err := saveState(p.paths.State, state{p.server.Resources(), p.server.InUse()}); err != nil {
 		p.log.Error("state not saved", "error", err)
 	}
-}
-
-// serveADS serves Envoy once there is a configuration. Until then there is no
-// socket: Envoy keeps what it has and tries again.
-func (p *proxy) serveADS(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-p.ready:
-	}
-	l, err := Listen(p.paths.XDS, p.opts.UID)
-	if err != nil {
-		return err
-	}
-	g := grpc.NewServer(serve.GRPCOptions()...)
-	p.server.Register(g)
-	stopped := context.AfterFunc(ctx, g.Stop)
-	defer stopped()
-	if err := g.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-		return fmt.Errorf("serve envoy: %w", err)
-	}
-	return nil
 }

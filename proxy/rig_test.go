@@ -142,8 +142,16 @@ func newRig(t testing.TB, initial ...xds.Resource) *rig {
 
 func newRigWith(t testing.TB, opts Options, initial ...xds.Resource) *rig {
 	t.Helper()
+	r := newAgent(t, opts, initial...)
+	r.startProxy(need.Envoy(t))
+	return r
+}
+
+// newAgent is a rig whose proxies are started by the test.
+func newAgent(t testing.TB, opts Options, initial ...xds.Resource) *rig {
+	t.Helper()
 	need.Root(t)
-	envoy := need.Envoy(t)
+	need.Envoy(t)
 	need.Command(t, "nft")
 	need.Command(t, "ip")
 	if err := setUp(); err != nil {
@@ -177,7 +185,6 @@ func newRigWith(t testing.TB, opts Options, initial ...xds.Resource) *rig {
 	var done sync.WaitGroup
 	done.Go(func() { als.Serve(l) })
 	t.Cleanup(func() { als.Stop(); done.Wait() })
-	r.startProxy(envoy)
 	return r
 }
 

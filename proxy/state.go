@@ -42,6 +42,19 @@ var errNoState = errors.New("no saved state")
 
 // saveState writes a state for the next process, whole or not at all.
 func saveState(path string, st state) error {
+	body, err := marshalState(st)
+	if err != nil {
+		return fmt.Errorf("save state: %w", err)
+	}
+	sum := xxh3.Hash128(body).Bytes()
+	if err := replaceFile(path, []byte(stateMagic), sum[:], body); err != nil {
+		return fmt.Errorf("save state: %w", err)
+	}
+	return nil
+}
+
+// marshalState is parseState's reverse.
+func marshalState(st state) ([]byte, error) {
 	m := &discovery.DeltaDiscoveryResponse{}
 	for _, r := range st.resources {
 		m.Resources = append(m.Resources, &discovery.Resource{
@@ -51,17 +64,10 @@ func saveState(path string, st state) error {
 	}
 	header, err := json.Marshal(stateHeader{st.inUse})
 	if err != nil {
-		return fmt.Errorf("save state: %w", err)
+		return nil, err
 	}
 	body := append(binary.BigEndian.AppendUint32(nil, uint32(len(header))), header...)
-	if body, err = (proto.MarshalOptions{}).MarshalAppend(body, m); err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	sum := xxh3.Hash128(body).Bytes()
-	if err := replaceFile(path, []byte(stateMagic), sum[:], body); err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	return nil
+	return (proto.MarshalOptions{}).MarshalAppend(body, m)
 }
 
 // loadState reads what saveState wrote, now or in the format before. A file that is

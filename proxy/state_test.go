@@ -93,7 +93,7 @@ func TestBootstrapIsTheSameEachTime(t *testing.T) {
 	if !json.Valid(one) {
 		t.Errorf("%s", one)
 	}
-	for _, want := range []string{"/run/fairlead/xds.sock", "/run/fairlead/authority.sock", "/run/fairlead/envoy/admin-1.sock", `"bank": 1`} {
+	for _, want := range []string{"/run/fairlead/xds-1.sock", "/run/fairlead/authority-1.sock", "/run/fairlead/envoy/admin-1.sock", `"bank": 1`} {
 		if !strings.Contains(string(one), want) {
 			t.Errorf("no %s in\n%s", want, one)
 		}

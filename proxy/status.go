@@ -3,7 +3,11 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 	"time"
@@ -22,6 +26,9 @@ type Status struct {
 	// Replacement is the one under way, or the last of this process; nil: none.
 	Replacement *Replacement `json:"replacement,omitempty"`
 	Feed        FeedStatus   `json:"feed"`
+	// InCharge: this proxy tells the kernel where new connections go. Another may run
+	// beside it for a while.
+	InCharge bool `json:"inCharge"`
 	// Served is what Envoy is served.
 	Served serve.Status `json:"served"`
 	// Authority counts the requests that Envoys had looked up by their host.
@@ -73,7 +80,7 @@ type FeedStatus struct {
 const statusLimit = time.Second
 
 func (p *proxy) status(ctx context.Context) Status {
-	out := Status{Node: p.opts.Node, Served: p.server.Status(), Authority: p.authority.Counters(), InUse: len(p.server.InUse()), Evicted: p.evicted.Load()}
+	out := Status{Node: p.opts.Node, InCharge: p.charge.held(), Served: p.server.Status(), Authority: p.authority.Counters(), InUse: len(p.server.InUse()), Evicted: p.evicted.Load()}
 	if p.stateErr != nil {
 		out.StateError = p.stateErr.Error()
 	}
@@ -96,6 +103,7 @@ func (s *supervisor) status(ctx context.Context, out *Status) {
 	out.Generations = []Generation{}
 	s.mu.Lock()
 	out.Envoy = EnvoyStatus{State: "stopped", Starts: s.starts, Restarts: s.restarts}
+	serves := s.active
 	for _, g := range s.gens {
 		if g == nil {
 			continue
@@ -129,9 +137,75 @@ func (s *supervisor) status(ctx context.Context, out *Status) {
 	}
 	asked.Wait()
 	for i, g := range out.Generations {
-		if g.Role == Active {
+		if g.Bank == serves {
 			e := &out.Envoy
 			e.PID, e.Version, e.State, e.Adopted, e.Connected = g.PID, g.Version, g.State, g.Adopted, connected[i]
 		}
 	}
+}
+
+// readiness is the answer to a probe.
+func (p *proxy) readiness(ctx context.Context) Readiness {
+	p.charge.mu.Lock()
+	out := Readiness{InCharge: p.charge.lock != nil}
+	newcomer, waits := !p.charge.had, p.charge.waits
+	p.charge.mu.Unlock()
+	select {
+	case <-p.ready:
+	default:
+		out.Why = "no configuration yet: it waits for the agent"
+		return out
+	}
+	_, connected := p.feed.current()
+	lacks, a := p.envoys.lacks(connected)
+	switch out.Bank = p.envoys.bank(); {
+	case lacks != "":
+		out.Why = lacks
+	case newcomer && waits != "":
+		out.Why = waits
+	case newcomer:
+		out.Why = "it is about to take over from the proxy in charge"
+	default:
+		ctx, cancel := context.WithTimeout(ctx, statusLimit)
+		defer cancel()
+		if info, err := a.info(ctx); err != nil {
+			out.Why = err.Error()
+		} else if info.State != "LIVE" {
+			out.Why = "envoy is " + info.State
+		} else if out.Ready = true; out.InCharge {
+			out.Why = fmt.Sprintf("envoy takes new connections, in bank %d", out.Bank)
+		} else {
+			out.Why = fmt.Sprintf("another proxy has taken over; envoy goes on with its connections, in bank %d", out.Bank)
+		}
+	}
+	return out
+}
+
+func (s *supervisor) bank() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.active
+}
+
+// lacks is what keeps the Envoy that serves, or is to, from being ready; "": nothing,
+// and its admin socket.
+func (s *supervisor) lacks(agent bool) (string, *admin) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.gens[s.active]
+	switch {
+	case s.closed:
+		return "it is about to end", nil
+	case s.homeless:
+		return "another proxy has not ended yet and uses the only bank that is free", nil
+	case g == nil:
+		return "envoy does not run", nil
+	case !g.ready:
+		return cmp.Or(g.waits, "envoy gets ready"), nil
+	case s.charge && s.untold && !errors.Is(s.flipErr, fs.ErrNotExist):
+		return s.flipErr.Error(), nil
+	case s.charge && s.untold && agent:
+		return "an agent runs, but its maps are not found: the BPF file system must be mounted, and --bpffs be that of the agent", nil
+	}
+	return "", g.admin
 }

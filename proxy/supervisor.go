@@ -24,6 +24,10 @@ const (
 	// A connection that was on its way to the old Envoy when the kernel was told of
 	// the new one has this long to get there.
 	lastArrival = time.Second
+	// A bank that another proxy has may be free soon; the proxy in charge keeps one free
+	// for this long when it is asked.
+	bankPoll = 100 * time.Millisecond
+	roomTime = 10 * time.Second
 	// What the kernel could not be told is told again after this time.
 	flipAgain = time.Second
 )
@@ -47,9 +51,18 @@ type supervisor struct {
 	tables func() []string
 	// contested is what the Envoy in a bank rejects and another one serves.
 	contested func(bank int) []serve.Rejection
+	// open begins to serve what Envoys in a bank need, and shut ends it.
+	open func(bank int) error
+	shut func(bank int)
+	// leave is called before the end, when Envoys still serve.
+	leave func()
+	// askRoom asks the proxy in charge for the bank that its Envoy does not serve in.
+	askRoom func(context.Context)
 	// served is closed when Envoys may be served; a replacement before would wait
 	// in vain.
 	served <-chan struct{}
+
+	worse chan struct{} // has a token if an Envoy may have rejected what another takes
 
 	ctx    context.Context // of what waits for Envoys; ends with run
 	cancel context.CancelFunc
@@ -57,6 +70,11 @@ type supervisor struct {
 
 	mu       sync.Mutex
 	closed   bool
+	charge   bool            // this proxy is in charge
+	relieved bool            // it was, and another one is
+	homeless bool            // it has no bank
+	room     time.Time       // until then the other bank is left to another proxy
+	locks    [Banks]*os.File // of the banks that this proxy has
 	want     *build
 	bad      string // hash of a wanted build that did not get ready
 	gens     [Banks]*generation
@@ -65,7 +83,8 @@ type supervisor struct {
 	restart  [Banks]*time.Timer   // set: a start is due
 	request  *request             // nil: no replacement is under way
 	last     Replacement
-	untold   bool // the kernel does not know the bank
+	untold   bool  // the kernel does not know the bank
+	flipErr  error // why
 	starts   int
 	restarts int
 }
@@ -75,7 +94,7 @@ func newSupervisor(opts *Options, paths Paths) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &supervisor{opts: opts, paths: paths, log: opts.Log, want: b}
+	s := &supervisor{opts: opts, paths: paths, log: opts.Log, want: b, worse: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -83,7 +102,7 @@ func newSupervisor(opts *Options, paths Paths) (*supervisor, error) {
 // run keeps Envoys running until ctx ends, and then stops them. What adopt found
 // is kept. An error means that no Envoy can be started.
 func (s *supervisor) run(ctx context.Context) error {
-	if err := s.begin(); err != nil {
+	if err := s.begin(ctx); err != nil {
 		return err
 	}
 	again := time.NewTicker(flipAgain)
@@ -91,13 +110,22 @@ func (s *supervisor) run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			s.leave()
 			s.shutdown()
 			return nil
+		case <-s.worse:
+			s.mu.Lock()
+			if g := s.gens[s.active]; s.relieved && g != nil && g.role == Relieved {
+				g.is(Draining)
+				s.retire(g)
+			}
+			s.mu.Unlock()
 		case <-again.C:
 			s.mu.Lock()
 			if s.untold {
 				s.flip()
 			}
+			s.fill()
 			s.mu.Unlock()
 		}
 	}
@@ -119,12 +147,44 @@ func (s *supervisor) poke() {
 	s.fill()
 }
 
-func (s *supervisor) begin() error {
+// begin starts an Envoy if none was found, as soon as there is a bank for it.
+func (s *supervisor) begin(ctx context.Context) error {
+	var asked time.Time
+	for {
+		begun, err := s.tryBegin()
+		if begun || err != nil {
+			return err
+		}
+		if time.Since(asked) > roomTime/2 {
+			asked = time.Now()
+			s.askRoom(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(bankPoll):
+		}
+	}
+}
+
+func (s *supervisor) tryBegin() (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if g := s.gens[s.active]; g == nil {
-		if err := s.start(s.active, Active, s.want); err != nil {
-			return err
+		bank, err := s.choose()
+		if errors.Is(err, errHeld) {
+			if !s.homeless {
+				s.log.Info("wait for a bank: other proxies use both")
+			}
+			s.homeless = true
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		s.active, s.homeless = bank, false
+		if err := s.start(bank, s.serving(), s.want); err != nil {
+			return false, err
 		}
 		s.save()
 	} else if g.build.hash != s.want.hash {
@@ -132,12 +192,140 @@ func (s *supervisor) begin() error {
 	}
 	s.flip()
 	s.fill()
+	return true, nil
+}
+
+// serving is the role of the Envoy that serves, or is to when this proxy is in charge.
+func (s *supervisor) serving() Role {
+	if s.charge {
+		return Active
+	}
+	return Next
+}
+
+// choose finds a bank for the Envoy that is to serve. The error is errHeld if other
+// proxies have both.
+func (s *supervisor) choose() (bank int, err error) {
+	err = errHeld
+	for _, bank := range []int{s.active, 1 - s.active} {
+		if s.gens[bank] != nil {
+			continue
+		}
+		if err = s.occupy(bank); err == nil {
+			return bank, nil
+		}
+		if !errors.Is(err, errHeld) {
+			break
+		}
+	}
+	return 0, err
+}
+
+// occupy takes a bank that no other proxy has, nor an Envoy that one has left.
+func (s *supervisor) occupy(bank int) error {
+	if s.locks[bank] != nil {
+		return nil
+	}
+	f, err := tryLock(s.paths.BankLock[bank])
+	if errors.Is(err, errHeld) {
+		return fmt.Errorf("take bank %d, which another proxy uses: %w", bank, err)
+	}
+	if err != nil {
+		return fmt.Errorf("take bank %d: %w", bank, err)
+	}
+	s.locks[bank] = f
 	return nil
+}
+
+// vacate gives back what is not used.
+func (s *supervisor) vacate() {
+	for bank, f := range s.locks {
+		if f != nil && bank != s.active && s.gens[bank] == nil && s.restart[bank] == nil {
+			s.shut(bank)
+			f.Close()
+			s.locks[bank] = nil
+		}
+	}
+}
+
+// takeCharge makes this the proxy that the kernel's redirect follows.
+func (s *supervisor) takeCharge() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.charge, s.relieved = true, false
+	if s.closed || s.homeless {
+		return
+	}
+	g := s.gens[s.active]
+	switch {
+	case g != nil && (g.role == Next || g.role == Relieved):
+		g.is(Active)
+	case g == nil && s.restart[s.active] == nil && s.locks[s.active] != nil:
+		s.startAgain(s.active, Active, s.want)
+	}
+	s.save()
+	s.flip()
+	s.fill()
+}
+
+// relieve is takeCharge's reverse: another proxy takes over. What serves goes on.
+func (s *supervisor) relieve() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	other := s.gens[1-s.active]
+	if s.request != nil {
+		s.failed("another proxy takes over")
+		s.bad = ""
+	}
+	if other != nil && (other.role == Next || other.role == Standby) {
+		s.end(other)
+	}
+	if g := s.gens[s.active]; g != nil && g.role == Active {
+		g.is(Relieved)
+	}
+	s.stopTimer(1 - s.active)
+	s.charge, s.relieved, s.untold = false, true, false
+}
+
+// letGo drains an Envoy that was relieved: it does not take what the one that serves
+// does, a policy maybe, and its connections are better off there. It does not block.
+func (s *supervisor) letGo() {
+	select {
+	case s.worse <- struct{}{}:
+	default:
+	}
+}
+
+// makeRoom leaves the other bank to another proxy for a while.
+func (s *supervisor) makeRoom() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.room = time.Now().Add(roomTime)
+	bank := 1 - s.active
+	s.stopTimer(bank)
+	if g := s.gens[bank]; g != nil && g.role == Standby {
+		s.end(g)
+	}
+	s.vacate()
+}
+
+// isReady reports whether the Envoy that is to serve could do so.
+func (s *supervisor) isReady() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.gens[s.active]
+	return !s.closed && g != nil && g.ready
 }
 
 // start starts an Envoy.
 func (s *supervisor) start(bank int, role Role, b *build) error {
-	p, err := startEnvoy(s.opts, s.paths, b, bank)
+	if err := s.occupy(bank); err != nil {
+		return err
+	}
+	if err := s.open(bank); err != nil {
+		return err
+	}
+	p, err := startEnvoy(s.opts, s.paths, b, bank, s.locks[bank])
 	if err != nil {
 		return err
 	}
@@ -152,14 +340,19 @@ func (s *supervisor) take(g *generation, role Role) {
 	g.is(role)
 	s.gens[g.bank] = g
 	s.starts++
-	s.expect()
+	if err := s.open(g.bank); err != nil {
+		s.log.Error("envoy not served", "pid", g.pid, "bank", g.bank, "error", err)
+	}
+	if s.charge { // what a newcomer's Envoy makes of a change, nobody waits for
+		s.expect()
+	}
 	ended := make(chan struct{}) // and that is known
 	s.tasks.Go(func() {
 		defer close(ended)
 		<-g.done
 		s.ended(g)
 	})
-	if role == Next {
+	if role == Next && s.request != nil {
 		s.last.State, s.last.Bank, s.last.PID = ReplacementStarting, g.bank, g.pid
 	}
 	if role != Draining && role != Stopping {
@@ -171,7 +364,7 @@ func (s *supervisor) take(g *generation, role Role) {
 func (s *supervisor) warm(g *generation) {
 	ctx := s.ctx
 	s.mu.Lock()
-	if g.role == Next {
+	if g.role == Next && s.request != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, s.opts.ReadyTime)
 		defer cancel()
@@ -180,8 +373,14 @@ func (s *supervisor) warm(g *generation) {
 	from := func() *generation {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if a := s.gens[s.active]; a != g && a != nil && a.ready {
-			return a
+		if a := s.gens[s.active]; a != g {
+			if a != nil && a.ready {
+				return a
+			}
+			return nil
+		}
+		if !s.charge && !s.relieved { // it is to follow another proxy's
+			return &generation{admin: newAdmin(s.paths.Admin[1-g.bank])}
 		}
 		return nil
 	}
@@ -196,7 +395,7 @@ func (s *supervisor) warm(g *generation) {
 		return
 	}
 	if err != nil {
-		if g.role != Next {
+		if g.role != Next || s.request == nil {
 			return
 		}
 		var worse *worseError
@@ -210,7 +409,7 @@ func (s *supervisor) warm(g *generation) {
 	}
 	g.ready, g.waits = true, ""
 	s.log.Info("envoy is ready", "pid", g.pid, "bank", g.bank, "role", g.role)
-	if g.role == Next {
+	if g.role == Next && s.request != nil {
 		s.takeOver(g)
 	}
 	s.fill()
@@ -249,12 +448,12 @@ func (s *supervisor) takeOver(g *generation) {
 // flip tells the kernel which bank new connections go to.
 func (s *supervisor) flip() error {
 	s.untold = false
-	if s.opts.Flip == nil {
+	if s.opts.Flip == nil || !s.charge || s.homeless {
 		return nil
 	}
 	err := s.opts.Flip(s.active)
 	// Without a map there is no redirect either; an agent may make it later.
-	s.untold = err != nil
+	s.untold, s.flipErr = err != nil, err
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -305,7 +504,14 @@ func (s *supervisor) ended(g *generation) {
 	case Active:
 		s.lost(g)
 	case Next:
+		if s.request == nil {
+			s.log.Warn("envoy ended before it was ready", "pid", g.pid, "bank", g.bank, "log", lastWords(s.opts.RunDir, g.bank))
+			s.later(g, Next)
+			break
+		}
 		s.failed("envoy ended: " + lastWords(s.opts.RunDir, g.bank))
+	case Relieved: // its clients are told, and the kernel gives them to the one in charge
+		s.log.Warn("relieved envoy is gone", "pid", g.pid, "bank", g.bank, "log", lastWords(s.opts.RunDir, g.bank))
 	case Standby:
 		s.later(g, Standby)
 	}
@@ -376,7 +582,17 @@ func (s *supervisor) startAgain(bank int, role Role, b *build) {
 	if s.gens[bank] != nil || role == Standby && (bank == s.active || s.request != nil) {
 		return // things have changed meanwhile
 	}
-	if err := s.start(bank, role, b); err != nil {
+	if bank == s.active && s.relieved || bank != s.active && !s.charge {
+		return // another proxy is in charge now
+	}
+	if bank == s.active {
+		role = s.serving()
+	}
+	err := s.start(bank, role, b)
+	if role == Standby && errors.Is(err, errHeld) {
+		return // another proxy's Envoy is there for a while; fill tries again
+	}
+	if err != nil {
 		s.log.Error("envoy not started", "bank", bank, "error", err, "pause", longestWait)
 		s.after(bank, longestWait, func() { s.startAgain(bank, role, b) })
 	}
@@ -384,6 +600,10 @@ func (s *supervisor) startAgain(bank int, role Role, b *build) {
 
 // fill uses the bank that does not serve, if there is a use for it.
 func (s *supervisor) fill() {
+	s.vacate()
+	if !s.charge || s.homeless {
+		return
+	}
 	select {
 	case <-s.served:
 	default:
@@ -401,7 +621,7 @@ func (s *supervisor) fill() {
 		s.save()
 	case s.request != nil && other.role == Standby:
 		s.end(other)
-	case s.request == nil && s.opts.Standby && other == nil && s.restart[bank] == nil &&
+	case s.request == nil && s.opts.Standby && other == nil && s.restart[bank] == nil && time.Now().After(s.room) &&
 		active != nil && active.ready && s.want.hash != s.bad:
 		s.startAgain(bank, Standby, s.want)
 		s.save()
@@ -410,6 +630,9 @@ func (s *supervisor) fill() {
 
 // save writes the roles for the next process.
 func (s *supervisor) save() {
+	if !s.charge {
+		return // the file tells of the one in charge
+	}
 	r := roles{Active: s.active}
 	if g := s.gens[1-s.active]; g != nil {
 		r.Other = g.role
@@ -428,17 +651,23 @@ func (s *supervisor) shutdown() {
 		s.finish(ReplacementFailed, "the proxy stops")
 	}
 	var all sync.WaitGroup
+	var used [Banks]bool // without a lock: an earlier proxy started the Envoy
 	for bank, g := range s.gens {
+		used[bank] = g != nil
 		s.stopTimer(bank)
 		if g == nil {
 			continue
 		}
-		serves := g.role == Active || g.role == Draining
+		serves := g.role == Active || g.role == Relieved || g.role == Draining
+		quiet := time.Duration(0)
+		if g.role == Relieved {
+			quiet = min(lastArrival, s.opts.DrainTime/2)
+		}
 		all.Go(func() {
 			if serves {
 				ctx, cancel := context.WithTimeout(context.Background(), s.opts.DrainTime)
 				defer cancel()
-				if err := g.drain(ctx, g.admin, 0); err != nil {
+				if err := g.drain(ctx, g.admin, quiet); err != nil {
 					s.log.Warn("envoy not drained", "pid", g.pid, "bank", g.bank, "error", err)
 				}
 			}
@@ -448,4 +677,12 @@ func (s *supervisor) shutdown() {
 	s.mu.Unlock()
 	all.Wait()
 	s.tasks.Wait()
+	for bank, f := range s.locks {
+		if f != nil || used[bank] {
+			s.shut(bank)
+		}
+		if f != nil {
+			f.Close()
+		}
+	}
 }

@@ -66,6 +66,7 @@ func TestWrongUsageOfTheProxy(t *testing.T) {
 		"proxy --node a --envoy /bin/true --drain-time 10ms": "want 1s or more",
 		"proxy --envoy /bin/true":                            "needs --node",
 		"proxy replace now":                                  "takes no arguments",
+		"proxy ready now":                                    "takes no arguments",
 	} {
 		r := fairlead(t, "", strings.Fields(args)...)
 		if r.code != exitUsage || !strings.Contains(r.err, want) || r.out != "" {
@@ -73,6 +74,11 @@ func TestWrongUsageOfTheProxy(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
+	for _, probe := range []string{"ready", "alive"} {
+		if r := fairlead(t, "", "proxy", probe, "--run", dir); r.code != 1 || !strings.Contains(r.err, "ask the proxy") || r.out != "" {
+			t.Errorf("%s without a proxy: %+v", probe, r)
+		}
+	}
 	if r := fairlead(t, "", "proxy", "replace", "--run", dir); r.code != 1 || !strings.Contains(r.err, "ask the proxy") {
 		t.Errorf("without a proxy: %+v", r)
 	}

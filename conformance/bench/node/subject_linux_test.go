@@ -98,7 +98,7 @@ func startPlain(b *testing.B, l layout, n int) *subject {
 	if err := os.Chown(paths.Envoy, proxy.DefaultUID, proxy.DefaultUID); err != nil {
 		b.Fatal(err)
 	}
-	s.socket = paths.XDS
+	s.socket = paths.XDS[0]
 	s.startFeed(proxy.DefaultUID)
 	bootstrap, err := proxy.Bootstrap("n1", 0, paths)
 	if err != nil {
