@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package install
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
+
+	"fairlead.io/fairlead/cni"
+)
+
+// The folders that runtimes use by default.
+const (
+	DefaultConfDir = "/etc/cni/net.d"
+	DefaultBinDir  = "/opt/cni/bin"
+)
+
+// Options say where the plugin goes. The folders are the node's, under the names that it
+// knows them by.
+type Options struct {
+	ConfDir string // of the network configurations
+	BinDir  string // of the plugins
+	Binary  string // the plugin's file, to be copied
+	Config  cni.Config
+}
+
+// stateName is the folder, below that of the configurations, for what must be there when
+// the node starts anew. Runtimes read files there, and no folders.
+const stateName = "fairlead"
+
+// StateDir is where the agent leaves what the plugin goes by without it.
+func (o Options) StateDir() string { return filepath.Join(o.ConfDir, stateName) }
+
+// plugin is the plugin's own part of a configuration.
+func (o Options) plugin() ([]byte, error) {
+	c := o.Config
+	c.Type, c.StateDir = cni.Type, o.StateDir()
+	return json.Marshal(c)
+}
+
+// derived is how the list is called that is made of a configuration of one plugin: before
+// it in the order of names, so that the runtime takes it in its place.
+const derived = ".00-fairlead.conflist"
+
+func derivedName(conf string) string {
+	return strings.TrimSuffix(conf, filepath.Ext(conf)) + derived
+}
+
+// Ensure puts the plugin where it is called: its file, and its part in the configuration
+// that the runtime uses, which is the first by name. It returns that one's path, and
+// whether something was changed. What it cannot understand it leaves as it is.
+func Ensure(o Options) (where string, changed bool, err error) {
+	if changed, err = copyBinary(o); err != nil {
+		return "", false, err
+	}
+	plugin, err := o.plugin()
+	if err != nil {
+		return "", changed, err
+	}
+	names, ours, err := configurations(o.ConfDir)
+	if err != nil {
+		return "", changed, err
+	}
+	if len(names) == 0 {
+		err := removeAll(o.ConfDir, ours)
+		return "", changed, errors.Join(fmt.Errorf("there is no network configuration in %s yet: the cluster's CNI plugin has not come", o.ConfDir), err)
+	}
+	first := names[0]
+	where = filepath.Join(o.ConfDir, first)
+	if filepath.Ext(first) == ".conflist" {
+		did, err := edit(where, func(text []byte) ([]byte, error) {
+			now, err := Add(text, plugin)
+			return now, err
+		})
+		if err != nil {
+			return "", changed, err
+		}
+		return where, changed || did, removeAll(o.ConfDir, ours)
+	}
+	text, err := os.ReadFile(where)
+	if err != nil {
+		return "", changed, fmt.Errorf("read network configuration: %w", err)
+	}
+	list, err := Chain(text, plugin)
+	if err != nil {
+		return "", changed, fmt.Errorf("%s: %w; the plugin is not in use", where, err)
+	}
+	where = filepath.Join(o.ConfDir, derivedName(first))
+	had, err := os.ReadFile(where)
+	if err != nil || !bytes.Equal(had, list) {
+		if err := cni.ReplaceFile(where, list, 0o644); err != nil {
+			return "", changed, err
+		}
+		changed = true
+	}
+	return where, changed, removeAll(o.ConfDir, slices.DeleteFunc(ours, func(n string) bool { return n == filepath.Base(where) }))
+}
+
+// configurations lists the files that a runtime considers, in its order, apart from those
+// that were derived.
+func configurations(dir string) (names, ours []string, err error) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("look for network configurations: %w", err)
+	}
+	for _, f := range files { // sorted
+		switch filepath.Ext(f.Name()) {
+		case ".conf", ".conflist", ".json":
+			if f.IsDir() {
+				continue
+			}
+			if strings.HasSuffix(f.Name(), derived) {
+				ours = append(ours, f.Name())
+			} else {
+				names = append(names, f.Name())
+			}
+		}
+	}
+	return names, ours, nil
+}
+
+func removeAll(dir string, names []string) error {
+	var errs []error
+	for _, n := range names {
+		if err := os.Remove(filepath.Join(dir, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// errChanged says that somebody has written a file meanwhile.
+var errChanged = errors.New("it changes")
+
+// edit exchanges a configuration for another version of it, whole, with its mode and its
+// owner. What its owner writes meanwhile is not lost: then nothing is done.
+func edit(path string, f func([]byte) ([]byte, error)) (changed bool, err error) {
+	if real, err := filepath.EvalSymlinks(path); err == nil && filepath.Dir(real) != filepath.Dir(path) {
+		return false, fmt.Errorf("%s is a link to %s, which is not edited; the plugin is not in use", path, real)
+	} else if err == nil {
+		path = real
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return false, fmt.Errorf("read network configuration: %w", err)
+	}
+	next, err := f(text)
+	if err != nil {
+		return false, fmt.Errorf("%s: %w; the plugin is not in use", path, err)
+	}
+	if bytes.Equal(text, next) {
+		return false, nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return false, fmt.Errorf("look at network configuration: %w", err)
+	}
+	tmp := filepath.Join(filepath.Dir(path), ".fairlead-"+filepath.Base(path)+".tmp")
+	if err := cni.ReplaceFile(tmp, next, info.Mode().Perm()); err != nil {
+		return false, err
+	}
+	defer os.Remove(tmp)
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		if err := os.Chown(tmp, int(st.Uid), int(st.Gid)); err != nil {
+			return false, fmt.Errorf("write network configuration: %w", err)
+		}
+	}
+	return true, exchange(tmp, path, text)
+}
+
+// exchange has a file take the place of another one that has a content; if it has another
+// one by then it stays.
+func exchange(tmp, path string, content []byte) error {
+	swap := func() error {
+		return unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
+	}
+	err := swap()
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // not on this file system
+		if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, content) {
+			return fmt.Errorf("%s: %w", path, errChanged)
+		}
+		if err := os.Rename(tmp, path); err != nil {
+			return fmt.Errorf("write network configuration: %w", err)
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("write network configuration %s: %w", path, err)
+	}
+	if was, err := os.ReadFile(tmp); err != nil || !bytes.Equal(was, content) {
+		return errors.Join(fmt.Errorf("%s: %w", path, errChanged), swap())
+	}
+	return nil
+}
+
+// copyBinary brings the plugin's file to the node, as one step: a runtime may be starting
+// it.
+func copyBinary(o Options) (changed bool, err error) {
+	content, err := os.ReadFile(o.Binary)
+	if err != nil {
+		return false, fmt.Errorf("read the plugin: %w", err)
+	}
+	to := filepath.Join(o.BinDir, cni.Type)
+	if had, err := os.ReadFile(to); err == nil && bytes.Equal(had, content) {
+		if info, err := os.Stat(to); err == nil && info.Mode().Perm() == 0o755 {
+			return false, nil
+		}
+	}
+	if err := os.MkdirAll(o.BinDir, 0o755); err != nil {
+		return false, fmt.Errorf("copy the plugin: %w", err)
+	}
+	return true, cni.ReplaceFile(to, content, 0o755)
+}
+
+const (
+	// settle is how long the configurations must be quiet before they are looked at.
+	settle = 50 * time.Millisecond
+	// lookAgain is how often they are looked at though nothing was heard.
+	lookAgain = 10 * time.Second
+	// patience is the longest pause before the plugin is put in again where somebody takes
+	// it out each time.
+	patience = 30 * time.Second
+)
+
+// Keep holds the plugin in place until the context ends: who owns the configuration writes
+// it anew now and then. say is told where it is, or why it is not, whenever that was looked
+// at.
+func Keep(ctx context.Context, o Options, say func(where string, err error)) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch network configurations: %w", err)
+	}
+	defer w.Close()
+	again := time.NewTicker(lookAgain)
+	defer again.Stop()
+	pause := settle
+	var last time.Time // when it was put in
+	next := time.After(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-w.Events:
+			if base := filepath.Base(e.Name); strings.HasPrefix(base, ".fairlead-") {
+				continue
+			}
+			if next == nil {
+				next = time.After(pause)
+			}
+		case <-w.Errors:
+			if next == nil {
+				next = time.After(pause)
+			}
+		case <-again.C:
+			if next == nil {
+				next = time.After(0)
+			}
+		case <-next:
+			next = nil
+			_ = w.Add(o.ConfDir) // if it has only now come, or was made anew
+			where, changed, err := Ensure(o)
+			if errors.Is(err, errChanged) {
+				next = time.After(settle)
+				continue
+			}
+			switch {
+			case changed && time.Since(last) < time.Minute:
+				pause = min(2*pause, patience)
+			case changed:
+				pause = settle
+			}
+			if changed {
+				last = time.Now()
+			}
+			say(where, err)
+		}
+	}
+}
+
+// Uninstall takes the plugin out of every configuration, and away. What it has changed is
+// as it was before; what others have changed since stays. A plugin of another run folder is
+// another installation's.
+func Uninstall(o Options) (changed []string, err error) {
+	names, ours, err := configurations(o.ConfDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // the node has no container runtime
+	}
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	others := false
+	for _, n := range names {
+		path := filepath.Join(o.ConfDir, n)
+		if filepath.Ext(n) != ".conflist" {
+			continue
+		}
+		text, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(text, []byte(cni.Type)) {
+			continue
+		}
+		if run, err := runDirIn(text); err == nil && run != o.Config.RunDir {
+			others = true
+			continue
+		}
+		did, err := edit(path, Remove)
+		for tries := 0; errors.Is(err, errChanged) && tries < 10; tries++ {
+			time.Sleep(settle)
+			did, err = edit(path, Remove)
+		}
+		errs = append(errs, err)
+		if did {
+			changed = append(changed, path)
+		}
+	}
+	for _, n := range ours {
+		path := filepath.Join(o.ConfDir, n)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		if run, err := runDirIn(text); err == nil && run != o.Config.RunDir {
+			others = true
+			continue
+		}
+		errs = append(errs, os.Remove(path))
+		changed = append(changed, path)
+	}
+	if err := errors.Join(errs...); err != nil || others {
+		return changed, err // it may be called still: its file stays
+	}
+	for _, path := range []string{filepath.Join(o.BinDir, cni.Type), o.StateDir()} {
+		if _, err := os.Lstat(path); err != nil {
+			continue
+		}
+		if err := os.RemoveAll(path); err != nil {
+			return changed, fmt.Errorf("take the plugin away: %w", err)
+		}
+		changed = append(changed, path)
+	}
+	return changed, nil
+}
