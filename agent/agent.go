@@ -18,6 +18,8 @@ import (
 
 	"fairlead.io/fairlead/agent/diff"
 	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/cni"
+	"fairlead.io/fairlead/cni/install"
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/hubble"
 	"fairlead.io/fairlead/kube"
@@ -58,6 +60,9 @@ type Options struct {
 	NetnsDir   string // folder of the pods' network namespaces
 	Uplinks    []string
 	Pipeline   pipeline.Options
+	// Plugin has the chained CNI plugin put into the node's network configuration, unless
+	// it is nil. One that somebody else has put there is answered all the same.
+	Plugin *install.Options
 	// WhenProxyAbsent is what becomes of what a proxy should take while no Envoy is
 	// ready; "" = Hold.
 	WhenProxyAbsent Absence
@@ -98,6 +103,9 @@ type agent struct {
 	alog      *accesslog.Server
 	late      *mailbox
 	host      *addresses
+	attached  *attachments
+	pods      podKernel
+	closed    closed
 	retry     map[resourceKey]serve.Change // not acknowledged yet
 	retiring  map[resourceKey]time.Time    // to be taken away from Envoy, and when
 	begun     bool                         // the source was good once: kernel and Envoy are written
@@ -117,6 +125,7 @@ type agent struct {
 	standby   []diff.Standby
 	standbyOf string
 	problems  map[topic]string
+	pluginIn  string // the network configuration that has the plugin
 	rejected  rejections
 	waiting   map[resourceKey]time.Time // not acknowledged in time, since when they were pushed
 	// Copies for status of what the loop owns: all ports, and those that the kernel may
@@ -164,6 +173,8 @@ func Run(ctx context.Context, o Options) error {
 	a.host = host
 	a.pipe.SetHostAddresses(host.get())
 	server := serve.New(serve.Options{StandIn: proxy.StandIn, OnReject: a.late.put}, nil)
+	a.pods = kernel
+	a.attached.read()
 	a.kernel, a.feed, a.envoy, a.present = kernel, server, a.findEnvoy, a.findReady
 	return a.run(ctx, kernel, server)
 }
@@ -171,7 +182,7 @@ func Run(ctx context.Context, o Options) error {
 func newAgent(o Options, src source, pipe *pipeline.Pipeline, p *ports) *agent {
 	return &agent{opts: o, src: src, log: o.Log, ports: p, res: newResources(p), pipe: pipe, flows: hubble.NewRing(flowsKept),
 		alog: accesslog.New(flowsKept), retry: map[resourceKey]serve.Change{}, retiring: map[resourceKey]time.Time{}, problems: map[topic]string{},
-		late: newMailbox(), host: newAddresses(), rejected: rejections{}, waiting: map[resourceKey]time.Time{}, started: time.Now(), round: time.Now()}
+		late: newMailbox(), host: newAddresses(), attached: newAttachments(o.RunDir), closed: closed{ready: make(chan struct{})}, rejected: rejections{}, waiting: map[resourceKey]time.Time{}, started: time.Now(), round: time.Now()}
 }
 
 // findEnvoy reports whether the proxy and its Envoy are there, and take what the
@@ -202,6 +213,11 @@ func (a *agent) run(parent context.Context, kernel *datapath.Datapath, server *s
 	})
 	start("kernel events", func(ctx context.Context) error { return kernel.Events(ctx, a.kernelFlow) })
 	start("access records", a.accessRecords)
+	start("attachments", a.attached.watch)
+	start("plugins", func(ctx context.Context) error { return cni.Serve(ctx, a.opts.RunDir, a.attached.answers) })
+	if o := a.opts.Plugin; o != nil {
+		start("plugin", func(ctx context.Context) error { return a.keepPlugin(ctx, *o) })
+	}
 	start("source", func(ctx context.Context) error {
 		return a.src.run(ctx, func() {
 			select {
@@ -232,6 +248,7 @@ func (a *agent) run(parent context.Context, kernel *datapath.Datapath, server *s
 func (a *agent) loop(ctx context.Context, changed <-chan struct{}) {
 	t := time.NewTicker(tick)
 	defer t.Stop()
+	var asked <-chan time.Time // plugins wait
 	for {
 		a.beginRound()
 		select {
@@ -243,8 +260,16 @@ func (a *agent) loop(ctx context.Context, changed <-chan struct{}) {
 			a.judgeLate(ctx)
 		case <-a.host.wake:
 			a.rehost(ctx)
+		case <-a.attached.wake:
+			a.reattach(ctx)
+		case <-asked:
 		case <-t.C:
 			a.lookAfter(ctx)
+			a.tellClosed(time.Now())
+		}
+		asked = nil
+		if a.attached.tell(a.judgeAttachment) {
+			asked = time.After(answerEvery)
 		}
 	}
 }

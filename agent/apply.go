@@ -45,12 +45,16 @@ func (a *agent) load() (changes []incr.Change, ours, ok bool) {
 	if a.revision = l.revision; a.revision != a.applied && a.lagging.IsZero() {
 		a.lagging = time.Now()
 	}
+	a.closed.stale = true
 	ours = a.pipe.Get(translators.Nodes, a.opts.Node) != nil
 	a.mu.Unlock()
 	if l.problem == "" && !ours {
 		l.problem = fmt.Sprintf("the source has no Node %s; nothing of it is applied", a.opts.Node)
 	}
 	a.say(aboutSource, l.problem)
+	if !a.begun || a.held {
+		a.setAttachments() // what is applied next is everything, and they are part of it
+	}
 	return l.changes, ours, true
 }
 
@@ -72,6 +76,7 @@ func (a *agent) reload(ctx context.Context) {
 		a.bring(ctx, a.res.replace(a.rows(plan.EnvoyTables())), func() error { return a.syncKernel(ctx) })
 	default:
 		a.bring(ctx, a.res.take(changes), func() error { return a.writeKernel(ctx, changes) })
+		a.reattach(ctx) // to pods that are known by now
 	}
 	if n := len(changes); n > 0 {
 		a.log.Info("configuration changed", "rows", n, "took", time.Since(start).Round(time.Millisecond))

@@ -55,6 +55,11 @@ const (
 	aboutKernel topic = "kernel"
 	aboutPorts  topic = "ports"
 	aboutProxy  topic = "proxy"
+	// aboutRecords is what plugins have told that makes no sense, aboutPlugin what keeps
+	// the plugin from being where it is called.
+	aboutRecords topic = "records"
+	aboutPlugin  topic = "plugin"
+	aboutClosed  topic = "fail-closed namespaces"
 )
 
 // say makes a problem known, once for as long as it lasts; "" ends it.

@@ -25,6 +25,8 @@ var rules = []struct {
 	{of: "datapath", never: append(without("bpf", "datapath", "model"), kubernetes...)},
 	{of: "xds", never: append(without("xds", "model"), kubernetes...)},
 	{of: "proxy", never: append(without("proxy", "xds", "model"), kubernetes...)},
+	{of: "cni", never: append(without("cni"), kubernetes...)},
+	{of: "cmd/fairlead-cni", never: append(append(without("cni", "cmd"), "cni/install"), kubernetes...)},
 	{of: "hubble", never: append(without("hubble", "model"), kubernetes...)},
 	{of: "translators", never: append(without("translators", "model"), clients...)},
 	{of: "kube", never: append(without("kube", "translators", "model"), istioAPI, smiAPI)},
@@ -55,7 +57,7 @@ var kubernetes = []string{"k8s.io", "sigs.k8s.io", istioAPI, smiAPI}
 var clients = []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}
 
 // parts of the project, each a folder of packages.
-var parts = []string{"agent", "bpf", "cmd", "conformance", "datapath", "hubble", "kube", "lab", "model", "operator", "proxy", "translators", "xds"}
+var parts = []string{"agent", "bpf", "cmd", "cni", "conformance", "datapath", "hubble", "kube", "lab", "model", "operator", "proxy", "translators", "xds"}
 
 func without(names ...string) []string {
 	return slices.DeleteFunc(slices.Clone(parts), func(p string) bool { return slices.Contains(names, p) })

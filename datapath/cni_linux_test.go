@@ -25,7 +25,7 @@ func (h *Helper) Find(a struct {
 	if err != nil {
 		return err
 	}
-	*out, err = f.cookie(i)
+	*out, err = f.cookie(i, nil)
 	return err
 }
 

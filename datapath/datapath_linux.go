@@ -246,6 +246,14 @@ func (d *Datapath) Apply(ctx context.Context, changes []incr.Change, ports func(
 	return nil
 }
 
+// SetPlaces says where pods are, by their addresses; those of other pods are found. Which
+// pods there are is in rows, in those that are written next.
+func (d *Datapath) SetPlaces(places map[netip.Addr]Place) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pods.places = places
+}
+
 // SetInbound tells the kernel the port of the node's inbound listener, 0 for none.
 func (d *Datapath) SetInbound(port uint16) error {
 	d.mu.Lock()

@@ -5,6 +5,7 @@ package datapath
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 )
@@ -28,6 +29,7 @@ type master struct {
 // finder finds interfaces and namespaces of pods. It lists namespaces at most once, by
 // their files and by their processes, and the ports of bridges.
 type finder struct {
+	places    map[netip.Addr]Place
 	dir       string
 	uplinks   map[int]bool
 	byID      map[int]string
@@ -35,9 +37,34 @@ type finder struct {
 	ports     map[int][]interfaceOf // of bridges
 }
 
+// Place is where a pod is, as who made its interface has seen. So it is known before the
+// pod has a process, or its network namespace a file that we can see.
+type Place struct {
+	Index  int    // of the host's end of its veth
+	Name   string // of that
+	Cookie uint64 // of its network namespace
+}
+
+// place is the interface that who made it has told of, if all the addresses are there and
+// it is there still.
+func (f *finder) place(addresses []netip.Addr) (interfaceOf, bool) {
+	if len(addresses) == 0 {
+		return interfaceOf{}, false
+	}
+	p, ok := f.places[addresses[0]]
+	if !ok || slices.ContainsFunc(addresses, func(a netip.Addr) bool { return f.places[a] != p }) {
+		return interfaceOf{}, false
+	}
+	out, err := f.describe(p.Index)
+	return out, err == nil && out.name == p.Name
+}
+
 // find returns the veth that the node's routes to all these addresses lead to, straight or
-// by a bridge.
+// by a bridge, unless it was told.
 func (f *finder) find(addresses []netip.Addr, uid string) (interfaceOf, error) {
+	if out, ok := f.place(addresses); ok {
+		return out, nil
+	}
 	index := 0
 	for _, a := range addresses {
 		routes, err := netlink.RouteGet(a.AsSlice())
@@ -98,7 +125,10 @@ func (f *finder) describe(index int) (interfaceOf, error) {
 }
 
 // cookie is that of the namespace of an interface's other end.
-func (f *finder) cookie(i interfaceOf) (uint64, error) {
+func (f *finder) cookie(i interfaceOf, addresses []netip.Addr) (uint64, error) {
+	if told, ok := f.place(addresses); ok && told.index == i.index && told.nsid == i.nsid {
+		return f.places[addresses[0]].Cookie, nil
+	}
 	file, err := f.namespace(i)
 	if err != nil {
 		return 0, err

@@ -22,6 +22,7 @@ type pods struct {
 	captured *table // fl_captured_v1
 	bridges  *table // fl_bridges_v1
 	links    *links
+	places   map[netip.Addr]Place
 	netnsDir string
 	uplinks  func() map[int]bool // by index
 	log      *slog.Logger
@@ -32,6 +33,7 @@ type pods struct {
 type pod struct {
 	name    string
 	rows    map[netip.Addr]podRow
+	guarded bool        // entries and programs are there
 	iface   interfaceOf // index 0: not found
 	cookie  uint64      // of its network namespace; 0: not known
 	stale   bool        // something was put since it was last written
@@ -156,13 +158,13 @@ func (s *pods) anyPending() bool {
 }
 
 func (s *pods) tend(which func(*pod) bool) {
-	f := &finder{dir: s.netnsDir, uplinks: s.uplinks()}
+	f := &finder{places: s.places, dir: s.netnsDir, uplinks: s.uplinks()}
 	for _, name := range slices.Sorted(maps.Keys(s.byName)) {
 		p := s.byName[name]
 		if len(p.rows) == 0 || !which(p) {
 			continue
 		}
-		p.stale = false
+		p.stale, p.guarded = false, false
 		p.pending = s.write(p, f)
 		s.say(p)
 	}
@@ -223,7 +225,7 @@ func (s *pods) write(p *pod, f *finder) error {
 	own := uint64(0) // its namespace, which it may reach though it is held to services
 	if p.bits()&knownOnly != 0 {
 		if p.cookie == 0 {
-			p.cookie, _ = f.cookie(p.iface) // if it is not found, capture says so
+			p.cookie, _ = f.cookie(p.iface, p.addresses()) // if it is not found, capture says so
 		}
 		own = p.cookie
 	}
@@ -245,7 +247,20 @@ func (s *pods) write(p *pod, f *finder) error {
 			return err
 		}
 	}
-	return errors.Join(notFound, s.capture(p, f))
+	captured := s.capture(p, f)
+	p.guarded = notFound == nil && (captured == nil && !p.waits() || !p.knownOnly())
+	return errors.Join(notFound, captured)
+}
+
+// knownOnly says that the pod is held to services: what it sends is judged where it is
+// captured.
+func (p *pod) knownOnly() bool {
+	for _, r := range p.rows {
+		if r.row.KnownOnly {
+			return true
+		}
+	}
+	return false
 }
 
 // knownIndex is the interface that the pod's entries name, 0 if it has none.
@@ -267,7 +282,7 @@ func (s *pods) capture(p *pod, f *finder) error {
 		return nil
 	}
 	if p.cookie == 0 {
-		c, err := f.cookie(p.iface)
+		c, err := f.cookie(p.iface, p.addresses())
 		if err != nil {
 			return fmt.Errorf("what it sends is not routed: %w", err)
 		}
@@ -350,12 +365,15 @@ func (s *pods) prune() {
 func (s *pods) status() []PodStatus {
 	var out []PodStatus
 	for _, name := range slices.Sorted(maps.Keys(s.byName)) {
-		p := s.byName[name]
-		reason := p.reason()
-		out = append(out, PodStatus{
-			Name: name, Addresses: p.addresses(), Interface: p.iface.name, ProxyPorts: p.ports().byMode(),
-			Ready: reason == "", Reason: reason, Warning: p.warning,
-		})
+		out = append(out, s.byName[name].status())
 	}
 	return out
+}
+
+func (p *pod) status() PodStatus {
+	reason := p.reason()
+	return PodStatus{
+		Name: p.name, Addresses: p.addresses(), Interface: p.iface.name, ProxyPorts: p.ports().byMode(),
+		Ready: reason == "", Guarded: p.guarded, Reason: reason, Warning: p.warning,
+	}
 }

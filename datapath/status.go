@@ -45,8 +45,11 @@ type PodStatus struct {
 	// ProxyPorts of listeners that are ready, in bank 0; none: not captured, or not yet.
 	ProxyPorts map[plan.Mode]uint16 `json:"proxyPorts,omitempty"`
 	Ready      bool                 `json:"ready"`
-	Reason     string               `json:"reason,omitempty"`  // why it is not ready
-	Warning    string               `json:"warning,omitempty"` // what is left out though it is ready
+	// Guarded: nothing passes that its policy forbids, though its requests may not be
+	// redirected yet.
+	Guarded bool   `json:"guarded"`
+	Reason  string `json:"reason,omitempty"`  // why it is not ready
+	Warning string `json:"warning,omitempty"` // what is left out though it is ready
 }
 
 // MapStatus is a map's fill.

@@ -43,6 +43,18 @@ func (d *Datapath) Status() (Status, error) {
 	return st, err
 }
 
+// Pod is the state of a local pod (ns/name); ok is false if it is not known, or has not
+// been written since it changed.
+func (d *Datapath) Pod(name string) (_ PodStatus, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.pods.byName[name]
+	if p == nil || p.stale || len(p.rows) == 0 {
+		return PodStatus{}, false
+	}
+	return p.status(), true
+}
+
 func (d *Datapath) interfaces() []Attached {
 	names := map[string]Attached{loopbackName: {Name: loopbackName, Ifindex: loopback, Programs: d.links.on(loopback)}}
 	for _, name := range d.opt.Uplinks {

@@ -37,7 +37,7 @@ arch=$(go env GOARCH)
 build=$(mktemp -d "$out/build.XXXXXX")
 trap 'rm -rf "$build"' EXIT
 trap 'exit 1' HUP INT TERM
-CGO_ENABLED=0 GOOS=linux nice go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$build/" ./cmd/fairlead ./hack/image
+CGO_ENABLED=0 GOOS=linux nice go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$build/" ./cmd/fairlead ./cmd/fairlead-cni ./hack/image
 
 # libraries prints what a program loads as it starts, as SOURCE=/PATH.
 libraries() { ldd "$1" | grep -oE '/[^ ]+' | sort -u | while read -r file; do echo "$(readlink -f "$file")=$file"; done; }
@@ -53,7 +53,8 @@ image() {
 	[ -z "$load" ] || hack/cluster/load.sh "$file"
 }
 
-image fairlead -entrypoint /bin/fairlead "$build/fairlead=/bin/fairlead"
+# The agent copies the CNI plugin to its node.
+image fairlead -entrypoint /bin/fairlead "$build/fairlead=/bin/fairlead" "$build/fairlead-cni=/bin/fairlead-cni"
 # shellcheck disable=SC2046 # no path of a library has a blank
 image proxy -entrypoint /bin/fairlead -cmd proxy -env PATH=/bin -env ENVOY=/bin/envoy \
 	"$build/fairlead=/bin/fairlead" "$envoy=/bin/envoy" $(libraries "$envoy")

@@ -90,6 +90,7 @@ func Planes(o Options) ([]translators.Translator, error) {
 // Pipeline computes the plan of one node. It is not safe for concurrent use.
 type Pipeline struct {
 	store   *incr.Store
+	planes  []string
 	host    *host.Host
 	decoder *objects.Decoder
 }
@@ -108,7 +109,7 @@ func New(o Options) (*Pipeline, error) {
 	h := host.New(store, kubernetes.New(kubernetes.Options{TrustDomain: o.TrustDomain, Domain: o.Domain, Agents: o.Agents, Leases: o.Leases, Self: o.Self}), planes...)
 	merge.Register(store, names)
 	plan.Register(store, o.Node, names)
-	return &Pipeline{store: store, host: h, decoder: objects.NewDecoder(h.Registry())}, nil
+	return &Pipeline{store: store, planes: names, host: h, decoder: objects.NewDecoder(h.Registry())}, nil
 }
 
 // Registry knows the kinds that the pipeline reads.
@@ -141,6 +142,57 @@ func (p *Pipeline) SetHostAddresses(addrs []netip.Addr) []incr.Change {
 	return p.store.Run()
 }
 
+// Attachment is a pod's network as its node's container runtime made it.
+type Attachment struct {
+	Pod       string // ns/name
+	UID       string // "" if the runtime does not say
+	Addresses []netip.Addr
+}
+
+// SetAttachments says which attachments the node has, oldest first, and returns what that
+// changes. A pod that is not known, or is another one of the name, has none. Call it again
+// when objects have changed.
+func (p *Pipeline) SetAttachments(all []Attachment) []incr.Change {
+	want := map[string]Attachment{}
+	has := map[netip.Addr]string{}
+	for _, a := range all {
+		o, _ := p.store.Get(translators.Objects(objects.PodKind), a.Pod).(*objects.Object)
+		if o == nil || !kubernetes.Is(o, a.UID) {
+			continue
+		}
+		want[a.Pod] = a
+		for _, addr := range a.Addresses {
+			has[addr] = a.Pod
+		}
+	}
+	for pod, a := range want { // what the runtime did not tell of, and gave the address away
+		if slices.ContainsFunc(a.Addresses, func(addr netip.Addr) bool { return has[addr] != pod }) {
+			delete(want, pod)
+		}
+	}
+	for _, r := range p.store.Rows(kubernetes.ToldAddresses) {
+		if _, still := want[r.Key]; !still {
+			p.store.Delete(kubernetes.ToldAddresses, r.Key)
+		}
+	}
+	for pod, a := range want {
+		old, _ := p.store.Get(kubernetes.ToldAddresses, pod).(*kubernetes.Told)
+		if old != nil && old.UID == a.UID && slices.Equal(old.Addresses, a.Addresses) {
+			continue // what its status said by then counts
+		}
+		said := kubernetes.AddressesOf(p.store.Get(translators.Objects(objects.PodKind), pod).(*objects.Object))
+		p.store.Set(kubernetes.ToldAddresses, pod, &kubernetes.Told{UID: a.UID, Addresses: a.Addresses, Instead: said})
+	}
+	return p.store.Run()
+}
+
+// Attached reports whether the pod that an attachment is of is known with its addresses.
+func (p *Pipeline) Attached(a Attachment) bool {
+	told, _ := p.store.Get(kubernetes.ToldAddresses, a.Pod).(*kubernetes.Told)
+	w, _ := p.store.Get(translators.Workloads, a.Pod).(*model.Workload)
+	return told != nil && told.UID == a.UID && w != nil && slices.Equal(w.Addresses, a.Addresses)
+}
+
 // Rows returns a table in the order of its keys.
 func (p *Pipeline) Rows(t incr.Table) []incr.Row { return p.store.Rows(t) }
 
@@ -166,6 +218,12 @@ func (p *Pipeline) Guards(workload string) []string {
 		out[i] = s.String()
 	}
 	return out
+}
+
+// Closed are the namespaces in which something governs pods, sorted; everywhere says that
+// something governs those of all.
+func (p *Pipeline) Closed() (namespaces []string, everywhere bool) {
+	return plan.Closed(p.store, p.planes)
 }
 
 // Objects counts the objects in use.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"fairlead.io/fairlead/agent"
 	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/cni/install"
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/kube/lease"
 	"fairlead.io/fairlead/lab"
@@ -56,6 +58,7 @@ takes over. So they do while the API server is away; fairlead status says since 
 	c.Flags().Var(&o.WhenProxyAbsent, "when-proxy-absent",
 		"what becomes of connections for the proxy while no Envoy is ready: hold (they fail) or bypass (balanced by the kernel, without routes)")
 	meshFlags(c, &o.Pipeline)
+	plugin := pluginFlags(c, &o.RunDir)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		switch {
 		case o.Node == "":
@@ -78,6 +81,10 @@ takes over. So they do while the API server is away; fairlead status says since 
 				return err
 			}
 			o.APIServer = cfg
+		}
+		var err error
+		if o.Plugin, err = plugin(); err != nil {
+			return err
 		}
 		o.Log = logger(c)
 		return agent.Run(c.Context(), o)
@@ -119,11 +126,26 @@ func uninstallCommand() *cobra.Command {
 		Args:  noArgs,
 	}
 	var o agent.Options
+	var plugin install.Options
 	nodeFlags(c, &o)
+	pluginFolders(c, &plugin, install.DefaultConfDir, install.DefaultBinDir)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		ctx, cancel := context.WithTimeout(c.Context(), uninstallLimit)
 		defer cancel()
-		err := datapath.Uninstall(ctx, datapath.Options{PinDir: o.Bpffs, StateDir: o.RunDir, Cgroup: o.Cgroup, Log: logger(c)})
+		// First: whoever calls it waits for an agent.
+		dir, err := filepath.Abs(o.RunDir)
+		if err != nil {
+			return err
+		}
+		plugin.Config.RunDir = dir
+		changed, err := install.Uninstall(plugin)
+		for _, path := range changed {
+			fmt.Fprintf(c.OutOrStdout(), "the CNI plugin was taken out of %s\n", path)
+		}
+		if err != nil {
+			return err
+		}
+		err = datapath.Uninstall(ctx, datapath.Options{PinDir: o.Bpffs, StateDir: o.RunDir, Cgroup: o.Cgroup, Log: logger(c)})
 		if errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("%w; an agent still runs on this node: stop it first", err)
 		}

@@ -25,7 +25,7 @@ func (t *Translator) workload(r *incr.Reader, o *objects.Object, rep *report) []
 		return nil // its address may be another pod's by now
 	}
 	w := &model.Workload{Namespace: o.Namespace, Name: o.Name, Node: pod.Spec.NodeName, UID: string(pod.UID), HostNetwork: pod.Spec.HostNetwork,
-		Addresses: podAddresses(pod), Labels: o.Labels, Src: o.Source(Plane, ""),
+		Addresses: addressesOf(r, o, pod, rep), Labels: o.Labels, Src: o.Source(Plane, ""),
 		Identity: model.SPIFFE(t.trustDomain, o.Namespace, cmp.Or(pod.Spec.ServiceAccountName, pod.Spec.DeprecatedServiceAccount, "default"))}
 	badAddresses(pod, rep)
 	if len(w.Addresses) == 0 {
@@ -41,6 +41,51 @@ func (t *Translator) workload(r *incr.Reader, o *objects.Object, rep *report) []
 
 func finished(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+// Told is what the node's container runtime said of a pod's network, which it does before
+// the API server knows: an input of the agent, keyed like pods.
+type Told struct {
+	UID       string       // of the pod, as the runtime has it
+	Addresses []netip.Addr // sorted
+	// Instead are the addresses that the pod's status had by then: none of a new pod, and
+	// of one whose network was made anew those of before. Status holds as soon as it says
+	// something else.
+	Instead []netip.Addr
+}
+
+// ToldAddresses is the table of *Told.
+const ToldAddresses incr.Table = "told"
+
+// AddressesOf are those in a pod's status; sorted.
+func AddressesOf(pod *objects.Object) []netip.Addr { return podAddresses(pod.Value.(*corev1.Pod)) }
+
+// mirrorKey is where the pod of a kubelet's own manifest has the id by which that knows it.
+const mirrorKey = "kubernetes.io/config.mirror"
+
+// Is reports whether the pod is the one that a node's container runtime knows by an id; ""
+// is not known, and any pod's.
+func Is(pod *objects.Object, uid string) bool {
+	return uid == "" || uid == string(pod.Value.(*corev1.Pod).UID) || uid == pod.Annotations[mirrorKey]
+}
+
+// addressesOf are the pod's addresses as its status says, or as they were told before that.
+func addressesOf(r *incr.Reader, o *objects.Object, pod *corev1.Pod, rep *report) []netip.Addr {
+	said := podAddresses(pod)
+	told, _ := r.Get(ToldAddresses, o.Key()).(*Told)
+	if told == nil || slices.Equal(said, told.Addresses) {
+		return said
+	}
+	use := said
+	if slices.Equal(said, told.Instead) {
+		use = told.Addresses
+	}
+	if len(said) > 0 {
+		rep.say("status.podIPs", "addresses-differ", model.Degrades, model.Approximated,
+			fmt.Sprintf("the pod's status has the addresses %v, and its network was made with %v: %v are used", said, told.Addresses, use),
+			"if this lasts, look at the other plugins of the node's network configuration")
+	}
+	return use
 }
 
 func podAddresses(pod *corev1.Pod) []netip.Addr {

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"maps"
+	"slices"
+
+	"fairlead.io/fairlead/model"
+	"fairlead.io/fairlead/model/incr"
+)
+
+// Closed lists the namespaces in which something governs what pods may receive, or holds
+// what they send to services that are known, so that none should run without its policy;
+// sorted. everywhere: something selects pods of all namespaces. Pods need not be there
+// yet, and not each one that is must be selected.
+func Closed(t interface {
+	getter
+	Rows(incr.Table) []incr.Row
+}, planes []string) (closed []string, everywhere bool) {
+	found := map[string]bool{}
+	for _, row := range t.Rows(namespaces) {
+		n := row.Value.(*model.Namespace)
+		if len(n.DefaultDeny) > 0 || n.Capture && UnknownOf(t, &model.Workload{Namespace: n.Name}) == model.UnknownRefuse {
+			found[n.Name] = true
+		}
+	}
+	for _, row := range t.Rows(workloads) {
+		if w := row.Value.(*model.Workload); w.Capture && !found[w.Namespace] && UnknownOf(t, w) == model.UnknownRefuse {
+			found[w.Namespace] = true
+		}
+	}
+	for _, plane := range planes {
+		for _, row := range t.Rows(authzTable(plane)) {
+			a := row.Value.(*model.Authorization)
+			everywhere = everywhere || a.Target.Namespace == ""
+			found[a.Target.Namespace] = true
+		}
+		for _, row := range t.Rows(inboundTable(plane)) {
+			if in := row.Value.(*model.Inbound); len(in.Routes) > 0 {
+				found[in.Namespace] = true
+			}
+		}
+	}
+	delete(found, "")
+	return slices.Sorted(maps.Keys(found)), everywhere
+}
