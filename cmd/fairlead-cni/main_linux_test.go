@@ -217,7 +217,9 @@ func TestGuardedWithoutItsRoutes(t *testing.T) {
 func TestNoVeth(t *testing.T) {
 	c := newCall(t)
 	c.conf = `"waitSeconds": 60, "prevResult": ` + previous
-	c.lookAt = func(string, string) (cni.Link, error) { return cni.Link{}, errors.New("its interface eth0 is a macvlan") }
+	c.lookAt = func(string, string) (cni.Link, error) {
+		return cni.Link{}, errors.New("its interface eth0 is a macvlan")
+	}
 	c.closed("shop")
 	begun := time.Now()
 	c.refused(c.add("shop"), "is a macvlan")
