@@ -31,7 +31,7 @@ conformance-live: setup build ## cases, decision tables and storms on the lab, i
 	hack/conformance.sh
 
 .PHONY: conformance-smi
-conformance-smi: setup build ## SMI's decision table on the lab (as root)
+conformance-smi: setup build ## SMI's decision table on the lab, its suite and table on a real Kubernetes (as root)
 	hack/conformance.sh smi
 
 .PHONY: conformance-linkerd

@@ -3,7 +3,7 @@
 # Runs on the lab in full what hack/test.sh leaves out or shortens:
 #
 #   hack/conformance.sh          all of conformance/live, storms at length
-#   hack/conformance.sh smi      SMI's decision table
+#   hack/conformance.sh smi      SMI's decision table, and then hack/smi.sh
 #   hack/conformance.sh linkerd  Linkerd's decision table
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,3 +16,4 @@ esac
 ENVOY=$(hack/envoy.sh)
 export ENVOY
 go test -count=1 -timeout 55m ./conformance/live -run "$run"
+[ "${1:-}" != smi ] || hack/smi.sh
