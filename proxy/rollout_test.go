@@ -378,17 +378,18 @@ func TestPodsCrash(t *testing.T) {
 }
 
 // TestRolloutWithoutAnAgent: a new pod gets from the old one what that has, and what it
-// got last.
+// got last, and the bank of an Envoy that stands by.
 func TestRolloutWithoutAnAgent(t *testing.T) {
 	r, envoy := rollout(t)
-	old := r.startPod("old", envoy)
+	old := r.startPod("old", envoy, helperStandby+"=1")
 	r.push(one(t)...)
 	old.inCharge()
+	r.waitFor("standby", func() bool { return old.status().byRole(Standby).Ready })
 	r.wantStatus(1, 200)
 	l := r.load(1, "/")
 	r.push(service(2, to("a"))...)
 	r.feed.Stop() // before the state is saved
-	next := r.startPod("new", envoy)
+	next := r.startPod("new", envoy, helperStandby+"=1")
 	next.inCharge()
 	r.wantStatus(2, 200)
 	// An agent that comes now finds both, and changes reach both.
@@ -400,5 +401,6 @@ func TestRolloutWithoutAnAgent(t *testing.T) {
 	old.terminate()
 	r.push(service(4, to("a"))...)
 	r.wantStatus(4, 200)
+	r.waitFor("standby", func() bool { return next.status().byRole(Standby).Ready })
 	l.wantNone(t)
 }

@@ -677,12 +677,15 @@ func (s *supervisor) shutdown() {
 	s.mu.Unlock()
 	all.Wait()
 	s.tasks.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for bank, f := range s.locks {
 		if f != nil || used[bank] {
 			s.shut(bank)
 		}
 		if f != nil {
 			f.Close()
+			s.locks[bank] = nil
 		}
 	}
 }
