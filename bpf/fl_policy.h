@@ -43,8 +43,8 @@ struct verdict {
 	__u16 port;
 };
 
-static __always_inline void report(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 direction,
-				   const struct verdict *v)
+static __always_inline void tell(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 direction,
+				 const struct verdict *v, __u32 flags)
 {
 	struct fl_event *e = bpf_ringbuf_reserve(&fl_events_v1, sizeof(*e), 0);
 
@@ -58,6 +58,7 @@ static __always_inline void report(struct __sk_buff *skb, const struct fl_packet
 	e->ifindex = skb->ifindex;
 	e->reason = reason;
 	e->direction = direction;
+	e->flags = flags;
 	if (v) {
 		e->class = v->class;
 		e->set = v->set;
@@ -65,6 +66,28 @@ static __always_inline void report(struct __sk_buff *skb, const struct fl_packet
 		e->port = v->port;
 	}
 	bpf_ringbuf_submit(e, 0);
+}
+
+static __always_inline void report(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 direction,
+				   const struct verdict *v)
+{
+	tell(skb, p, reason, direction, v, 0);
+}
+
+/*
+ * Tells why a packet goes in: ok, or though there is a reason why not, because the pod is
+ * observed. What the proxy has not seen would have been redirected to it.
+ */
+static __always_inline void tell_judged(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 ok,
+					const struct verdict *v)
+{
+	__u32 flags = reason ? FL_EVENT_OBSERVED : 0;
+
+	if (!reason)
+		reason = ok;
+	if (reason == FL_DROP_UNCHECKED && p->t.proto == IPPROTO_TCP)
+		reason = FL_OK_INBOUND;
+	tell(skb, p, reason, FL_TO_POD, v, flags);
 }
 
 static __always_inline int drop(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 direction,

@@ -178,8 +178,8 @@ static __always_inline __u16 inbound_port(void)
  * The inbound port, if a new connection to a pod of this node must pass it: its
  * policy needs the request, and no proxy that we believe has seen it, or none but the
  * inbound listener would do. Or a proxy says that it is for the listener: it knows of a
- * policy that may not have come here yet. believed says whether the source port of a
- * managed node's pod is its proxy's.
+ * policy that may not have come here yet. To an observed pod nothing else does. believed
+ * says whether the source port of a managed node's pod is its proxy's.
  */
 static __always_inline bool wants_inbound(const struct fl_packet *p, const struct fl_pod *to, bool believed,
 					  struct verdict *v)
@@ -197,6 +197,8 @@ static __always_inline bool wants_inbound(const struct fl_packet *p, const struc
 		if (action != FL_CHECK && action != FL_REFUSE && action != FL_INBOUND)
 			return false;
 		if (action == FL_CHECK && believed && is_believed(p, flags) && is_checked(p))
+			return false;
+		if (to->flags & FL_POD_OBSERVED)
 			return false;
 	}
 	v->port = inbound_port();

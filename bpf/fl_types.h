@@ -115,6 +115,7 @@ struct fl_aff {
  * redirected
  */
 
+#define FL_OBSERVED   (1u << 29) /* nothing of this is done; what would be is told */
 #define FL_ROUTED     (1u << 30) /* routes hold for what the kernel balances, too */
 #define FL_KNOWN_ONLY (1u << 31) /* it may connect to services alone, and to itself */
 
@@ -171,11 +172,14 @@ struct fl_policy {
 
 #define FL_PROBE_PORTS 8
 
+#define FL_POD_OBSERVED (1 << 0) /* what its policy would refuse, or have the proxy see, goes in; it is told */
+#define FL_POD_DIRECT	(1 << 1) /* what it sends goes where it dials; which of it would be redirected is told */
+
 struct fl_pod {
 	__u64 set;	/* 0: nobody governs it */
 	__u64 netns;	/* cookie of its network namespace, of FL_KNOWN_ONLY; 0: not said */
 	__u32 ifindex;	/* of the host's end of its veth */
-	__u32 pad;
+	__u32 flags;
 	/*
 	 * Outbound proxy ports by mode, in host order, of bank 0. 0: not redirected; of
 	 * FL_MODE_HTTP: not captured; of FL_MODE_KERNEL: always.
@@ -270,6 +274,7 @@ enum fl_reason {
 	FL_DROP_NO_BACKEND,
 	FL_DROP_UNKNOWN_POD,
 	FL_EVENT_LOST,
+	FL_OK_OBSERVED, /* let in though policy would not; of counters alone */
 	FL_REASONS,
 };
 
@@ -281,6 +286,8 @@ enum fl_direction {
 };
 
 #define FL_COMM 16
+
+#define FL_EVENT_OBSERVED (1 << 0) /* did not happen: the pod is observed */
 
 /* --- events: fl_events_v1 (ring buffer) --- */
 
@@ -295,7 +302,7 @@ struct fl_event {
 	__u8 reason;
 	__u8 direction;
 	__u32 pid;
-	__u32 pad;
+	__u32 flags;
 	char comm[FL_COMM];
 };
 

@@ -61,14 +61,14 @@ static __always_inline int opened_by_pod(struct __sk_buff *skb, struct fl_packet
 	if (bpf_ntohs(p->t.sport) >= FL_PORT_CHECKED)
 		return drop(skb, p, FL_DROP_RESERVED_PORT, FL_FROM_POD, NULL);
 	v.port = outbound_port(p, from);
-	if (v.port)
+	if (v.port && !(from->flags & FL_POD_DIRECT))
 		return open_to_proxy(skb, p, FL_OK_OUTBOUND, FL_FROM_POD, &v);
 	to = bpf_map_lookup_elem(&fl_pods_v3, &p->t.daddr);
 	if (to && wants_inbound(p, to, false, &v))
 		return open_to_proxy(skb, p, FL_OK_INBOUND, FL_FROM_POD, &v);
 	remember(&p->t, FL_DIRECT, 0);
 	count(FL_OK_DIRECT);
-	report(skb, p, FL_OK_DIRECT, FL_FROM_POD, &v);
+	tell(skb, p, v.port ? FL_OK_OUTBOUND : FL_OK_DIRECT, FL_FROM_POD, &v, v.port ? FL_EVENT_OBSERVED : 0);
 	return TCX_NEXT;
 }
 
@@ -247,6 +247,11 @@ static __always_inline int icmp_error_to_pod(struct __sk_buff *skb, const struct
 			return TCX_NEXT;
 		}
 	}
+	if (pod->flags & FL_POD_OBSERVED) {
+		count(FL_OK_OBSERVED);
+		tell(skb, p, FL_DROP_POLICY, FL_TO_POD, &v, FL_EVENT_OBSERVED);
+		return TCX_NEXT;
+	}
 	return drop(skb, p, FL_DROP_POLICY, FL_TO_POD, &v);
 }
 
@@ -361,8 +366,13 @@ int fl_to_pod(struct __sk_buff *skb)
 		return icmp_error_to_pod(skb, &p, pod);
 	if (p.fragment) {
 		/* It has no ports, and might overwrite what the first fragment was judged by. */
-		if (pod->set)
+		if (pod->set && (pod->flags & FL_POD_OBSERVED)) {
+			count(FL_OK_OBSERVED);
+			if (is_new(&p))
+				tell(skb, &p, FL_DROP_FRAGMENT, FL_TO_POD, NULL, FL_EVENT_OBSERVED);
+		} else if (pod->set) {
 			return drop(skb, &p, FL_DROP_FRAGMENT, FL_TO_POD, NULL);
+		}
 		return TCX_NEXT;
 	}
 	if (is_own_answer(skb, &p))
@@ -377,13 +387,13 @@ int fl_to_pod(struct __sk_buff *skb)
 			return turn_back(skb, FL_MARK_TURNED);
 		if (is_forwarded_for_proxy(skb, &p, pod, reason))
 			return turn_back(skb, FL_MARK_FORWARDED);
-		if (reason)
+		if (reason && !(pod->flags & FL_POD_OBSERVED))
 			return refuse(skb, &p, reason, &v);
 		if (p.t.proto == IPPROTO_TCP && is_open(&p) && is_from_proxy(skb)) /* an earlier life of the tuple */
 			bpf_map_delete_elem(&fl_conntrack_v1, &p.t);
-		count(ok);
+		count(reason ? FL_OK_OBSERVED : ok);
 		if (is_new(&p))
-			report(skb, &p, ok, FL_TO_POD, &v);
+			tell_judged(skb, &p, reason, ok, &v);
 	}
 	if (same_addr(&p.t.saddr, &p.t.daddr)) {
 		self_addr(p.v6, &self);

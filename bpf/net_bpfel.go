@@ -96,7 +96,7 @@ type NetFlPod struct {
 	Set     uint64
 	Netns   uint64
 	Ifindex uint32
-	Pad     uint32
+	Flags   uint32
 	Ports   [12]uint16
 	Probes  [8]uint16
 }
@@ -158,7 +158,8 @@ const (
 	NetFlReasonFL_DROP_NO_BACKEND    NetFlReason = 20
 	NetFlReasonFL_DROP_UNKNOWN_POD   NetFlReason = 21
 	NetFlReasonFL_EVENT_LOST         NetFlReason = 22
-	NetFlReasonFL_REASONS            NetFlReason = 23
+	NetFlReasonFL_OK_OBSERVED        NetFlReason = 23
+	NetFlReasonFL_REASONS            NetFlReason = 24
 )
 
 type NetFlSettings struct {

@@ -62,13 +62,13 @@ var layouts = map[string]struct {
 	"fl_prefix_key": {20, map[string]uint32{"bits": 0, "addr": 4}},
 	"fl_policy_key": {24, map[string]uint32{"set": 0, "class": 8, "port": 16, "proto": 18, "pad": 19}},
 	"fl_policy":     {16, map[string]uint32{"rule": 0, "action": 8, "pad": 12}},
-	"fl_pod":        {64, map[string]uint32{"set": 0, "netns": 8, "ifindex": 16, "pad": 20, "ports": 24, "probes": 48}},
+	"fl_pod":        {64, map[string]uint32{"set": 0, "netns": 8, "ifindex": 16, "flags": 20, "ports": 24, "probes": 48}},
 	"fl_settings":   {8, map[string]uint32{"inbound_port": 0, "pad": 2}},
 	"fl_tuple":      {40, map[string]uint32{"saddr": 0, "daddr": 16, "sport": 32, "dport": 34, "proto": 36, "side": 37, "pad": 38}},
 	"fl_conn":       {16, map[string]uint32{"seen": 0, "path": 8, "port": 10, "pad": 12}},
 	"fl_event": {104, map[string]uint32{
 		"time": 0, "class": 8, "set": 16, "rule": 24, "tuple": 32, "ifindex": 72, "port": 76, "reason": 78,
-		"direction": 79, "pid": 80, "pad": 84, "comm": 88,
+		"direction": 79, "pid": 80, "flags": 84, "comm": 88,
 	}},
 }
 

@@ -9,7 +9,8 @@
  * A service that the proxy balances keeps its address for clients whose traffic a
  * program on their veth will redirect; everyone else is balanced here at once. Routes are
  * for captured clients alone: where those of a service are this program's to follow, it
- * has backends for them and others for everyone else.
+ * has backends for them and others for everyone else. A captured client that is observed
+ * is as everyone else; of its connections is told what would have become of them.
  */
 #include "fl_common.h"
 
@@ -59,7 +60,7 @@ static __always_inline void replace(struct bpf_sock_addr *ctx, bool v6, const st
 	ctx->user_port = port;
 }
 
-static __always_inline void report(struct fl_svc_key *svc, const struct fl_backend *b, __u8 reason)
+static __always_inline void report(struct fl_svc_key *svc, const struct fl_backend *b, __u8 reason, __u32 flags)
 {
 	struct fl_event *e = bpf_ringbuf_reserve(&fl_events_v1, sizeof(*e), 0);
 
@@ -78,6 +79,7 @@ static __always_inline void report(struct fl_svc_key *svc, const struct fl_backe
 	}
 	e->reason = reason;
 	e->direction = FL_CONNECT;
+	e->flags = flags;
 	e->pid = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
 	bpf_ringbuf_submit(e, 0);
@@ -100,27 +102,26 @@ static __always_inline bool remembered(struct fl_aff_key *key, __u32 id, __u32 a
 	return true;
 }
 
-/* Whether the client's connections to the service are redirected on their way. */
-static __always_inline bool is_captured(__u64 client, const struct fl_svc *svc)
+/* What is known of a captured client, 0 of others. */
+static __always_inline __u32 capture_of(__u64 client)
 {
-	__u32 mode = svc->flags & FL_SVC_MODE;
-	__u32 *modes;
+	__u32 *captured = bpf_map_lookup_elem(&fl_captured_v1, &client);
 
-	if (mode == FL_MODE_KERNEL)
-		return false;
-	modes = bpf_map_lookup_elem(&fl_captured_v1, &client);
-	return modes && (*modes & (1u << (mode - 1)));
+	return captured ? *captured : 0;
 }
 
-/* Whether the client gets the backends that the service has for captured clients. */
-static __always_inline bool is_routed(__u64 client, const struct fl_svc *svc)
+/* Whether a captured client's connections to the service are redirected on their way. */
+static __always_inline bool is_captured(__u32 captured, const struct fl_svc *svc)
 {
-	__u32 *captured;
+	__u32 mode = svc->flags & FL_SVC_MODE;
 
-	if (!(svc->flags & FL_SVC_ROUTED))
-		return false;
-	captured = bpf_map_lookup_elem(&fl_captured_v1, &client);
-	return captured && (*captured & FL_ROUTED);
+	return mode != FL_MODE_KERNEL && (captured & (1u << (mode - 1)));
+}
+
+/* Whether a captured client gets the backends that the service has for such. */
+static __always_inline bool is_routed(__u32 captured, const struct fl_svc *svc)
+{
+	return (svc->flags & FL_SVC_ROUTED) && (captured & FL_ROUTED);
 }
 
 /* One of the client's backends of a service; NULL if it has none. */
@@ -140,7 +141,7 @@ static __always_inline struct fl_backend *draw(const struct fl_svc *svc, bool ro
 static __always_inline int nobody(struct fl_svc_key *key)
 {
 	count(FL_DROP_NO_BACKEND);
-	report(key, NULL, FL_DROP_NO_BACKEND);
+	report(key, NULL, FL_DROP_NO_BACKEND, 0);
 	bpf_set_retval(-ECONNREFUSED);
 	return 0;
 }
@@ -149,15 +150,14 @@ static __always_inline int nobody(struct fl_svc_key *key)
  * Whether a client that may connect to services alone dials something else: neither what
  * captured clients are served at, nor itself.
  */
-static __always_inline bool is_forbidden(__u64 client, const struct fl_svc_key *at)
+static __always_inline bool is_forbidden(__u64 client, __u32 captured, const struct fl_svc_key *at)
 {
-	__u32 *captured = bpf_map_lookup_elem(&fl_captured_v1, &client);
 	struct fl_addr self;
 	struct fl_pod *pod;
 	__u32 flags;
 
 	unspecified(!is_v4(&at->addr), &self); /* who dials no address means himself */
-	if (!captured || !(*captured & FL_KNOWN_ONLY) || at->proto != IPPROTO_TCP)
+	if (!(captured & FL_KNOWN_ONLY) || at->proto != IPPROTO_TCP)
 		return false;
 	if (is_loopback(&at->addr) || same_addr(&at->addr, &self) || is_served(at, &flags))
 		return false;
@@ -178,25 +178,39 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 	struct fl_backend *b;
 	struct fl_rev rev = {};
 	struct fl_svc *svc;
+	__u32 id, number, captured, told = 0;
+	__u8 reason = FL_OK_BALANCED;
 	__u64 client, cookie;
-	__u32 id, number;
-	bool routed;
+	bool routed, observed;
 
 	dialled(ctx, v6, &key.addr);
 	key.port = (__u16)ctx->user_port;
 	key.proto = transport(ctx);
 	svc = bpf_map_lookup_elem(&fl_services_v2, &key);
 	client = bpf_get_netns_cookie(ctx);
-	if (!svc && is_forbidden(client, &key))
-		return nobody(&key);
+	captured = capture_of(client);
+	observed = captured & FL_OBSERVED;
+	if (!svc && is_forbidden(client, captured, &key)) {
+		if (!observed)
+			return nobody(&key);
+		report(&key, NULL, FL_DROP_NO_BACKEND, FL_EVENT_OBSERVED);
+	}
 	if (!svc || (svc->flags & FL_SVC_DIRECT))
 		return 1;
-	if (is_captured(client, svc))
-		return 1;
+	if (is_captured(captured, svc)) {
+		if (!observed)
+			return 1;
+		reason = FL_OK_OUTBOUND;
+		told = FL_EVENT_OBSERVED;
+	}
 	cookie = bpf_get_socket_cookie(ctx);
 	aff.client = client;
 	aff.svc = key;
-	routed = is_routed(client, svc);
+	routed = is_routed(captured, svc);
+	if (routed && observed) {
+		routed = false;
+		told = FL_EVENT_OBSERVED;
+	}
 	id = routed ? svc->routed_id : svc->id;
 	if (!svc->affinity || !remembered(&aff, id, svc->affinity, &chosen)) {
 		number = connect ? bpf_get_prandom_u32() : (__u32)((cookie * 0x9e3779b97f4a7c15ULL) >> 32);
@@ -204,7 +218,7 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 		if (!b) { /* replaced under our feet: the service's new generation is there by now */
 			svc = bpf_map_lookup_elem(&fl_services_v2, &key);
 			if (svc)
-				b = draw(svc, is_routed(client, svc), number, &id);
+				b = draw(svc, is_routed(captured, svc) && !observed, number, &id);
 		}
 		if (!b || !svc)
 			return nobody(&key);
@@ -227,7 +241,7 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 	replace(ctx, v6, &chosen.addr, chosen.port);
 	count(FL_OK_BALANCED);
 	if (connect)
-		report(&key, &chosen, FL_OK_BALANCED);
+		report(&key, &chosen, reason, told);
 	return 1;
 }
 

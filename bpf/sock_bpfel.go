@@ -67,7 +67,7 @@ type SockFlEvent struct {
 	Reason    uint8
 	Direction uint8
 	Pid       uint32
-	Pad       uint32
+	Flags     uint32
 	Comm      [16]int8
 }
 
@@ -76,7 +76,7 @@ type SockFlPod struct {
 	Set     uint64
 	Netns   uint64
 	Ifindex uint32
-	Pad     uint32
+	Flags   uint32
 	Ports   [12]uint16
 	Probes  [8]uint16
 }

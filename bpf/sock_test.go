@@ -489,7 +489,7 @@ func TestSockets(t *testing.T) {
 			w.refused("tcp", 80, 1)
 		}},
 	}
-	for _, c := range append(cases, routedCases()...) {
+	for _, c := range append(append(cases, routedCases()...), observedCases()...) {
 		for _, f := range sockFamilies() {
 			t.Run(c.name+"/"+f.name, func(t *testing.T) {
 				l.enter(t)

@@ -131,6 +131,7 @@ type vector struct {
 	forwarded bool
 	answered  bool // sent to where the pod's own answers enter
 	taken     bool // such an answer, which the host is to have
+	observed  bool // what is said did not happen
 }
 
 func runVectors(t *testing.T, vectors []vector) {
@@ -214,17 +215,21 @@ func (v vector) check(t *testing.T, w *world) {
 
 func (v vector) checkEvents(t *testing.T, w *world, ctx skb) {
 	var got, want []string
-	line := func(r NetFlReason, d NetFlDirection, ifindex uint32, class, set, rule uint64, port uint16) string {
-		return fmt.Sprintf("%s direction %d ifindex %d class %#x set %#x rule %#x port %d", reasonName(r), d, ifindex, class, set, rule, port)
+	line := func(r NetFlReason, d NetFlDirection, ifindex uint32, class, set, rule uint64, port uint16, flags uint32) string {
+		return fmt.Sprintf("%s direction %d ifindex %d class %#x set %#x rule %#x port %d flags %d", reasonName(r), d, ifindex, class, set, rule, port, flags)
+	}
+	flags := uint32(0)
+	if v.observed {
+		flags = eventObserved
 	}
 	for _, e := range drained(t, w.events) {
-		got = append(got, line(NetFlReason(e.Reason), NetFlDirection(e.Direction), e.Ifindex, e.Class, e.Set, e.Rule, e.Port))
+		got = append(got, line(NetFlReason(e.Reason), NetFlDirection(e.Direction), e.Ifindex, e.Class, e.Set, e.Rule, e.Port, e.Flags))
 		if e.Time == 0 {
 			t.Error("an event without time")
 		}
 	}
 	for _, s := range v.said {
-		want = append(want, line(s.reason, v.at.direction(), ctx.Ifindex, s.class, s.set, s.rule, s.port))
+		want = append(want, line(s.reason, v.at.direction(), ctx.Ifindex, s.class, s.set, s.rule, s.port, flags))
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("events\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
