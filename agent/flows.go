@@ -32,7 +32,7 @@ func (a *agent) kernelFlow(f datapath.Flow) {
 	if f.Rule != 0 {
 		out.Rule = fmt.Sprintf("%016x", f.Rule)
 		out.DecidedBy = texts(plan.RuleSources(a.pipe, out.Rule, a.guarded(f.Destination.Addr())))
-	} else if f.Reason == "policy" || f.Reason == "inbound" {
+	} else if f.Reason == "policy" || f.Reason == "inbound" || f.Reason == datapath.WouldProxy && f.Direction == datapath.ToPod {
 		out.DecidedBy = a.pipe.Guards(a.guarded(f.Destination.Addr()))
 	}
 	a.flows.Add(out)
@@ -90,6 +90,10 @@ const (
 // answered tells what a request's answer says of who decided.
 func (a *agent) answered(out *hubble.Flow, r accesslog.Record) {
 	m := deniedBy.FindStringSubmatch(r.Details)
+	if r.Would != nil {
+		a.audited(out, r)
+		return
+	}
 	in := plan.InboundOf(a.pipe, a.guarded(r.Destination.Addr()), r.Destination.Port())
 	switch {
 	case r.Details == tooMany:
@@ -110,6 +114,16 @@ func (a *agent) answered(out *hubble.Flow, r accesslog.Record) {
 	case r.Status >= 500:
 		out.Reason = r.Details
 	}
+}
+
+// audited tells what a policy that is not enforced would have refused.
+func (a *agent) audited(out *hubble.Flow, r accesslog.Record) {
+	out.Verdict, out.Reason, out.Rule = datapath.Audited, "policy", r.Would.Rule
+	if r.Would.Rule == "" {
+		out.DecidedBy = a.pipe.Guards(a.judgedFor(r))
+		return
+	}
+	out.DecidedBy = texts(plan.RuleSources(a.pipe, r.Would.Rule, a.judgedFor(r)))
 }
 
 // saidBy names what a port's routes and limits came from.

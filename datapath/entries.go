@@ -60,10 +60,10 @@ func (noKernel) Delete(any) error                           { return nil }
 type unplaced table
 
 func (u *unplaced) put(row *plan.Pod, ports modePorts) {
-	e := podEntry(row, 0, 0, ports)
+	e := podEntry(row, place{}, ports)
 	u.have[e.key] = e.value
 }
-func (u *unplaced) remove(row *plan.Pod) { delete(u.have, podEntry(row, 0, 0, modePorts{}).key) }
+func (u *unplaced) remove(row *plan.Pod) { delete(u.have, podEntry(row, place{}, modePorts{}).key) }
 func (u *unplaced) keep([]*plan.Pod)     {}
 func (u *unplaced) settle()              {}
 func (u *unplaced) prune()               {}

@@ -16,6 +16,14 @@ const (
 	Forwarded  = "forwarded"
 	Redirected = "redirected" // to the proxy
 	Dropped    = "dropped"
+	// Audited: it would have been dropped, and went on, because the pod is observed.
+	Audited = "audited"
+)
+
+// Reasons of flows that went on because the pod is observed, in place of the kernel's.
+const (
+	WouldProxy = "would-be-proxied" // it would have been redirected
+	WouldRoute = "would-be-routed"  // it would have got a backend of the service's routes
 )
 
 // Directions of a flow: where it was decided.
@@ -31,7 +39,7 @@ type Flow struct {
 	Time      time.Time `json:"time"`
 	Direction string    `json:"direction"`
 	Verdict   string    `json:"verdict"`
-	Reason    string    `json:"reason"` // one of Reasons
+	Reason    string    `json:"reason"` // one of Reasons, WouldProxy or WouldRoute
 	Class     uint64    `json:"class,omitempty"`
 	Set       uint64    `json:"set,omitempty"`
 	Rule      uint64    `json:"rule,omitempty"`
@@ -58,7 +66,7 @@ func Reasons() []string {
 	return []string{
 		"direct", "outbound", "inbound", "socket", "reply", "allowed", "checked", "probe", "balanced",
 		"policy", "unchecked", "spoofed", "reserved-port", "truncated", "extension", "fragment",
-		"no-proxy", "assign", "loopback", "map-full", "no-backend", "unknown-pod", "event-lost",
+		"no-proxy", "assign", "loopback", "map-full", "no-backend", "unknown-pod", "event-lost", "observed",
 	}
 }
 
@@ -91,12 +99,29 @@ func toFlow(raw []byte, wall time.Time) (Flow, error) {
 		f.Direction = names[e.Direction]
 	}
 	switch {
+	case e.Flags&eventObserved != 0:
+		f.wouldBe(e.Reason)
 	case e.Reason >= firstDrop:
 		f.Verdict = Dropped
 	case f.Reason == "outbound" || f.Reason == "inbound":
 		f.Verdict = Redirected
 	}
 	return f, nil
+}
+
+// eventObserved is the flag of an event that says what did not happen.
+const eventObserved = 1 << 0
+
+// wouldBe says of a flow that went on what would have become of it.
+func (f *Flow) wouldBe(reason uint8) {
+	switch {
+	case reason >= firstDrop:
+		f.Verdict = Audited
+	case f.Reason == "balanced":
+		f.Reason = WouldRoute
+	default:
+		f.Reason = WouldProxy
+	}
 }
 
 func endpoint(a addr, p port) netip.AddrPort {

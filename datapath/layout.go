@@ -41,6 +41,7 @@ type modePorts [12]uint16
 
 // Bits of a captured client beside those of its modes.
 const (
+	watched   = 1 << 29 // nothing of this is done; what would be is told
 	routed    = 1 << 30 // routes hold for what the kernel balances, too
 	knownOnly = 1 << 31 // it may connect to services alone
 )
@@ -203,11 +204,18 @@ type policyValue struct {
 // maxProbes is how many probe ports of a pod the kernel knows.
 const maxProbes = 8
 
+// Flags of an observed pod: what its policy would refuse goes in; and what it sends is not
+// redirected. What would be is told.
+const (
+	podObserved = 1 << 0
+	podDirect   = 1 << 1
+)
+
 type podValue struct {
 	Set     uint64
 	Netns   uint64
 	Ifindex uint32
-	_       uint32
+	Flags   uint32
 	Ports   modePorts
 	Probes  [maxProbes]port
 }
@@ -245,7 +253,7 @@ type event struct {
 	Reason    uint8
 	Direction uint8
 	PID       uint32
-	_         uint32
+	Flags     uint32
 	Command   [16]byte
 }
 
@@ -399,10 +407,23 @@ func slotsOf(backends []plan.KernelBackend) []string {
 	return out
 }
 
-// podEntry leaves out probe ports beyond those that the kernel has room for. The cookie is
-// that of the pod's network namespace, 0 if nobody asks for it.
-func podEntry(p *plan.Pod, ifindex int, cookie uint64, ports modePorts) entry {
-	v := podValue{Set: p.Set, Netns: cookie, Ifindex: uint32(ifindex), Ports: ports}
+// place is where a pod is on the node.
+type place struct {
+	ifindex int
+	cookie  uint64 // of its network namespace, 0 if nobody asks for it
+	// leaving: what it dialled as a captured pod may still be on its way.
+	leaving bool
+}
+
+// podEntry leaves out probe ports beyond those that the kernel has room for.
+func podEntry(p *plan.Pod, at place, ports modePorts) entry {
+	v := podValue{Set: p.Set, Netns: at.cookie, Ifindex: uint32(at.ifindex), Ports: ports}
+	if p.Observed {
+		v.Flags = podObserved
+		if !at.leaving {
+			v.Flags |= podDirect
+		}
+	}
 	for i, n := range p.ProbePorts[:min(len(p.ProbePorts), maxProbes)] {
 		v.Probes[i] = toPort(n)
 	}

@@ -153,7 +153,7 @@ func TestEntries(t *testing.T) {
 	if want := encode(addressValue{Class: 3, Flags: addressUnassigned}); e.value != want {
 		t.Errorf("a pod range is %x, want %x", e.value, want)
 	}
-	p := podEntry(&plan.Pod{Addr: netip.MustParseAddr("10.0.0.1"), ProbePorts: []uint16{1, 2, 3, 4, 5, 6, 7, 8, 9}}, 5, 42, modePorts{1: 15100, 9: 15107})
+	p := podEntry(&plan.Pod{Addr: netip.MustParseAddr("10.0.0.1"), ProbePorts: []uint16{1, 2, 3, 4, 5, 6, 7, 8, 9}}, place{ifindex: 5, cookie: 42}, modePorts{1: 15100, 9: 15107})
 	var pv podValue
 	if err := decode(p.value, &pv); err != nil || pv.Probes[7].host() != 8 || pv.Ports != (modePorts{1: 15100, 9: 15107}) || pv.Ifindex != 5 || pv.Netns != 42 {
 		t.Errorf("pod %+v, %v", pv, err)

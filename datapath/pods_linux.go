@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"fairlead.io/fairlead/model/plan"
 )
@@ -41,7 +42,13 @@ type pod struct {
 	said    string      // reason that was logged last
 	ready   bool        // was said to be
 	warning string
+	// left is when its capture ended because it is observed; zero: not, or long ago.
+	left time.Time
 }
+
+// leaveTime is for how long what a pod dialled as a captured one is redirected after its
+// capture has ended: its address was chosen to be, and the packet may be on its way.
+const leaveTime = 100 * time.Millisecond
 
 type podRow struct {
 	row   *plan.Pod
@@ -70,7 +77,18 @@ func (p *pod) bits() uint32 {
 			bits |= knownOnly
 		}
 	}
+	if bits != 0 && p.observed() {
+		bits |= watched
+	}
 	return bits
+}
+
+// observed: all its rows say so.
+func (p *pod) observed() bool {
+	for _, r := range p.rows {
+		return r.row.Observed
+	}
+	return false
 }
 
 // waits says that the pod's listener for requests has no port yet.
@@ -136,7 +154,7 @@ func (s *pods) settle() { s.tend(func(p *pod) bool { return p.stale }) }
 
 // retry tries the pending pods again and reports whether some still are.
 func (s *pods) retry() bool {
-	s.tend(func(p *pod) bool { return p.pending != nil })
+	s.tend(func(p *pod) bool { return p.unfinished() })
 	s.prune()
 	return s.anyPending()
 }
@@ -150,12 +168,15 @@ func (s *pods) look() bool {
 
 func (s *pods) anyPending() bool {
 	for _, p := range s.byName {
-		if p.pending != nil {
+		if p.unfinished() {
 			return true
 		}
 	}
 	return false
 }
+
+// unfinished: the pod has to be written again.
+func (p *pod) unfinished() bool { return p.pending != nil || !p.left.IsZero() }
 
 func (s *pods) tend(which func(*pod) bool) {
 	f := &finder{places: s.places, dir: s.netnsDir, uplinks: s.uplinks()}
@@ -229,8 +250,12 @@ func (s *pods) write(p *pod, f *finder) error {
 		}
 		own = p.cookie
 	}
+	if time.Since(p.left) > leaveTime {
+		p.left = time.Time{}
+	}
+	at := place{ifindex: p.iface.index, cookie: own, leaving: !p.left.IsZero()}
 	for _, a := range p.addresses() {
-		if err := s.table.put(podEntry(p.rows[a].row, p.iface.index, own, p.rows[a].ports)); err != nil {
+		if err := s.table.put(podEntry(p.rows[a].row, at, p.rows[a].ports)); err != nil {
 			return err
 		}
 	}
@@ -292,7 +317,8 @@ func (s *pods) capture(p *pod, f *finder) error {
 }
 
 // release ends the capture of a pod's namespace in the modes that have no port any
-// more; from then on what it dials is balanced at once and needs no redirect.
+// more, or in all if the pod is observed; from then on what it dials is balanced at once
+// and needs no redirect.
 func (s *pods) release(p *pod) error {
 	if p.cookie == 0 {
 		return nil
@@ -303,7 +329,11 @@ func (s *pods) release(p *pod) error {
 		if bits == 0 || decode(s.captured.have[key], &have) != nil {
 			return nil // another pod has it, or nobody yet
 		}
-		return s.captured.put(entry{key, encode(have & bits)})
+		now := have&bits | (have|bits)&watched
+		if now&^have&watched != 0 {
+			p.left = time.Now()
+		}
+		return s.captured.put(entry{key, encode(now)})
 	}
 	if err := s.captured.remove(key); err != nil {
 		return err
@@ -374,6 +404,6 @@ func (p *pod) status() PodStatus {
 	reason := p.reason()
 	return PodStatus{
 		Name: p.name, Addresses: p.addresses(), Interface: p.iface.name, ProxyPorts: p.ports().byMode(),
-		Ready: reason == "", Guarded: p.guarded, Reason: reason, Warning: p.warning,
+		Ready: reason == "", Guarded: p.guarded, Reason: reason, Warning: p.warning, Observed: p.observed(),
 	}
 }

@@ -61,14 +61,18 @@ func (m *memory) table(name string) *table {
 // memoryPods has every pod's interface.
 type memoryPods struct{ table *table }
 
-func (p memoryPods) put(row *plan.Pod, ports modePorts) { _ = p.table.put(podEntry(row, 1, 0, ports)) }
-func (p memoryPods) remove(row *plan.Pod)               { _ = p.table.remove(podEntry(row, 1, 0, modePorts{}).key) }
-func (p memoryPods) settle()                            {}
-func (p memoryPods) prune()                             {}
+func (p memoryPods) put(row *plan.Pod, ports modePorts) {
+	_ = p.table.put(podEntry(row, place{ifindex: 1}, ports))
+}
+func (p memoryPods) remove(row *plan.Pod) {
+	_ = p.table.remove(podEntry(row, place{ifindex: 1}, modePorts{}).key)
+}
+func (p memoryPods) settle() {}
+func (p memoryPods) prune()  {}
 func (p memoryPods) keep(rows []*plan.Pod) {
 	want := map[string]bool{}
 	for _, r := range rows {
-		want[podEntry(r, 1, 0, modePorts{}).key] = true
+		want[podEntry(r, place{ifindex: 1}, modePorts{}).key] = true
 	}
 	_ = p.table.prune(want)
 }

@@ -50,6 +50,8 @@ type PodStatus struct {
 	Guarded bool   `json:"guarded"`
 	Reason  string `json:"reason,omitempty"`  // why it is not ready
 	Warning string `json:"warning,omitempty"` // what is left out though it is ready
+	// Observed: its policy is not enforced, and nothing is redirected; it is told what would be.
+	Observed bool `json:"observed,omitempty"`
 }
 
 // MapStatus is a map's fill.

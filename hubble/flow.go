@@ -17,7 +17,7 @@ import (
 type Flow struct {
 	Time        time.Time `json:"time"`
 	Node        string    `json:"node"`
-	Verdict     string    `json:"verdict"` // forwarded, redirected, dropped, denied
+	Verdict     string    `json:"verdict"` // forwarded, redirected, dropped, denied, audited: would be dropped or denied
 	Reason      string    `json:"reason,omitempty"`
 	Direction   string    `json:"direction,omitempty"` // where: from-pod, from-net, to-pod, connect; proxy
 	Protocol    string    `json:"protocol,omitempty"`

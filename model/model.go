@@ -42,6 +42,8 @@ type Namespace struct {
 	Name    string `json:"name"`
 	Owner   string `json:"owner,omitempty"` // plane that the user chose (fairlead.io/control-plane), "" if none
 	Capture bool   `json:"capture,omitempty"`
+	// Observed: what policy and capture come to for its workloads is told, and not done.
+	Observed bool `json:"observed,omitempty"`
 	// DefaultDeny lists planes whose configured default for the namespace is to
 	// deny what no policy of theirs allows; sorted.
 	DefaultDeny []string `json:"defaultDeny,omitempty"`

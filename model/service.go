@@ -123,6 +123,8 @@ type Workload struct {
 	// out of a node's pod range is not believed to be its own.
 	External bool `json:"external,omitempty"`
 	Capture  bool `json:"capture,omitempty"` // its requests are routed
+	// Observed: what policy and capture come to for it is told, and not done.
+	Observed bool `json:"observed,omitempty"`
 	// Sidecar: a mesh's own proxy or redirection still has them. Never with Capture.
 	Sidecar    bool              `json:"sidecar,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`

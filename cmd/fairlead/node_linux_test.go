@@ -16,7 +16,7 @@ func TestWrongUsageOnANode(t *testing.T) {
 		"status --node a":      "needs --lab",
 		"observe --node a":     "needs --lab",
 		"observe --last -1":    "want 0 or more",
-		"observe --verdict no": "want forwarded, redirected, dropped or denied",
+		"observe --verdict no": "want forwarded, redirected, dropped, denied or audited",
 		"lab up --image a":     "want NAME=COMMAND",
 		"lab up":               "needs manifests",
 		"lab exec pod":         "needs a pod and a command",

@@ -28,13 +28,13 @@ func observeCommand() *cobra.Command {
 	c.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on as flows come")
 	c.Flags().IntVar(&q.Last, "last", 20, "flows of the past to start with, of those that are asked for")
 	c.Flags().StringVar(&q.Pod, "pod", "", "only flows from or to pods whose ns/name contains this")
-	c.Flags().StringVar(&q.Verdict, "verdict", "", "only forwarded, redirected, dropped or denied")
+	c.Flags().StringVar(&q.Verdict, "verdict", "", "only forwarded, redirected, dropped, denied or audited")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if q.Last < 0 {
 			return usageError("--last %d: want 0 or more", q.Last)
 		}
-		if verdicts := []string{"", "forwarded", "redirected", "dropped", "denied"}; !slices.Contains(verdicts, q.Verdict) {
-			return usageError("--verdict %s: want forwarded, redirected, dropped or denied", q.Verdict)
+		if verdicts := []string{"", "forwarded", "redirected", "dropped", "denied", "audited"}; !slices.Contains(verdicts, q.Verdict) {
+			return usageError("--verdict %s: want forwarded, redirected, dropped, denied or audited", q.Verdict)
 		}
 		agents, err := t.agents(c.Context())
 		if err != nil {

@@ -23,6 +23,7 @@ import (
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/model/plan"
 	"fairlead.io/fairlead/translators"
+	"fairlead.io/fairlead/translators/kubernetes"
 	"fairlead.io/fairlead/translators/objects"
 	"fairlead.io/fairlead/xds"
 )
@@ -76,6 +77,13 @@ func meshFlags(c *cobra.Command, o *pipeline.Options) {
 			}
 			o.LinkerdClusterNetworks = append(o.LinkerdClusterNetworks, p)
 		}
+		return nil
+	})
+	c.Flags().Func("default-mode", "of namespaces without the annotation "+kubernetes.ModeKey+": enforce, or observe (what policies and routes come to is told, and not done) (default: enforce)", func(s string) error {
+		if s != kubernetes.ModeEnforce && s != kubernetes.ModeObserve {
+			return fmt.Errorf("want %s or %s", kubernetes.ModeEnforce, kubernetes.ModeObserve)
+		}
+		o.Observe = s == kubernetes.ModeObserve
 		return nil
 	})
 	c.Flags().StringVar(&o.TrustDomain, "trust-domain", "cluster.local", "trust domain of the workloads' identities")

@@ -249,6 +249,7 @@ const (
 
 // policyAt is what is judged at a workload's port, nil if nothing is, and where. A node
 // without Fairlead has no inbound listener: what can be judged for it is judged here, without its routes.
+// For one that is observed, too: nothing refuses there.
 func (c *compiler) policyAt(w *model.Workload, port uint16) (*Policy, judged) {
 	if w == nil {
 		return nil, unknown
@@ -257,10 +258,23 @@ func (c *compiler) policyAt(w *model.Workload, port uint16) (*Policy, judged) {
 	if g == nil {
 		return nil, here
 	}
+	if w.Observed {
+		return g.folded(w, port).shadow(), here
+	}
 	if n, _ := c.r.Get(nodes, w.Node).(*model.Node); n != nil && n.Managed && g.OnlyInbound(port) {
 		return nil, there
 	}
 	return g.folded(w, port), here
+}
+
+// shadow is the policy of an observed destination.
+func (p *Policy) shadow() *Policy {
+	if p == nil {
+		return nil
+	}
+	out := *p
+	out.Shadow = true
+	return &out
 }
 
 // judgeCopies notes where it matters that Envoy opens connections for copies by itself, and

@@ -152,6 +152,14 @@ func (g *Governed) inboundRoutes(w *model.Workload, p GovernedPort) []Route {
 	return out
 }
 
+// observedRoutes are those of an observed pod's port: requests go on, and it is told what
+// policy says.
+func (g *Governed) observedRoutes(w *model.Workload, p GovernedPort) []Route {
+	pass := Route{Original: true, App: p.App, Checked: true, Policy: g.folded(w, p.Port).shadow()}
+	pass.ID = inboundID(inboundTableName(w, p.Port), &pass)
+	return []Route{pass}
+}
+
 // routePolicy is what guards one route: what guards the port, and its own rules.
 func (g *Governed) routePolicy(w *model.Workload, port uint16, r *model.InboundRoute) *Policy {
 	own := *g

@@ -42,7 +42,7 @@ func (b *builder) podStage() incr.Stage {
 			}
 			for _, a := range w.Addresses {
 				out = append(out, incr.Row{Table: Pods, Key: a.String(), Value: &Pod{Addr: a, Name: key, UID: w.UID, Set: g.ID, Listeners: listeners,
-					KnownOnly: r.Get(held, key) != nil, ProbePorts: w.ProbePorts}})
+					KnownOnly: r.Get(held, key) != nil, ProbePorts: w.ProbePorts, Observed: w.Observed}})
 			}
 			ports := g.Ports
 			if g.ID != 0 {
@@ -96,7 +96,8 @@ func outboundListeners(r *incr.Reader, w *model.Workload) []*Listener {
 // being loaded, Envoy forgets the requests that wait, and a new table would have to be
 // loaded first. Ports that nothing guards have one, too: connections outlive the policy
 // that brought them to the proxy. So have ports that are opaque: another node's proxy may
-// know earlier that they are read, and send requests to the listener.
+// know earlier that they are read, and send requests to the listener. So have those of observed pods, for connections that came to
+// the proxy before.
 func inboundScopes(w *model.Workload, g *Governed, ports []GovernedPort) []incr.Row {
 	if g.ID == 0 && len(ports) == 0 {
 		return nil
@@ -109,6 +110,9 @@ func inboundScopes(w *model.Workload, g *Governed, ports []GovernedPort) []incr.
 		in := &inbound{Routes: g.inboundRoutes(w, p)}
 		if said := g.inbound(p.Port); said != nil {
 			in.RateLimit = said.RateLimit
+		}
+		if w.Observed {
+			in = &inbound{Routes: g.observedRoutes(w, p)}
 		}
 		name := inboundTableName(w, p.Port)
 		out = append(out, incr.Row{Table: inbounds, Key: name, Value: in})

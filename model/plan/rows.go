@@ -308,6 +308,8 @@ type Policy struct {
 	// Members, likewise, are the addresses of all members of a mesh, where some rule asks
 	// for any identity; sorted.
 	Members []netip.Addr `json:"members,omitempty"`
+	// Shadow: what it would refuse passes, and is told; the destination is observed.
+	Shadow bool `json:"shadow,omitempty"`
 }
 
 // KnownIdentity is an identity and the addresses that have it.
@@ -395,6 +397,9 @@ type Pod struct {
 	// KnownOnly: it may connect to services alone, and to itself. Only if it is captured.
 	KnownOnly  bool     `json:"knownOnly,omitempty"`
 	ProbePorts []uint16 `json:"probePorts,omitempty"`
+	// Observed: what Set would refuse goes in, and what it sends is not redirected; it is
+	// told what would be.
+	Observed bool `json:"observed,omitempty"`
 }
 
 // Mode says who balances a service: the kernel, per connection at connect, or the

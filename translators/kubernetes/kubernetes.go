@@ -37,6 +37,13 @@ const (
 	NodeUIDKey     = "fairlead.io/node-uid" // of a Lease: which Node of the name it is about
 	RouteByKey     = "fairlead.io/route-by"
 	UnknownHostKey = "fairlead.io/unknown-hosts"
+	ModeKey        = "fairlead.io/mode"
+)
+
+// Values of ModeKey, on a Namespace.
+const (
+	ModeEnforce = "enforce" // policies are enforced, and captured pods' connections redirected
+	ModeObserve = "observe" // it is told what would be
 )
 
 // SystemNamespace is where Fairlead's own objects are.
@@ -54,7 +61,7 @@ const DefaultDomain = "cluster.local"
 // Translator turns Kubernetes' own objects into rows.
 type Translator struct {
 	trustDomain, domain string
-	agents              bool
+	agents, observe     bool
 	leases, self        string
 }
 
@@ -70,11 +77,13 @@ type Options struct {
 	Leases string
 	// Self is the node whose agent this is: it has one, whatever its Lease says; "": none.
 	Self string
+	// Observe: namespaces that do not say otherwise are observed.
+	Observe bool
 }
 
 // New returns a translator.
 func New(o Options) *Translator {
-	return &Translator{cmp.Or(o.TrustDomain, DefaultTrustDomain), cmp.Or(o.Domain, DefaultDomain), o.Agents, o.Leases, o.Self}
+	return &Translator{cmp.Or(o.TrustDomain, DefaultTrustDomain), cmp.Or(o.Domain, DefaultDomain), o.Agents, o.Observe, o.Leases, o.Self}
 }
 
 // Types lists the kinds that are decoded. Deployments and their like are decoded

@@ -23,6 +23,8 @@ import (
 func (t *Translator) namespace(_ *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	n := &model.Namespace{Name: o.Name, Owner: o.Annotations[OwnerKey], Src: o.Source(Plane, "")}
 	n.Capture = CaptureMark(nil, o).On
+	n.Observed = t.observed(o)
+	word(o, ModeKey, rep, ModeObserve, ModeEnforce)
 	n.Mesh = meshOf(o)
 	reportMarks(o, rep)
 	n.Choice.Basis = model.Basis(word(o, RouteByKey, rep, string(model.ByDestination), string(model.ByAuthority)))
@@ -116,6 +118,17 @@ func (t *Translator) source(item string) (model.Peer, error) {
 		return model.Peer{}, errors.New("it is an IPv4 range written as IPv6")
 	}
 	return model.Peer{IPs: []netip.Prefix{p.Masked()}}, nil
+}
+
+// observed reports whether what is in a namespace is only observed. One whose object says
+// something that is no mode is not: what was meant to guard guards. nil: the namespace's
+// object is not there.
+func (t *Translator) observed(ns *objects.Object) bool {
+	if ns == nil {
+		return t.observe
+	}
+	v := ns.Annotations[ModeKey]
+	return v == ModeObserve || v == "" && t.observe
 }
 
 // word is the value of an annotation, "" if there is none or it is not one of the

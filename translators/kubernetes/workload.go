@@ -33,6 +33,8 @@ func (t *Translator) workload(r *incr.Reader, o *objects.Object, rep *report) []
 	}
 	w.Locality = podLocality(o.Labels)
 	w.Capture, w.Sidecar = t.captured(r, o, pod, rep)
+	ns, _ := r.Get(translators.Objects(objects.NamespaceKind), o.Namespace).(*objects.Object)
+	w.Observed = t.observed(ns)
 	ports(w, pod, rep)
 	w.ProbePorts = probePorts(pod, rep)
 	unheard(o, rep)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -41,8 +42,10 @@ type Record struct {
 	Status uint32 `json:"status"` // 0: no answer
 	// Details says who made the answer: "via_upstream", or
 	// "rbac_access_denied_matched_policy[<rule>]" with the rule's id or "none".
-	Details string   `json:"details,omitempty"`
-	Flags   []string `json:"flags,omitempty"` // Envoy's short words: "UF", "UO", "NR"
+	Details string `json:"details,omitempty"`
+	// Would is what a policy would have done that is not enforced; nil: nothing.
+	Would *Denial  `json:"would,omitempty"`
+	Flags []string `json:"flags,omitempty"` // Envoy's short words: "UF", "UO", "NR"
 
 	Route    string         `json:"route,omitempty"` // id of the Origin that decided
 	Cluster  string         `json:"cluster,omitempty"`
@@ -52,6 +55,11 @@ type Record struct {
 	RequestBytes  uint64        `json:"requestBytes"`  // from the client: of the body, or all
 	ResponseBytes uint64        `json:"responseBytes"` // to it
 	Duration      time.Duration `json:"duration"`      // to the last byte of the answer
+}
+
+// Denial is what a policy refuses.
+type Denial struct {
+	Rule string `json:"rule,omitempty"` // id of the one that denies; "": none allows
 }
 
 // Server takes access logs and hands records on by a channel. It never makes
@@ -108,6 +116,7 @@ func request(e *data.HTTPAccessLogEntry) Record {
 	r.Path, r.Authority = req.GetPath(), req.GetAuthority()
 	r.Status, r.Details = resp.GetResponseCode().GetValue(), resp.GetResponseCodeDetails()
 	r.Route = c.GetRouteName()
+	r.Would = shadowed(c.GetMetadata())
 	r.Attempts = c.GetUpstreamRequestAttemptCount()
 	r.RequestBytes, r.ResponseBytes = req.GetRequestBodyBytes(), resp.GetResponseBodyBytes()
 	if m := req.GetRequestMethod(); m != core.RequestMethod_METHOD_UNSPECIFIED {
@@ -117,6 +126,26 @@ func request(e *data.HTTPAccessLogEntry) Record {
 		r.Protocol = v.String()
 	}
 	return r
+}
+
+// shadowed reads what filters would have refused: of the first that denies by a rule, or
+// else that no rule allows.
+func shadowed(m *core.Metadata) *Denial {
+	var out *Denial
+	for _, ns := range render.ShadowNamespaces() {
+		of := m.GetFilterMetadata()[ns].GetFields()
+		for key, v := range of {
+			filter, ok := strings.CutSuffix(key, render.ShadowResult)
+			if !ok || v.GetStringValue() != render.ShadowDenied {
+				continue
+			}
+			d := &Denial{of[filter+render.ShadowRule].GetStringValue()}
+			if out == nil || d.Rule > out.Rule { // at most one filter denies by rules
+				out = d
+			}
+		}
+	}
+	return out
 }
 
 func connection(e *data.TCPAccessLogEntry) Record {

@@ -102,22 +102,44 @@ type filter struct {
 // group of allows, in the order of the chain.
 func policyFilters(p *plan.Policy, src sources) ([]filter, error) {
 	var fs []filter
+	add := func(name string, r *rbac.RBAC) {
+		if p.Shadow {
+			r = &rbac.RBAC{ShadowRules: r.Rules, ShadowRulesStatPrefix: shadowPrefix(name)}
+		}
+		fs = append(fs, filter{name, r})
+	}
 	if len(p.Deny) > 0 {
 		r, err := ruleSet(rbacconfig.RBAC_DENY, p.Deny, src)
 		if err != nil {
 			return nil, err
 		}
-		fs = append(fs, filter{DenyFilter, r})
+		add(DenyFilter, r)
 	}
 	for i, group := range p.Allow {
 		r, err := ruleSet(rbacconfig.RBAC_ALLOW, group, src)
 		if err != nil {
 			return nil, err
 		}
-		fs = append(fs, filter{AllowFilter(i), r})
+		add(AllowFilter(i), r)
 	}
 	return fs, nil
 }
+
+// ShadowNamespaces are those of the metadata in which Envoy keeps what RBAC filters would have
+// done: in a listener's chain, and in a cluster's.
+func ShadowNamespaces() []string {
+	return []string{"envoy.filters.http.rbac", "envoy.filters.http.upstream_rbac"}
+}
+
+// Ends of the metadata's keys, behind the prefix of a filter: what it would have done, and by which rule.
+const (
+	ShadowResult = "shadow_engine_result"
+	ShadowRule   = "shadow_effective_policy_id"
+	ShadowDenied = "denied" // value of ShadowResult
+)
+
+// shadowPrefix keeps a filter's metadata apart from other filters'.
+func shadowPrefix(filter string) string { return filter + "." }
 
 func ruleSet(action rbacconfig.RBAC_Action, rules []model.AuthRule, src sources) (*rbac.RBAC, error) {
 	// An ALLOW without policies allows nothing, as a group without rules should.
