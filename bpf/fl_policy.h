@@ -189,6 +189,17 @@ static __always_inline bool is_judged(const struct __sk_buff *skb, const struct 
 	return skb->ingress_ifindex ? is_believed(p, flags) : (skb->mark & FL_MARK_MASK) == FL_MARK_FROM_PROXY;
 }
 
+/*
+ * Whether a packet goes in though there is a reason why not. What cannot be judged any more,
+ * because the proxy has not seen it begin, may end while the pod settles.
+ */
+static __always_inline bool is_observed(const struct fl_pod *pod, const struct fl_packet *p, __u8 reason)
+{
+	if (pod->flags & FL_POD_OBSERVED)
+		return true;
+	return (pod->flags & FL_POD_SETTLING) && reason == FL_DROP_UNCHECKED && p->t.proto == IPPROTO_TCP && !is_open(p);
+}
+
 static __always_inline bool is_probe(const struct fl_pod *pod, const struct fl_packet *p)
 {
 	int i;

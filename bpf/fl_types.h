@@ -173,6 +173,7 @@ struct fl_policy {
 #define FL_PROBE_PORTS 8
 
 #define FL_POD_OBSERVED (1 << 0) /* what its policy would refuse, or have the proxy see, goes in; it is told */
+#define FL_POD_SETTLING (1 << 2) /* was observed until now: what is open may go on without the proxy */
 #define FL_POD_DIRECT	(1 << 1) /* what it sends goes where it dials; which of it would be redirected is told */
 
 struct fl_pod {

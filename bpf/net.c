@@ -387,7 +387,7 @@ int fl_to_pod(struct __sk_buff *skb)
 			return turn_back(skb, FL_MARK_TURNED);
 		if (is_forwarded_for_proxy(skb, &p, pod, reason))
 			return turn_back(skb, FL_MARK_FORWARDED);
-		if (reason && !(pod->flags & FL_POD_OBSERVED))
+		if (reason && !is_observed(pod, &p, reason))
 			return refuse(skb, &p, reason, &v);
 		if (p.t.proto == IPPROTO_TCP && is_open(&p) && is_from_proxy(skb)) /* an earlier life of the tuple */
 			bpf_map_delete_elem(&fl_conntrack_v1, &p.t);

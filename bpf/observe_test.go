@@ -14,6 +14,7 @@ import (
 const (
 	podObserved    = 1 << 0
 	podDirect      = 1 << 1
+	podSettling    = 1 << 2
 	clientObserved = uint32(1) << 29
 	eventObserved  = 1 << 0
 )
@@ -25,6 +26,14 @@ func observed(rules ...func(w *world)) func(w *world) {
 	return func(w *world) {
 		under(rules...)(w)
 		w.govern(w.f.server, func(p *NetFlPod) { p.Flags = podObserved })
+	}
+}
+
+// settling is observed as it is a moment after.
+func settling(rules ...func(w *world)) func(w *world) {
+	return func(w *world) {
+		under(rules...)(w)
+		w.govern(w.f.server, func(p *NetFlPod) { p.Flags = podSettling })
 	}
 }
 
@@ -89,6 +98,16 @@ func TestToPodObserved(t *testing.T) {
 			name: "another pod's address is dropped all the same", at: toServer, world: observed(), want: drop,
 			frame: func(f family) packet.Packet { return request(f).To(f.client) }, counts: []NetFlReason{unknownPod}, said: said1(unknownPod),
 		},
+		{
+			name: "what is open, and cannot be judged, goes on for a while", at: toServer, frame: segment, want: next, counts: []NetFlReason{okObserved},
+			world: settling(entry(classRemote, 80, tcp, check)),
+		},
+		{
+			name: "what is open, and is denied, is cut at once", at: toServer, frame: segment, want: redirect, counts: []NetFlReason{badPolicy},
+			world: settling(entry(classRemote, 80, tcp, deny)), said: []said{{badPolicy, classRemote, governed, rule, 0}},
+			out: func(f family) packet.Packet { return segment(f).Back().Flags(packet.RST).Seq(7, 0) },
+		},
+		judgedHere("what begins then is for the proxy", settling(entry(classRemote, 80, tcp, check)), request),
 		rejected("a pod that is no more observed judges what is open by the policy of now", toServer, func(w *world) {
 			observed()(w)
 			w.govern(w.f.server, func(p *NetFlPod) { p.Flags = 0 })

@@ -209,6 +209,7 @@ const maxProbes = 8
 const (
 	podObserved = 1 << 0
 	podDirect   = 1 << 1
+	podSettling = 1 << 2 // of one that was observed until now: what is open may end
 )
 
 type podValue struct {
@@ -411,18 +412,21 @@ func slotsOf(backends []plan.KernelBackend) []string {
 type place struct {
 	ifindex int
 	cookie  uint64 // of its network namespace, 0 if nobody asks for it
-	// leaving: what it dialled as a captured pod may still be on its way.
-	leaving bool
+	// turning: it is observed, or is not, since a moment. What it dialled as a captured
+	// pod may still be on its way, and what is open to it without the proxy may end.
+	turning bool
 }
 
 // podEntry leaves out probe ports beyond those that the kernel has room for.
 func podEntry(p *plan.Pod, at place, ports modePorts) entry {
 	v := podValue{Set: p.Set, Netns: at.cookie, Ifindex: uint32(at.ifindex), Ports: ports}
-	if p.Observed {
+	switch {
+	case p.Observed && at.turning:
 		v.Flags = podObserved
-		if !at.leaving {
-			v.Flags |= podDirect
-		}
+	case p.Observed:
+		v.Flags = podObserved | podDirect
+	case at.turning:
+		v.Flags = podSettling
 	}
 	for i, n := range p.ProbePorts[:min(len(p.ProbePorts), maxProbes)] {
 		v.Probes[i] = toPort(n)

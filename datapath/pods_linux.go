@@ -42,13 +42,13 @@ type pod struct {
 	said    string      // reason that was logged last
 	ready   bool        // was said to be
 	warning string
-	// left is when its capture ended because it is observed; zero: not, or long ago.
-	left time.Time
+	// turned is when it became observed, or ceased to be; zero: long ago.
+	turned time.Time
 }
 
-// leaveTime is for how long what a pod dialled as a captured one is redirected after its
-// capture has ended: its address was chosen to be, and the packet may be on its way.
-const leaveTime = 100 * time.Millisecond
+// turnTime is for how long after that what it dialled is redirected, and what is open to it
+// is left to end: less than the second in which a change has to hold.
+const turnTime = 500 * time.Millisecond
 
 type podRow struct {
 	row   *plan.Pod
@@ -176,7 +176,7 @@ func (s *pods) anyPending() bool {
 }
 
 // unfinished: the pod has to be written again.
-func (p *pod) unfinished() bool { return p.pending != nil || !p.left.IsZero() }
+func (p *pod) unfinished() bool { return p.pending != nil || !p.turned.IsZero() }
 
 func (s *pods) tend(which func(*pod) bool) {
 	f := &finder{places: s.places, dir: s.netnsDir, uplinks: s.uplinks()}
@@ -231,7 +231,8 @@ func (s *pods) write(p *pod, f *finder) error {
 	if notFound != nil {
 		// What was found earlier, perhaps by an earlier process, goes on being right
 		// while it is there.
-		iface, _ = f.describe(s.knownIndex(p))
+		had, _ := s.known(p)
+		iface, _ = f.describe(int(had.Ifindex))
 	}
 	if iface.index != p.iface.index || iface.nsid != p.iface.nsid {
 		p.cookie = 0
@@ -250,10 +251,13 @@ func (s *pods) write(p *pod, f *finder) error {
 		}
 		own = p.cookie
 	}
-	if time.Since(p.left) > leaveTime {
-		p.left = time.Time{}
+	switch had, ok := s.known(p); {
+	case ok && had.Flags&podObserved != 0 != p.observed():
+		p.turned = time.Now()
+	case time.Since(p.turned) > turnTime:
+		p.turned = time.Time{}
 	}
-	at := place{ifindex: p.iface.index, cookie: own, leaving: !p.left.IsZero()}
+	at := place{ifindex: p.iface.index, cookie: own, turning: !p.turned.IsZero()}
 	for _, a := range p.addresses() {
 		if err := s.table.put(podEntry(p.rows[a].row, at, p.rows[a].ports)); err != nil {
 			return err
@@ -288,15 +292,14 @@ func (p *pod) knownOnly() bool {
 	return false
 }
 
-// knownIndex is the interface that the pod's entries name, 0 if it has none.
-func (s *pods) knownIndex(p *pod) int {
+// known is the first of the pod's entries, false if it has none.
+func (s *pods) known(p *pod) (v podValue, ok bool) {
 	for _, a := range p.addresses() {
-		var v podValue
 		if decode(s.table.have[encode(toAddr(a))], &v) == nil {
-			return int(v.Ifindex)
+			return v, true
 		}
 	}
-	return 0
+	return podValue{}, false
 }
 
 // capture says that what the pod dials is routed: by the proxy in the modes that have
@@ -329,11 +332,7 @@ func (s *pods) release(p *pod) error {
 		if bits == 0 || decode(s.captured.have[key], &have) != nil {
 			return nil // another pod has it, or nobody yet
 		}
-		now := have&bits | (have|bits)&watched
-		if now&^have&watched != 0 {
-			p.left = time.Now()
-		}
-		return s.captured.put(entry{key, encode(now)})
+		return s.captured.put(entry{key, encode(have&bits | (have|bits)&watched)})
 	}
 	if err := s.captured.remove(key); err != nil {
 		return err
