@@ -48,6 +48,9 @@ type Status struct {
 	WhenProxyAbsent Absence    `json:"whenProxyAbsent"`
 	BypassedSince   *time.Time `json:"bypassedSince,omitempty"`
 
+	// Observed are namespaces whose policies and routes are told, and not enforced; sorted.
+	Observed []string `json:"observed,omitempty"`
+
 	// Standby are planes with routes for frontends that another one serves, and what would
 	// differ if they did.
 	Standby []diff.Standby `json:"standby,omitempty"`

@@ -15,6 +15,7 @@ import (
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/proxy"
+	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/xds"
 	"fairlead.io/fairlead/xds/serve"
 )
@@ -129,6 +130,11 @@ func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
 	}
 	if a.standbyOf != a.revision {
 		a.standby, a.standbyOf = diff.Standbys(a.pipe), a.revision
+	}
+	for _, r := range a.pipe.Rows(translators.Namespaces) {
+		if r.Value.(*model.Namespace).Observed {
+			s.Observed = append(s.Observed, r.Key)
+		}
 	}
 	s.Standby, s.Retiring = a.standby, a.retiringCopy
 	s.Ports, s.Rejected, s.AckLimit, s.Waiting = a.portsCopy, a.rejected.list(s.Proxy), ackLimit.String(), a.waits()

@@ -195,7 +195,7 @@ func workloadFacts(sides ...Tables) func(t Tables, key string) []fact {
 		}
 		out := []fact{
 			{"identity", w.Identity},
-			{"captured, and so routed", map[bool]string{true: "yes", false: "no"}[w.Capture]},
+			{"captured, and so routed", map[bool]string{true: "yes", false: "no"}[w.Capture && !w.Observed]},
 			{"network", map[bool]string{true: "its node's", false: "its own"}[w.HostNetwork]},
 			{"member of the mesh", map[bool]string{true: "yes", false: "no"}[w.Member()]},
 			{"place", strings.Trim(strings.Join([]string{w.Locality.Region, w.Locality.Zone, w.Locality.SubZone}, "/"), "/")},

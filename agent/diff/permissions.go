@@ -21,7 +21,7 @@ func (r *Report) permissions(before, after Tables, in func(string) bool) {
 		if w.HostNetwork || !in(w.Namespace) || before.Get(translators.Workloads, row.Key) == nil {
 			continue
 		}
-		g := group{contentOf(governed(before, row.Key)), contentOf(governed(after, row.Key))}
+		g := group{contentOf(before, row.Key), contentOf(after, row.Key)}
 		if g.old == g.new {
 			continue
 		}
@@ -46,14 +46,16 @@ func governed(t Tables, key string) *plan.Governed {
 	return &plan.Governed{}
 }
 
-// contentOf tells policy sets apart, with what is said of requests that come in.
-func contentOf(g *plan.Governed) string {
+// contentOf tells policy sets of workloads apart, with what is said of requests that come in
+// and whether any of it is enforced.
+func contentOf(t Tables, key string) string {
+	g := governed(t, key)
 	in := make([]plan.Inbound, len(g.Inbounds))
 	for i, x := range g.Inbounds {
 		in[i] = *x
 		in[i].Src = nil
 	}
-	return fmt.Sprintf("%016x %s", g.ID, model.Hash(in))
+	return fmt.Sprintf("%016x %s %t", g.ID, model.Hash(in), observed(t, key))
 }
 
 // finding is what differs at a port for one who sends.

@@ -10,6 +10,7 @@ import (
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/translators"
 )
 
 // side is one sender at one port on one side.
@@ -32,6 +33,21 @@ func (s side) governed() *plan.Governed { return governed(s.t, s.w.Key()) }
 
 // connection is what the kernel says.
 func (s side) connection(proto model.Protocol) verdict {
+	v := s.enforced(proto)
+	if !v.allowed && observed(s.t, s.w.Key()) {
+		return verdict{allowed: true, word: "allowed, observed", by: v.by}
+	}
+	return v
+}
+
+// observed reports whether what policy says of a workload is told, and not done.
+func observed(t Tables, key string) bool {
+	w, _ := t.Get(translators.Workloads, key).(*model.Workload)
+	return w != nil && w.Observed
+}
+
+// enforced is what it says where it is enforced.
+func (s side) enforced(proto model.Protocol) verdict {
 	g := s.governed()
 	action, rule := g.Verdict(s.as.class, s.port.Port, proto)
 	by := g.Src

@@ -22,7 +22,11 @@ type Pod struct {
 	Member bool         `json:"member"`
 	Source model.Source `json:"source"`
 	// Captured pods' connections to services are taken to the proxy where it routes.
-	Captured bool          `json:"captured"`
+	Captured bool `json:"captured"`
+	// Observed: none of it is done; it is told what would be. Mode says who wants it so; nil:
+	// whoever started the agent.
+	Observed bool          `json:"observed,omitempty"`
+	Mode     *model.Source `json:"mode,omitempty"`
 	Why      string        `json:"why"` // it is captured or not
 	By       *model.Source `json:"by,omitempty"`
 	// Local says that the pod is on the node whose plan this is; Listeners and the
@@ -106,6 +110,13 @@ func pod(t *view, key string) *Pod {
 	c := CaptureOf(t, w)
 	out := &Pod{Name: key, Node: w.Node, Addresses: w.Addresses, Identity: w.Identity, Member: w.Member(), Source: w.Src,
 		Captured: c.Captured, Why: c.Why, By: c.By, ProbePorts: w.ProbePorts}
+	out.Observed = w.Observed
+	if ns, _ := t.Get(translators.Namespaces, w.Namespace).(*model.Namespace); ns != nil && w.Observed {
+		if o := translators.ObjectOf(t, ns.Src); o != nil && o.Annotations[kubernetes.ModeKey] != "" {
+			s := o.Source(ns.Src.Plane, `metadata.annotations["`+kubernetes.ModeKey+`"]`)
+			out.Mode = &s
+		}
+	}
 	for _, a := range w.Addresses {
 		if row, ok := t.Get(plan.Pods, a.String()).(*plan.Pod); ok && row.Name == key {
 			out.Local, out.Listeners = true, row.Listeners

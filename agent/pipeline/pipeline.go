@@ -38,6 +38,7 @@ type Options struct {
 	Agents       bool   // see kubernetes.Options
 	Leases, Self string // as above
 	Observe      bool   // likewise
+	Enforce      bool   // likewise
 	IstioVersion string // whose behaviour is wanted; "" = the newest that is known
 	// IstioOutboundTrafficPolicy and IstioDetectionTimeout come before what MeshConfig
 	// says, unless they are zero and nil; see istio.Options.
@@ -107,7 +108,7 @@ func New(o Options) (*Pipeline, error) {
 		names[i] = p.Plane()
 	}
 	store := incr.New()
-	h := host.New(store, kubernetes.New(kubernetes.Options{TrustDomain: o.TrustDomain, Domain: o.Domain, Agents: o.Agents, Leases: o.Leases, Self: o.Self, Observe: o.Observe}), planes...)
+	h := host.New(store, kubernetes.New(kubernetes.Options{TrustDomain: o.TrustDomain, Domain: o.Domain, Agents: o.Agents, Leases: o.Leases, Self: o.Self, Observe: o.Observe, Enforce: o.Enforce}), planes...)
 	merge.Register(store, names)
 	plan.Register(store, o.Node, names)
 	return &Pipeline{store: store, planes: names, host: h, decoder: objects.NewDecoder(h.Registry())}, nil

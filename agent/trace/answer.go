@@ -35,7 +35,8 @@ type Source struct {
 	Addr     netip.Addr `json:"addr,omitzero"`
 	Identity string     `json:"identity,omitempty"`
 	Captured bool       `json:"captured,omitempty"`
-	Member   bool       `json:"member,omitempty"` // of a mesh; else it has its Identity by its address alone
+	Observed bool       `json:"observed,omitempty"` // it would be captured, and is only observed
+	Member   bool       `json:"member,omitempty"`   // of a mesh; else it has its Identity by its address alone
 
 	labels map[string]string
 }

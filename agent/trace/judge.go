@@ -45,6 +45,29 @@ func alike(a, b Outcome) bool {
 // mesh has checked.
 func (t *tracer) arrive(dst netip.AddrPort, as *sending) Outcome {
 	w := t.pods[dst.Addr()]
+	if w == nil || !w.Observed {
+		return t.enforced(dst, as, w)
+	}
+	kept := *as
+	o := t.enforced(dst, as, w)
+	*as = kept // nothing is done to it on the way in
+	return t.watched(o, w.Key())
+}
+
+// watched is what becomes of what comes to an observed workload.
+func (t *tracer) watched(o Outcome, workload string) Outcome {
+	if o.Verdict == Reached {
+		return o
+	}
+	what := string(o.Verdict)
+	if o.Status != 0 {
+		what = fmt.Sprintf("%s with %d", what, o.Status)
+	}
+	return Outcome{Verdict: Reached, Why: fmt.Sprintf("%s is observed; enforced, it is %s: %s", workload, what, o.Why), By: o.By}
+}
+
+// enforced is what is done there where it is enforced.
+func (t *tracer) enforced(dst netip.AddrPort, as *sending, w *model.Workload) Outcome {
 	if w == nil {
 		if p := t.prefix(dst.Addr()); p != nil && p.Unassigned {
 			return Outcome{Verdict: Lost, Why: fmt.Sprintf("no pod is known to have %s", dst.Addr())}
@@ -160,6 +183,9 @@ func (t *tracer) judged(p *plan.Policy, q *plan.Request, workloads ...string) Ou
 	o.Verdict, o.Status, o.Why = Denied, http.StatusForbidden, t.whyDenied(d.Rule, p.Allow)
 	if d.Rule == nil {
 		o.By = t.governing(workloads)
+	}
+	if p.Shadow {
+		return t.watched(o, strings.Join(workloads, ", "))
 	}
 	return o
 }

@@ -271,7 +271,8 @@ func (t *tracer) checked(o Outcome, share float64, cluster string, to []target, 
 		o.Endpoints = append(o.Endpoints, t.endpoint(e))
 	}
 	if o.Verdict == Reached {
-		o.Sent, o.Why = sent.seen(), "an endpoint of "+t.backend(cluster)
+		o.Sent = sent.seen()
+		o.Why = strings.TrimSuffix("an endpoint of "+t.backend(cluster)+"; "+o.Why, "; ")
 	}
 	t.end(o)
 }

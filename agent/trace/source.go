@@ -121,6 +121,10 @@ func (t *tracer) pod(w *model.Workload, v6 bool) error {
 		return nil
 	}
 	t.out.Source.Captured, t.out.Source.Member = w.Capture, w.Member()
+	if w.Observed && w.Capture {
+		t.out.Source.Captured, t.out.Source.Observed = false, true
+		return nil
+	}
 	if row, _ := t.Get(plan.Pods, t.out.Source.Addr.String()).(*plan.Pod); w.Capture && row == nil {
 		return queryError("%s is on node %s: ask for the plan of that node", w.Key(), w.Node)
 	}

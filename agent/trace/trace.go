@@ -172,13 +172,13 @@ func (t *tracer) follow() {
 	t.out.Service, t.out.Mode = s.Name, s.Mode
 	switch {
 	case s.Mode == plan.Kernel && s.Routed != nil && !t.out.Source.Captured:
-		t.step(nil, "%s is not captured: the kernel chooses an endpoint of %s, whatever its routes", t.who(), s.Name)
+		t.step(nil, "%s is %s: the kernel chooses an endpoint of %s, whatever its routes", t.who(), t.uncaptured(), s.Name)
 	case s.Mode == plan.Kernel && s.Routed != nil:
 		t.step(t.led(s), "%s is %s: the kernel chooses the endpoint by its routes", dst, s.Name)
 	case s.Mode == plan.Kernel:
 		t.step(nil, "%s is %s: the kernel chooses the endpoint", dst, s.Name)
 	case !t.out.Source.Captured:
-		t.step(nil, "%s is not captured: the kernel chooses the endpoint of %s", t.who(), s.Name)
+		t.step(nil, "%s is %s: the kernel chooses the endpoint of %s", t.who(), t.uncaptured(), s.Name)
 	default:
 		t.listener(s)
 		return
@@ -190,6 +190,14 @@ func (t *tracer) follow() {
 func (t *tracer) who() string {
 	s := t.out.Source
 	return cmp.Or(s.Pod, s.Node, s.Addr.String())
+}
+
+// uncaptured says why what the source sends is not routed.
+func (t *tracer) uncaptured() string {
+	if t.out.Source.Observed {
+		return "observed"
+	}
+	return "not captured"
 }
 
 // balanced is what the kernel does at connect.

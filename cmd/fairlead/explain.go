@@ -42,6 +42,7 @@ Envoy has rejected and what is in use.`,
 	c.Flags().StringVar(&p.lab, "lab", "", "name of a lab, in place of --run")
 	c.Flags().StringVar(&p.node, "node", "", "with -f: the node whose plan is meant (default: the pod's own, or the first); with --lab or --live: the node to ask")
 	askAgents := c.Flags().Bool("live", false, "ask the agents of the cluster that --kubeconfig names, or kubectl's, who also know what Envoy has rejected and what is in use")
+	c.Flags().BoolVar(&in.pipeline.Enforce, "enforced", false, "with -f or --kubeconfig: as if no namespace were observed (see --default-mode)")
 	c.Args = func(_ *cobra.Command, args []string) error {
 		switch asked := q.asked(c); {
 		case asked && len(args) > 0:
@@ -58,6 +59,9 @@ Envoy has rejected and what is in use.`,
 			return usageError("explain reads files (-f), or asks agents (--live), not both")
 		case !live && (c.Flags().Changed("run") || p.lab != ""):
 			return usageError("explain reads files (-f) or a cluster (--kubeconfig), or asks an agent (--run, --lab, --live), not both")
+		}
+		if live && in.pipeline.Enforce {
+			return usageError("--enforced computes the plan anew: name files (-f) or a cluster (--kubeconfig); agents have the plan of now")
 		}
 		if live {
 			p.server.kubeconfig, p.server.context = in.server.kubeconfig, in.server.context

@@ -162,7 +162,10 @@ func sourceText(s trace.Source) string {
 	if s.Identity != "" {
 		text += ", " + s.Identity
 	}
-	if s.Pod != "" && !s.Captured {
+	switch {
+	case s.Observed:
+		text += ", observed"
+	case s.Pod != "" && !s.Captured:
 		text += ", not captured"
 	}
 	if s.Pod != "" && !s.Member {

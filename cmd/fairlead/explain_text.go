@@ -255,6 +255,14 @@ func (p *page) pod(o *explain.Pod, live *agent.Live) {
 	if o.By != nil {
 		p.sources(2, []model.Source{*o.By})
 	}
+	if o.Observed {
+		p.line(1, "observed: not enforced: what is said below is told in flows, and not done")
+		if o.Mode != nil {
+			p.sources(2, []model.Source{*o.Mode})
+		} else {
+			p.line(2, "by default: its namespace does not say otherwise")
+		}
+	}
 	if o.Captured && !o.Local {
 		p.line(1, "listeners: those of its own node")
 	}

@@ -84,6 +84,9 @@ func printStatus(w io.Writer, s *agent.Status) error {
 	for _, n := range s.Kernel.Features {
 		rows = append(rows, []string{"feature", needLine(n)})
 	}
+	if len(s.Observed) > 0 {
+		rows = append(rows, []string{"observed", strings.Join(s.Observed, ", ") + ": told, not enforced; fairlead explain --enforced says what would become of a request"})
+	}
 	for _, p := range s.Kernel.Pods {
 		rows = append(rows, []string{"pod", fmt.Sprintf("%s on %s: %s", p.Name, orDash(p.Interface), s.Pods[p.Name])})
 	}

@@ -62,6 +62,7 @@ const DefaultDomain = "cluster.local"
 type Translator struct {
 	trustDomain, domain string
 	agents, observe     bool
+	enforce             bool
 	leases, self        string
 }
 
@@ -79,11 +80,13 @@ type Options struct {
 	Self string
 	// Observe: namespaces that do not say otherwise are observed.
 	Observe bool
+	// Enforce: no namespace is observed, whatever it says.
+	Enforce bool
 }
 
 // New returns a translator.
 func New(o Options) *Translator {
-	return &Translator{cmp.Or(o.TrustDomain, DefaultTrustDomain), cmp.Or(o.Domain, DefaultDomain), o.Agents, o.Observe, o.Leases, o.Self}
+	return &Translator{cmp.Or(o.TrustDomain, DefaultTrustDomain), cmp.Or(o.Domain, DefaultDomain), o.Agents, o.Observe, o.Enforce, o.Leases, o.Self}
 }
 
 // Types lists the kinds that are decoded. Deployments and their like are decoded

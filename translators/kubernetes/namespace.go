@@ -25,6 +25,14 @@ func (t *Translator) namespace(_ *incr.Reader, o *objects.Object, rep *report) [
 	n.Capture = CaptureMark(nil, o).On
 	n.Observed = t.observed(o)
 	word(o, ModeKey, rep, ModeObserve, ModeEnforce)
+	if n.Observed {
+		field := ""
+		if o.Annotations[ModeKey] != "" {
+			field = `metadata.annotations["` + ModeKey + `"]`
+		}
+		rep.say(field, "observed", model.Degrades, model.Translated,
+			"what policies and routes come to for the pods of this namespace is told in flows, and not enforced", "annotate it "+ModeKey+": "+ModeEnforce+" to enforce it")
+	}
 	n.Mesh = meshOf(o)
 	reportMarks(o, rep)
 	n.Choice.Basis = model.Basis(word(o, RouteByKey, rep, string(model.ByDestination), string(model.ByAuthority)))
@@ -124,11 +132,11 @@ func (t *Translator) source(item string) (model.Peer, error) {
 // something that is no mode is not: what was meant to guard guards. nil: the namespace's
 // object is not there.
 func (t *Translator) observed(ns *objects.Object) bool {
-	if ns == nil {
-		return t.observe
+	v := ""
+	if ns != nil {
+		v = ns.Annotations[ModeKey]
 	}
-	v := ns.Annotations[ModeKey]
-	return v == ModeObserve || v == "" && t.observe
+	return !t.enforce && (v == ModeObserve || v == "" && t.observe)
 }
 
 // word is the value of an annotation, "" if there is none or it is not one of the
