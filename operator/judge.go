@@ -65,7 +65,8 @@ func Events(v *conditions.View, has func(objects.Ref) bool) (events []status.Eve
 		for _, o := range v.Objects(k) {
 			alive[o.UID()] = true
 			if !has(o.Ref()) {
-				events = append(events, about(o, conditions.Worth(v.Diagnostics(o.Ref())))...)
+				events = append(events, about(o, v.Diagnostics(o.Ref()))...)
+				events = append(events, standby(v, o)...)
 			}
 		}
 	}
@@ -75,7 +76,9 @@ func Events(v *conditions.View, has func(objects.Ref) bool) (events []status.Eve
 // noteLimit is how much an Event holds.
 const noteLimit = 1024
 
+// about are the Events of diagnostics about an object.
 func about(o *objects.Object, ds []model.Diagnostic) []status.Event {
+	ds = conditions.Worth(ds)
 	byCode := map[string][]model.Diagnostic{}
 	var codes []string
 	for _, d := range ds {
@@ -87,12 +90,27 @@ func about(o *objects.Object, ds []model.Diagnostic) []status.Event {
 	slices.Sort(codes)
 	var out []status.Event
 	for _, code := range codes {
-		api := o.Version
-		if o.Kind.Group != "" {
-			api = o.Kind.Group + "/" + o.Version
-		}
-		out = append(out, status.Event{About: o.Ref(), APIVersion: api, UID: o.UID(),
-			Reason: cmp.Or(conditions.Reason(code), "Problem"), Note: conditions.Text(byCode[code], noteLimit)})
+		out = append(out, event(o, cmp.Or(conditions.Reason(code), "Problem"), conditions.Text(byCode[code], noteLimit)))
 	}
 	return out
+}
+
+func event(o *objects.Object, reason, note string) status.Event {
+	api := o.Version
+	if o.Kind.Group != "" {
+		api = o.Kind.Group + "/" + o.Version
+	}
+	return status.Event{About: o.Ref(), APIVersion: api, UID: o.UID(), Reason: reason, Note: note}
+}
+
+// standby tells of an object of a plane that stands by. Kubernetes' own objects are no
+// plane's.
+func standby(v *conditions.View, o *objects.Object) []status.Event {
+	c, routes := conditions.Serving(v, o)
+	if !routes || c.Status == conditions.True || o.Kind.Group == "" || c.Reason == conditions.ReasonInvalid {
+		return nil
+	}
+	e := event(o, c.Reason, c.Message)
+	e.Normal = true
+	return []status.Event{e}
 }

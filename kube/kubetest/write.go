@@ -53,6 +53,22 @@ func (s *Server) drop(r *Resource, key string) {
 	r.wake()
 }
 
+// SetStatus writes an object's status as a controller does; the object must be there.
+func (s *Server) SetStatus(group, plural, key string, status map[string]any) {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.resources[group+"/"+plural]
+	old := r.objects[key]
+	if old == nil {
+		s.t.Fatalf("there is no %s %s", r.Kind, key)
+	}
+	next := jsonOf(old)
+	next["status"] = status
+	s.version++
+	s.keep(r, "MODIFIED", next)
+}
+
 // Keys lists the objects of a resource.
 func (s *Server) Keys(group, plural string) []string {
 	s.mu.Lock()

@@ -12,9 +12,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	coordination "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection"
@@ -73,11 +76,14 @@ func New(o Options) (*Election, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reach the API server %s: %w", cfg.Host, err)
 	}
-	return &Election{o: o, leases: leases, lock: newLock(o, leases)}, nil
+	e := &Election{o: o, leases: leases, lock: newLock(o, leases)}
+	e.lock.failed = e.failed
+	return e, nil
 }
 
 func reach(o Options) (*rest.Config, *http.Client, error) {
 	cfg := kube.Prepare(o.Config)
+	cfg.ContentType, cfg.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
 	client, err := rest.HTTPClientFor(cfg)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reach the API server %s: %w", cfg.Host, err)
@@ -140,6 +146,27 @@ func (e *Election) term(ctx context.Context, lead func(context.Context)) error {
 		e.lock.release(limited)
 	}
 	return nil
+}
+
+// failed notes why the Lease cannot be read or written. A leader is one for as long as its
+// time lasts.
+func (e *Election) failed(err error) {
+	e.mu.Lock()
+	leading, old := e.state.Leading, e.state.Problem
+	e.mu.Unlock()
+	switch {
+	case leading:
+	case err != nil:
+		text := fmt.Sprintf("%s: %v", e.lock.Describe(), err)
+		if apierrors.IsForbidden(err) {
+			text += "; allow get, create and update of leases.coordination.k8s.io in namespace " + e.o.Namespace + " by a Role"
+		} else if apierrors.IsNotFound(err) {
+			text += "; create the namespace, or name that of the installation by --namespace"
+		}
+		e.set(State{Problem: text})
+	case strings.HasPrefix(old, e.lock.Describe()):
+		e.set(State{})
+	}
 }
 
 // set notes how it stands, and logs what is new.

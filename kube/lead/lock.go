@@ -25,6 +25,7 @@ type lock struct {
 	o       Options
 	client  coordination.LeaseInterface
 	retired func()
+	failed  func(error) // told of every error, and of nil
 
 	mu       sync.Mutex
 	lease    *coordinationv1.Lease // as it was read or written last
@@ -34,7 +35,7 @@ type lock struct {
 }
 
 func newLock(o Options, c coordination.LeasesGetter) *lock {
-	return &lock{o: o, client: c.Leases(o.Namespace), retired: func() {}}
+	return &lock{o: o, client: c.Leases(o.Namespace), retired: func() {}, failed: func(error) {}}
 }
 
 // Get implements resourcelock.Interface.
@@ -48,6 +49,9 @@ func (l *lock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []b
 		if over {
 			l.retired()
 			return nil, nil, ErrRetired
+		}
+		if !apierrors.IsNotFound(err) {
+			l.failed(err)
 		}
 		return nil, nil, err
 	}
@@ -84,6 +88,7 @@ func (l *lock) see(lease *coordinationv1.Lease) (retire bool) {
 func (l *lock) Create(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
 	lease, err := l.client.Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: l.o.Namespace, Name: l.o.Name, Labels: l.o.Labels},
 		Spec: resourcelock.LeaderElectionRecordToLeaseSpec(&r)}, metav1.CreateOptions{})
+	l.failed(err)
 	if err != nil {
 		return err
 	}
@@ -109,6 +114,9 @@ func (l *lock) Update(ctx context.Context, r resourcelock.LeaderElectionRecord) 
 		delete(next.Annotations, retiredKey)
 	}
 	lease, err := l.client.Update(ctx, next, metav1.UpdateOptions{})
+	if !apierrors.IsConflict(err) { // that is one who was faster
+		l.failed(err)
+	}
 	if err != nil {
 		return err
 	}

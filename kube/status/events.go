@@ -45,13 +45,14 @@ const (
 	reporter        = "fairlead.io/operator"
 )
 
-// Event tells of something that is wrong with an object.
+// Event tells of something that is so with an object: that is wrong, or only to be known.
 type Event struct {
 	About      objects.Ref
 	APIVersion string // of the object
 	UID        string
 	Reason     string // CamelCase
 	Note       string // what is wrong; it is cut where Events end
+	Normal     bool   // nothing is wrong
 }
 
 // Topic is the same for the Events of an object and reason, whatever they say.
@@ -368,6 +369,9 @@ const mendedReason = "Mended"
 
 func (e Event) object(mended bool, instance string, now time.Time) *unstructured.Unstructured {
 	typ, reason, note := "Warning", e.Reason, e.Note
+	if e.Normal {
+		typ = "Normal"
+	}
 	if mended {
 		typ, reason, note = "Normal", mendedReason, "no more so: "+e.Note
 	}
@@ -404,7 +408,7 @@ func toldBy(u *unstructured.Unstructured) (told, bool) {
 	}
 	ev := Event{About: objects.Ref{Kind: objects.Kind{Group: group, Kind: text("regarding", "kind")}, Namespace: text("regarding", "namespace"), Name: text("regarding", "name")},
 		APIVersion: api, UID: uid, Reason: reason, Note: text("note")}
-	return told{event: ev, namespace: u.GetNamespace(), name: u.GetName(), mended: text("type") == "Normal"}, true
+	return told{event: ev, namespace: u.GetNamespace(), name: u.GetName(), mended: text("reason") == mendedReason}, true
 }
 
 // cut shortens a text to a number of bytes.

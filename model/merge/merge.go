@@ -150,6 +150,9 @@ func ignored(byPlane map[string]*model.Frontend, owner string, standby []string)
 	return out
 }
 
+// TwoOwners is the code of the diagnostic that planes contest a frontend.
+const TwoOwners = "two-owners"
+
 // contested reports that planes route one frontend and nobody chose by name. It is
 // cosmetic where they say the same.
 func contested(byPlane map[string]*model.Frontend, owner string, others []string, reason Reason, ns string) model.Diagnostic {
@@ -161,7 +164,7 @@ func contested(byPlane map[string]*model.Frontend, owner string, others []string
 	if len(others) > 1 {
 		both, rest = "all ", "the others stand by"
 	}
-	d := model.Diagnostic{Code: "two-owners", Effect: model.Cosmetic, Outcome: model.Approximated,
+	d := model.Diagnostic{Code: TwoOwners, Effect: model.Cosmetic, Outcome: model.Approximated,
 		Message: fmt.Sprintf("%s %sroute %s, in the same way; %s%s serves", all, both, byPlane[owner].Key(), owner, why),
 		Advice:  fmt.Sprintf("set the annotation fairlead.io/control-plane on namespace %s to choose", ns)}
 	if src := byPlane[others[0]].Src; len(src) > 0 {

@@ -14,7 +14,8 @@ import (
 
 // Types of conditions for kinds whose API has none that says the same.
 const (
-	// Accepted: everything that the object says is in use, as said or approximated.
+	// Accepted: everything that the object says is taken, as said or approximated. Whether
+	// it serves, or stands by, Serving says.
 	AcceptedType = Prefix + "Accepted"
 	// Serving: the routes that were made of the object are those that are served. Objects
 	// that route nothing do not have it.
@@ -28,25 +29,32 @@ const (
 	ReasonRefusedInPart = "RefusedInPart"
 	ReasonLastValid     = "LastValidVersionInUse"
 	ReasonInvalid       = "Invalid"
+	ReasonUnsupported   = "Unsupported"
 	ReasonServing       = "Serving"
 	ReasonStandby       = "Standby"
 	ReasonPartly        = "PartlyStandby"
 )
 
+// unsupported is the code of diagnostics of kinds of which nothing is used.
+const unsupported = "unsupported-kind"
+
 // Accepted is the condition of that type.
 func Accepted(v *View, o *objects.Object) Condition {
 	ds := Worth(v.Diagnostics(o.Ref()))
+	ds = slices.DeleteFunc(ds, func(d model.Diagnostic) bool { return d.Code == merge.TwoOwners })
 	errors := slices.DeleteFunc(slices.Clone(ds), func(d model.Diagnostic) bool { return !d.IsError() })
-	c := Condition{Type: AcceptedType, Status: True, Reason: ReasonAccepted, Message: "everything that it says is in use"}
+	c := Condition{Type: AcceptedType, Status: True, Reason: ReasonAccepted, Message: "taken as it is written"}
 	switch {
 	case Kept(ds):
 		c.Status, c.Reason, c.Message = False, ReasonLastValid, "this version is invalid, the last valid one stays in use: "
 	case o.Invalid:
 		c.Status, c.Reason, c.Message = False, ReasonInvalid, "it is invalid and not used; what it may guard stays closed: "
+	case slices.ContainsFunc(errors, func(d model.Diagnostic) bool { return d.Code == unsupported }):
+		c.Status, c.Reason, c.Message = False, ReasonUnsupported, ""
 	case len(errors) > 0:
-		c.Status, c.Reason, c.Message = False, ReasonRefusedInPart, "some of it is refused, the rest is in use: "
+		c.Status, c.Reason, c.Message = False, ReasonRefusedInPart, "some of it is refused, the rest is taken: "
 	case len(ds) > 0:
-		c.Reason, c.Message = ReasonApproximated, "in use, with a difference: "
+		c.Reason, c.Message = ReasonApproximated, "taken, with a difference: "
 	default:
 		return c
 	}
@@ -86,6 +94,8 @@ func Serving(v *View, o *objects.Object) (c Condition, ok bool) {
 	}
 	c = Condition{Type: ServingType, Status: True, Reason: ReasonServing}
 	switch {
+	case o.Invalid:
+		c.Status, c.Reason, c.Message = False, ReasonInvalid, "it is invalid: where it would serve, nothing is, in "+some(all)
 	case len(no) == 0:
 		c.Message = "serves " + some(yes)
 	case len(yes) == 0:
@@ -103,9 +113,9 @@ func why(o *merge.Owner, frontend string) string {
 	case merge.ByNamespace:
 		return "namespace " + ns + " says fairlead.io/control-plane: " + o.Plane
 	case merge.ByMark:
-		return "namespace " + ns + " carries its mark"
+		return "namespace " + ns + " carries its mark; set fairlead.io/control-plane to choose"
 	}
-	return "it comes first where namespace " + ns + " does not choose by fairlead.io/control-plane"
+	return "it comes first; set fairlead.io/control-plane on namespace " + ns + " to choose"
 }
 
 // some lists the first of many.
