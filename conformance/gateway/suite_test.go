@@ -72,15 +72,21 @@ func needsOnlyMesh(test suite.ConformanceTest) bool {
 	return slices.Contains(test.Features, features.SupportMesh) && !slices.Contains(test.Features, features.SupportGateway)
 }
 
-// The suite's tests of meshes pass, as the kept report says and no worse.
-func TestSuite(t *testing.T) {
+// All runs share one cluster with Fairlead on it.
+func TestConformance(t *testing.T) {
 	cluster.Up(t)
 	cluster.Load(t, image(t))
 	crds := filepath.Join(strings.TrimSpace(run(t, ".", "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api")), "config/crd/standard")
 	cluster.Kubectl(t, "apply", "--server-side", "-f", crds)
 	cluster.Kubectl(t, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-	testcluster.Start(t, cluster)
+	fleet := testcluster.Start(t, cluster)
+	t.Run("suite", runSuite)
+	t.Run("status", func(t *testing.T) { checkStatus(t, fleet) })
+}
 
+// The suite's tests of meshes pass, as the kept report says and no worse, and their
+// routes' status says that they are served.
+func runSuite(t *testing.T) {
 	results := map[string]string{}
 	o := options(t)
 	o.Hook = func(t *testing.T, test suite.ConformanceTest, _ *suite.ConformanceTestSuite) {
@@ -95,9 +101,10 @@ func TestSuite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Run("suite", func(t *testing.T) {
+	var unsaid []string
+	t.Run("tests", func(t *testing.T) {
 		s.Setup(t, tests.ConformanceTests)
-		if err := s.Run(t, tests.ConformanceTests); err != nil {
+		if err := s.Run(t, alsoStatus(tests.ConformanceTests, &unsaid)); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -109,6 +116,9 @@ func TestSuite(t *testing.T) {
 		if needsOnlyMesh(test) && results[test.ShortName] != "passed" {
 			t.Errorf("%s: %s", test.ShortName, cmp.Or(results[test.ShortName], "not run"))
 		}
+	}
+	for _, what := range unsaid {
+		t.Error(what)
 	}
 	compareReport(t, report)
 	compareTable(t, results)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,8 +16,8 @@ import (
 	"time"
 )
 
-// Fleet is Fairlead on the nodes of a cluster, as plain processes that read the API
-// server: on each node an agent, and a proxy with its Envoy.
+// Fleet is Fairlead on a cluster, as plain processes that read the API server: on each node
+// an agent, and a proxy with its Envoy; beside the nodes an operator.
 type Fleet struct{ c Cluster }
 
 // Start builds Fairlead, runs it on all nodes of a cluster that is up, and takes it away
@@ -44,7 +45,36 @@ func Start(t testing.TB, c Cluster) *Fleet {
 	for _, node := range Nodes {
 		f.settled(t, node)
 	}
+	f.operate(t)
 	return f
+}
+
+// operate runs the operator, which is no node's.
+func (f *Fleet) operate(t testing.TB) {
+	t.Helper()
+	if _, err := f.c.Try(t.Context(), "", "create", "namespace", "fairlead-system"); err != nil && !strings.Contains(err.Error(), "AlreadyExists") {
+		t.Fatal(err)
+	}
+	log, err := os.OpenFile(f.log("operator", "control-plane"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := f.c.script(context.Background(), "enter.sh", "control-plane", f.binary(), "operator", "--kubeconfig", f.kubeconfig())
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := errors.Join(cmd.Start(), log.Close()); err != nil {
+		t.Fatalf("run the operator: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(cmd.Process.Signal(os.Interrupt), cmd.Wait()); err != nil {
+			t.Errorf("the operator: %v; its log is %s", err, f.log("operator", "control-plane"))
+		}
+	})
+}
+
+// Cleanup takes back what the operator has written into users' objects.
+func (f *Fleet) Cleanup(t testing.TB) {
+	t.Helper()
+	f.c.On(t, "control-plane", f.binary(), "operator", "cleanup", "--kubeconfig", f.kubeconfig())
 }
 
 func (f *Fleet) binary() string { return filepath.Join(f.c.Folder(), "build/fairlead") }
