@@ -59,6 +59,7 @@ type Options struct {
 	Cgroup     string // cgroup2 folder of the node's processes
 	NetnsDir   string // folder of the pods' network namespaces
 	Uplinks    []string
+	SysctlDir  string // where settings are written, if not /proc/sys
 	Pipeline   pipeline.Options
 	// Plugin has the chained CNI plugin put into the node's network configuration, unless
 	// it is nil. One that somebody else has put there is answered all the same.
@@ -160,7 +161,7 @@ func Run(ctx context.Context, o Options) error {
 	host := newAddresses()
 	// It returns when no other agent writes this node's state any more.
 	kernel, err := datapath.Open(ctx, datapath.Options{PinDir: o.Bpffs, StateDir: o.RunDir, Cgroup: o.Cgroup,
-		Uplinks: o.Uplinks, NetnsDir: o.NetnsDir, Addresses: host.put, Owner: o.instance, Log: o.Log})
+		Uplinks: o.Uplinks, NetnsDir: o.NetnsDir, SysctlDir: o.SysctlDir, Addresses: host.put, Owner: o.instance, Log: o.Log})
 	if err != nil {
 		return err
 	}
@@ -208,7 +209,7 @@ func (a *agent) run(parent context.Context, kernel *datapath.Datapath, server *s
 	changed := make(chan struct{}, 1)
 	start("access log", a.serveAccessLog)
 	start("api", func(ctx context.Context) error {
-		tell := answers{status: func() Status { return a.status(kernel, server) }, explain: a.explain, trace: a.trace}
+		tell := answers{status: func() Status { return a.status(kernel, server) }, ready: a.readiness, explain: a.explain, trace: a.trace}
 		return serveAPI(ctx, filepath.Join(a.opts.RunDir, Socket), tell, a.flows)
 	})
 	start("kernel events", func(ctx context.Context) error { return kernel.Events(ctx, a.kernelFlow) })

@@ -24,6 +24,7 @@ import (
 // answers are what the API tells.
 type answers struct {
 	status  func() Status
+	ready   func() Readiness
 	explain func(context.Context, explain.Target) (*Explanation, error)
 	trace   func(trace.Query) (*trace.Answer, error)
 }
@@ -34,6 +35,7 @@ const Socket = "agent.sock"
 // serveAPI answers on a unix socket until the context ends:
 //
 //	GET /status                                  Status as JSON
+//	GET /ready                                   Readiness as JSON
 //	GET /explain?target=NS/NAME[:PORT]           Explanation as JSON; 404 if there is no such thing
 //	GET /trace?query=JSON                        trace.Answer as JSON; 404 if the query cannot be answered
 //	GET /flows?last=N&follow=1&pod=P&verdict=V   hubble.Flow, one JSON object a line
@@ -49,6 +51,10 @@ func serveAPI(ctx context.Context, socket string, o answers, flows *hubble.Ring)
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(o.status()) // the client has gone
+	})
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(o.ready()) // the client has gone
 	})
 	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
 		target, err := explain.ParseTarget(r.URL.Query().Get("target"))
@@ -147,6 +153,13 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	var s Status
 	err := c.get(ctx, "/status", func(d *json.Decoder) error { return d.Decode(&s) })
 	return &s, err
+}
+
+// Ready asks the agent whether its node is as the source says.
+func (c *Client) Ready(ctx context.Context) (Readiness, error) {
+	var r Readiness
+	err := c.get(ctx, "/ready", func(d *json.Decoder) error { return d.Decode(&r) })
+	return r, err
 }
 
 // Explain asks the agent what becomes of a target.

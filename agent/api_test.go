@@ -25,7 +25,8 @@ func serveTestAPI(t *testing.T, ring *hubble.Ring) *Client {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- serveAPI(ctx, socket, answers{status: func() Status { return Status{Node: "n1"} }}, ring)
+		done <- serveAPI(ctx, socket, answers{status: func() Status { return Status{Node: "n1"} },
+			ready: func() Readiness { return Readiness{Why: "not yet"} }}, ring)
 	}()
 	c := NewClient(socket)
 	t.Cleanup(func() {
@@ -93,5 +94,12 @@ func TestNobodyAnswers(t *testing.T) {
 	_, err := NewClient(filepath.Join(t.TempDir(), "s")).Status(t.Context())
 	if err == nil || strings.Contains(err.Error(), "http://") || !strings.Contains(err.Error(), "is it running") {
 		t.Errorf("err = %v", err)
+	}
+}
+
+func TestReadinessIsAsked(t *testing.T) {
+	c := serveTestAPI(t, hubble.NewRing(8))
+	if r, err := c.Ready(t.Context()); err != nil || r.Ready || r.Why != "not yet" {
+		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -68,6 +68,12 @@ type Status struct {
 	Flows    FlowCounts     `json:"flows"`
 }
 
+// Readiness is whether a node is as its source says; asking costs next to nothing.
+type Readiness struct {
+	Ready bool   `json:"ready"`
+	Why   string `json:"why,omitempty"` // it is not ready
+}
+
 // Waiting is a resource that Envoy has not acknowledged in time.
 type Waiting struct {
 	Type  string    `json:"type"` // short: "Cluster"

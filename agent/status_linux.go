@@ -86,6 +86,26 @@ func (a *agent) problemLocked() string {
 	return strings.Join(problems, "; ")
 }
 
+// readiness tells whether everything was read once, and what was read last is in use. An
+// API server that goes away later does not change it: the node is as it last said.
+func (a *agent) readiness() Readiness {
+	health := a.src.health()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	problem := a.problemLocked()
+	switch {
+	case health != nil && !health.Complete:
+		return Readiness{Why: "not all objects were read yet: " + health.String()}
+	case a.revision == "":
+		return Readiness{Why: "no objects were read yet"}
+	case problem != "":
+		return Readiness{Why: problem}
+	case a.applied != a.revision:
+		return Readiness{Why: "what was read last is not in use yet"}
+	}
+	return Readiness{Ready: true}
+}
+
 func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
 	s := Status{Node: a.opts.Node, Uptime: time.Since(a.started).Round(time.Second).String(), Source: a.src.String(), APIServer: a.src.health(),
 		Pods: map[string]string{}, Feed: feed.Status(), Writes: kernel.Stats()}

@@ -31,6 +31,9 @@ type Options struct {
 	Uplinks []string
 	// NetnsDir is where files of pods' network namespaces are; "" is /run/netns.
 	NetnsDir string
+	// SysctlDir is where settings of the network namespace of the process are written; ""
+	// is /proc/sys, which in a container may be read-only.
+	SysctlDir string
 	// Addresses, if it is not nil, is told the addresses of the node's own interfaces, by
 	// Open and whenever they have changed. It must not wait for the datapath.
 	Addresses func([]netip.Addr) `json:"-"`

@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,11 +43,12 @@ type changed struct {
 // again. It acts on the calling process's network namespace.
 type host struct {
 	file    string // of hostState
+	sysctls string // folder of settings that may be written
 	uplinks []string
 }
 
 func newHost(opt Options) *host {
-	return &host{file: filepath.Join(opt.StateDir, "host.json"), uplinks: opt.Uplinks}
+	return &host{file: filepath.Join(opt.StateDir, "host.json"), sysctls: cmp.Or(opt.SysctlDir, procSys), uplinks: opt.Uplinks}
 }
 
 // hostNeed is one thing that the host gets.
@@ -66,8 +68,8 @@ type sysctl struct {
 
 const forwarding6 = "net/ipv6/conf/all/forwarding"
 
-// sysctls are in the order in which they are set.
-func (h *host) sysctls() ([]sysctl, error) {
+// settings are in the order in which they are set.
+func (h *host) settings() ([]sysctl, error) {
 	out := []sysctl{
 		{name: "net/ipv4/ip_forward", want: "1"},
 		// The proxy's own source ports reach to the end.
@@ -101,7 +103,7 @@ func (h *host) sysctls() ([]sysctl, error) {
 
 // hasIPv6 is false where the kernel was started without it.
 func hasIPv6() bool {
-	_, err := os.Stat("/proc/sys/net/ipv6")
+	_, err := os.Stat(procSys + "/net/ipv6")
 	return err == nil
 }
 
@@ -114,7 +116,7 @@ func (h *host) needs() ([]hostNeed, error) {
 	for _, f := range families {
 		out = append(out, ruleNeed(f), routeNeed(f))
 	}
-	settings, err := h.sysctls()
+	settings, err := h.settings()
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +207,7 @@ func (h *host) restoreSysctls() error {
 			continue // its interface is gone
 		}
 		if err == nil && v == st.Sysctls[name].New {
-			err = os.WriteFile(filepath.Join("/proc/sys", name), []byte(st.Sysctls[name].Old), 0)
+			err = h.writeSysctl(name, st.Sysctls[name].Old)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("restore sysctl %s: %w", name, err))
@@ -318,9 +320,20 @@ func gone(err error) error {
 	return err
 }
 
+// procSys shows the settings of the network namespace of who looks.
+const procSys = "/proc/sys"
+
 func readSysctl(name string) (string, error) {
-	b, err := os.ReadFile(filepath.Join("/proc/sys", name))
+	b, err := os.ReadFile(filepath.Join(procSys, name))
 	return strings.TrimSpace(string(b)), err
+}
+
+func (h *host) writeSysctl(name, value string) error {
+	err := os.WriteFile(filepath.Join(h.sysctls, name), []byte(value), 0)
+	if errors.Is(err, unix.EROFS) && h.sysctls == procSys {
+		return fmt.Errorf("%w: in a container, mount the node's /proc/sys/net elsewhere, and name that place", err)
+	}
+	return err
 }
 
 func (h *host) sysctlNeed(s sysctl) hostNeed {
@@ -339,7 +352,7 @@ func (h *host) sysctlNeed(s sysctl) hostNeed {
 			if err := h.remember(s.name, changed{Old: v, New: s.want}); err != nil {
 				return err
 			}
-			return os.WriteFile(filepath.Join("/proc/sys", s.name), []byte(s.want), 0)
+			return h.writeSysctl(s.name, s.want)
 		},
 	}
 }

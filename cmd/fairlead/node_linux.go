@@ -3,8 +3,6 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -53,7 +51,8 @@ takes over. So they do while the API server is away; fairlead status says since 
 	c.Flags().DurationVar(&o.LeaseRenew, "lease-renew", lease.DefaultRenew,
 		"how often the node's Lease is renewed; one that is not renewed three times has the other nodes not count what this one's proxy has checked. Longer in large clusters")
 	c.Flags().StringVar(&o.NetnsDir, "netns", "/run/netns", "folder of the pods' network namespaces")
-	c.Flags().StringSliceVar(&o.Uplinks, "uplink", nil, "interface towards the other nodes; repeat for more")
+	c.Flags().StringSliceVar(&o.Uplinks, "uplink", nil, "interface towards the other nodes; repeat for more (default: those of the node's default routes)")
+	daemonSet := c.Flags().String("daemonset", "", "`NAMESPACE/NAME` of the DaemonSet that has this run: if it is gone when this is stopped, the node is left as it was")
 	o.WhenProxyAbsent = agent.Hold
 	c.Flags().Var(&o.WhenProxyAbsent, "when-proxy-absent",
 		"what becomes of connections for the proxy while no Envoy is ready: hold (they fail) or bypass (balanced by the kernel, without routes)")
@@ -69,8 +68,8 @@ takes over. So they do while the API server is away; fairlead status says since 
 			return usageError("agent reads a folder (--source) or a cluster (--kubeconfig, --in-cluster), not both")
 		case o.LeaseRenew < time.Second || o.LeaseRenew > time.Minute:
 			return usageError("--lease-renew %s: want 1s to 1m", o.LeaseRenew)
-		case len(o.Uplinks) == 0:
-			return usageError("agent needs --uplink: the interface towards the other nodes")
+		case *daemonSet != "" && !api.named():
+			return usageError("--daemonset %s needs the API server that has it: --kubeconfig or --in-cluster", *daemonSet)
 		}
 		if _, err := pipeline.Planes(o.Pipeline); err != nil {
 			return usageError("%v", err)
@@ -87,9 +86,15 @@ takes over. So they do while the API server is away; fairlead status says since 
 			return err
 		}
 		o.Log = logger(c)
-		return agent.Run(c.Context(), o)
+		if len(o.Uplinks) == 0 {
+			if o.Uplinks, err = datapath.DefaultUplinks(); err != nil {
+				return fmt.Errorf("%w; name it by --uplink", err)
+			}
+			o.Log.Info("uplinks are where the default routes lead", "uplinks", o.Uplinks)
+		}
+		return runAgent(c.Context(), o, *daemonSet)
 	}
-	c.AddCommand(uninstallCommand(), relayCommand())
+	c.AddCommand(uninstallCommand(), relayCommand(), agentReadyCommand(), agentAliveCommand())
 	return c
 }
 
@@ -97,6 +102,7 @@ takes over. So they do while the API server is away; fairlead status says since 
 func nodeFlags(c *cobra.Command, o *agent.Options) {
 	c.Flags().StringVar(&o.RunDir, "run", defaultRun, "folder of sockets and state, shared by agent and proxy")
 	c.Flags().StringVar(&o.Bpffs, "bpffs", defaultBpffs, "folder on a BPF file system for pinned maps and links")
+	c.Flags().StringVar(&o.SysctlDir, "sysctls", "/proc/sys", "folder where settings of the node's network are written; in a container, where the node's own is mounted")
 	c.Flags().StringVar(&o.Cgroup, "cgroup", cgroupRoot("/proc/self/mounts"), "cgroup2 folder of the node's processes")
 }
 
@@ -130,24 +136,14 @@ func uninstallCommand() *cobra.Command {
 	nodeFlags(c, &o)
 	pluginFolders(c, &plugin, install.DefaultConfDir, install.DefaultBinDir)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		ctx, cancel := context.WithTimeout(c.Context(), uninstallLimit)
-		defer cancel()
-		// First: whoever calls it waits for an agent.
 		dir, err := filepath.Abs(o.RunDir)
 		if err != nil {
 			return err
 		}
 		plugin.Config.RunDir = dir
-		changed, err := install.Uninstall(plugin)
+		changed, err := giveBack(c.Context(), o, plugin, logger(c))
 		for _, path := range changed {
 			fmt.Fprintf(c.OutOrStdout(), "the CNI plugin was taken out of %s\n", path)
-		}
-		if err != nil {
-			return err
-		}
-		err = datapath.Uninstall(ctx, datapath.Options{PinDir: o.Bpffs, StateDir: o.RunDir, Cgroup: o.Cgroup, Log: logger(c)})
-		if errors.Is(err, context.DeadlineExceeded) {
-			return fmt.Errorf("%w; an agent still runs on this node: stop it first", err)
 		}
 		if err != nil {
 			return err

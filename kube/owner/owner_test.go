@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package owner
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/metadata/fake"
+	clienttesting "k8s.io/client-go/testing"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	agents = Ref{"daemonsets", "fairlead-system", "fairlead-agent"}
+	gvr    = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"}
+)
+
+// text is a log that a test reads.
+type text struct {
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+func (x *text) Write(b []byte) (int, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.out.Write(b)
+}
+
+func (x *text) String() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.out.String()
+}
+
+// begin makes a server that has the DaemonSet, and follows it until the test ends.
+func begin(t *testing.T) (*Follower, *fake.FakeMetadataClient, *text) {
+	t.Helper()
+	scheme := fake.NewTestScheme()
+	if err := metav1.AddMetaToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	client := fake.NewSimpleMetadataClient(scheme, object(nil))
+	log := &text{}
+	f := follower(client, agents, slog.New(slog.NewTextHandler(log, nil)))
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { f.Run(ctx) })
+	t.Cleanup(func() { stop(); wg.Wait() })
+	return f, client, log
+}
+
+func object(deleted *metav1.Time) *metav1.PartialObjectMetadata {
+	return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "DaemonSet"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: agents.Namespace, Name: agents.Name, DeletionTimestamp: deleted}}
+}
+
+// forbid has the server refuse a verb, as when the role is gone.
+func forbid(client *fake.FakeMetadataClient, verb string) {
+	client.PrependReactor(verb, "daemonsets", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(gvr.GroupResource(), agents.Name, errors.New("no role"))
+	})
+}
+
+func (f *Follower) heardOfEnd() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.gone
+}
+
+func eventually(t *testing.T, what string, yes func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !yes(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not in time: " + what)
+		}
+	}
+}
+
+func watched(client *fake.FakeMetadataClient) func() bool {
+	return func() bool {
+		for _, a := range client.Actions() {
+			if a.GetVerb() == "watch" {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// While it is there, whoever is stopped is replaced; that the server does not answer is no
+// reason to believe otherwise.
+func TestThere(t *testing.T) {
+	f, client, _ := begin(t)
+	eventually(t, "watch", watched(client))
+	if f.Gone(t.Context()) {
+		t.Error("gone, though it is there")
+	}
+	forbid(client, "get")
+	if f.Gone(t.Context()) {
+		t.Error("gone, though it was there when it could be asked for")
+	}
+}
+
+func TestDeleted(t *testing.T) {
+	f, client, _ := begin(t)
+	eventually(t, "watch", watched(client))
+	if err := client.Resource(gvr).Namespace(agents.Namespace).Delete(t.Context(), agents.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if !f.Gone(t.Context()) {
+		t.Error("not gone, though it was deleted")
+	}
+	eventually(t, "hear of it", f.heardOfEnd)
+	forbid(client, "get")
+	if !f.Gone(t.Context()) {
+		t.Error("not gone, though it was heard of before the permission went")
+	}
+}
+
+// With foreground deletion it is there until its pods are gone.
+func TestBeingDeleted(t *testing.T) {
+	f, client, _ := begin(t)
+	eventually(t, "watch", watched(client))
+	now := metav1.Now()
+	if err := client.Tracker().Update(gvr, object(&now), agents.Namespace); err != nil {
+		t.Fatal(err)
+	}
+	if !f.Gone(t.Context()) {
+		t.Error("not gone, though it is being deleted")
+	}
+	eventually(t, "hear of it", f.heardOfEnd)
+}
+
+// Who may not ask is told what to allow, once, and leaves the node as it is.
+func TestForbidden(t *testing.T) {
+	f, client, log := begin(t)
+	for _, verb := range []string{"get", "list", "watch"} {
+		forbid(client, verb)
+	}
+	told := func() bool { return strings.Contains(log.String(), "allow get, list and watch") }
+	blind := follower(client, agents, f.log)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { blind.Run(ctx) })
+	eventually(t, "advice", told)
+	stop()
+	wg.Wait()
+	if blind.Gone(t.Context()) {
+		t.Error("gone, though nobody could say so")
+	}
+}
+
+func TestParseRef(t *testing.T) {
+	if r, err := ParseRef("daemonsets", "a/b"); err != nil || fmt.Sprint(r) != "daemonsets a/b" {
+		t.Errorf("%v, %v", r, err)
+	}
+	for _, text := range []string{"", "a", "/b", "a/", "a/b/c"} {
+		if r, err := ParseRef("daemonsets", text); err == nil {
+			t.Errorf("%q: %v", text, r)
+		}
+	}
+}
