@@ -22,7 +22,7 @@ import (
 // manifests of kinds that the API server does not know beside it.
 type fleet struct {
 	c      cluster
-	source string
+	source string // "": the API server
 	cgroup string // the nodes' root of cgroup2, as they see it
 }
 
@@ -65,8 +65,13 @@ func (f *fleet) copy(ctx context.Context) error {
 	return f.write("cluster.yaml", now)
 }
 
-// write replaces a file of the folder, unless it is the same.
+// write replaces a file of the folder, unless it is the same. Without a folder, the API
+// server is given the objects.
 func (f *fleet) write(name, content string) error {
+	if f.source == "" {
+		_, err := f.c.try(context.Background(), content, "apply", "-f", "-")
+		return err
+	}
 	to, tmp := filepath.Join(f.source, name), filepath.Join(f.source, "."+name)
 	if had, err := os.ReadFile(to); err == nil && string(had) == content {
 		return nil

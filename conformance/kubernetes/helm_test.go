@@ -3,6 +3,8 @@
 package kubernetes
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,17 +15,23 @@ import (
 // helm runs a stock Helm, which must succeed.
 func (c cluster) helm(t *testing.T, args ...string) string {
 	t.Helper()
-	path, err := exec.CommandContext(t.Context(), "../../hack/helm.sh").Output()
-	if err != nil {
-		t.Fatalf("hack/helm.sh: %v", err)
-	}
-	cmd := exec.CommandContext(t.Context(), strings.TrimSpace(string(path)), args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(c.folder(), "kubeconfig"))
-	out, err := cmd.CombinedOutput()
+	out, err := c.tryHelm(t.Context(), args...)
 	if err != nil {
 		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
-	return string(out)
+	return out
+}
+
+// tryHelm runs a stock Helm.
+func (c cluster) tryHelm(ctx context.Context, args ...string) (string, error) {
+	path, err := exec.CommandContext(ctx, "../../hack/helm.sh").Output()
+	if err != nil {
+		return "", fmt.Errorf("hack/helm.sh: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, strings.TrimSpace(string(path)), args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(c.folder(), "kubeconfig"))
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // Helm finds in the cluster what it finds in any.

@@ -166,8 +166,26 @@ func node(t *testing.T, c cluster) {
 	f.expect(t, "mesh/client-1", []string{"web-1", "web-2"}, "-repeat", "40", "http://web/")
 }
 
-// deploy makes what the tests ask.
+// deploy makes what the tests ask, and what rules it.
 func (f *fleet) deploy(t *testing.T) {
+	t.Helper()
+	f.deployPods(t)
+	if err := f.write("policy.yaml", nodePolicy(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// nodePolicy is routes and policies of what is deployed.
+func nodePolicy(t *testing.T) string {
+	t.Helper()
+	policy, err := os.ReadFile("testdata/node-policy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(policy)
+}
+
+func (f *fleet) deployPods(t *testing.T) {
 	t.Helper()
 	all := slices.Concat(onBoth("mesh", "client", "client"), onBoth("mesh", "other", "other"), onBoth("mesh", "web", "web"),
 		onBoth("mesh", "guarded", "guarded"), onBoth("mesh", "public", "web"), onBoth("targets", "api", "api"), onBoth("plain", "outsider", "default"))
@@ -184,13 +202,6 @@ func (f *fleet) deploy(t *testing.T) {
 		if _, err := f.c.try(t.Context(), text, "apply", "-f", "-"); err != nil {
 			t.Fatal(err)
 		}
-	}
-	policy, err := os.ReadFile("testdata/node-policy.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := f.write("policy.yaml", string(policy)); err != nil {
-		t.Fatal(err)
 	}
 	for _, ns := range []string{"mesh", "targets", "plain"} {
 		f.c.kubectl(t, "wait", "-n", ns, "--for=condition=Ready", "pod", "--all", "--timeout=90s")
@@ -278,7 +289,9 @@ func probes(t *testing.T, f *fleet) {
 	const ns = "locked"
 	f.c.kubectl(t, "create", "namespace", ns)
 	t.Cleanup(func() {
-		_ = os.Remove(f.source + "/locked.yaml")
+		if f.source != "" {
+			_ = os.Remove(f.source + "/locked.yaml")
+		}
 		// With its interfaces: the nodes are compared afterwards.
 		if _, err := f.c.try(context.Background(), "", "delete", "namespace", ns); err != nil {
 			t.Error(err)
