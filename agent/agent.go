@@ -183,7 +183,7 @@ func Run(ctx context.Context, o Options) error {
 func newAgent(o Options, src source, pipe *pipeline.Pipeline, p *ports) *agent {
 	return &agent{opts: o, src: src, log: o.Log, ports: p, res: newResources(p), pipe: pipe, flows: hubble.NewRing(flowsKept),
 		alog: accesslog.New(flowsKept), retry: map[resourceKey]serve.Change{}, retiring: map[resourceKey]time.Time{}, problems: map[topic]string{},
-		late: newMailbox(), host: newAddresses(), attached: newAttachments(o.RunDir), closed: closed{ready: make(chan struct{})}, rejected: rejections{}, waiting: map[resourceKey]time.Time{}, started: time.Now(), round: time.Now()}
+		late: newMailbox(), host: newAddresses(), attached: newAttachments(o.RunDir, o.Log), closed: closed{ready: make(chan struct{})}, rejected: rejections{}, waiting: map[resourceKey]time.Time{}, started: time.Now(), round: time.Now()}
 }
 
 // findEnvoy reports whether the proxy and its Envoy are there, and take what the

@@ -5,6 +5,8 @@ package agent
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,8 +14,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/fsnotify/fsnotify"
 
 	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/cni"
@@ -24,6 +24,8 @@ import (
 const (
 	// readAgain is how often records are read though nothing was heard of a change.
 	readAgain = 30 * time.Second
+	// lookEvery is how often it is looked whether there are other records.
+	lookEvery = 200 * time.Millisecond
 	// answerEvery is how often it is looked whether an attachment is done that a plugin
 	// waits for: an interface may be tried again, and a listener taken, at any time.
 	answerEvery = 20 * time.Millisecond
@@ -39,6 +41,7 @@ type podKernel interface {
 // of records is the truth: they come without an agent, too.
 type attachments struct {
 	run  string
+	log  *slog.Logger
 	wake chan struct{} // the records are others than before, or somebody has asked
 
 	mu      sync.Mutex
@@ -54,8 +57,8 @@ type plugin struct {
 	next chan cni.Answer // the newest that it has not been told
 }
 
-func newAttachments(run string) *attachments {
-	return &attachments{run: run, wake: make(chan struct{}, 1), waiting: map[*plugin]bool{}}
+func newAttachments(run string, log *slog.Logger) *attachments {
+	return &attachments{run: run, log: log, wake: make(chan struct{}, 1), waiting: map[*plugin]bool{}}
 }
 
 func (s *attachments) rouse() {
@@ -80,46 +83,55 @@ func (s *attachments) read() {
 	}
 }
 
+// goneAfter is how old a record is before it can be one that nobody takes away: a plugin
+// that was out of use when its pod went was not told.
+const goneAfter = time.Minute
+
+// prune removes the records of interfaces that are not there any more.
+func (s *attachments) prune(now time.Time) {
+	records, _ := s.get()
+	for _, r := range records {
+		if now.Sub(r.At) < goneAfter || r.Link.Name == "" {
+			continue
+		}
+		if i, err := net.InterfaceByIndex(r.Link.Index); err == nil && i.Name == r.Link.Name {
+			continue
+		}
+		s.log.Info("pod's network is gone, and nobody said so", "pod", r.Key(), "interface", r.Link.Name)
+		_ = cni.Remove(s.run, r.ID) // it is tried again
+	}
+}
+
 func (s *attachments) get() ([]cni.Record, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.records, s.problem
 }
 
-// watch keeps up with the folder until the context ends.
+// watch keeps up with the folder until the context ends. It looks at when the folder
+// changed last, for a node may have no inotify left, and who waits for an answer has it
+// read at once.
 func (s *attachments) watch(ctx context.Context) error {
 	dir := filepath.Join(s.run, cni.Folder)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("watch records: %w", err)
 	}
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch records: %w", err)
-	}
-	defer w.Close()
-	if err := w.Add(dir); err != nil {
-		return fmt.Errorf("watch records: %w", err)
-	}
-	s.read()
-	again := time.NewTicker(readAgain)
-	defer again.Stop()
-	var quiet <-chan time.Time
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	var changed, read time.Time
 	for {
+		if info, err := os.Stat(dir); err != nil || !info.ModTime().Equal(changed) || time.Since(read) > readAgain {
+			if err == nil && time.Since(info.ModTime()) > lookEvery { // else more may come at the same time
+				changed = info.ModTime()
+			}
+			read = time.Now()
+			s.read()
+			s.prune(read)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-w.Events:
-			if quiet == nil {
-				quiet = time.After(settle) // bursts; who waits for an answer has it read at once
-			}
-		case <-w.Errors: // events were lost
-			quiet = time.After(settle)
-		case <-again.C:
-			_ = w.Add(dir) // if somebody made it anew
-			s.read()
-		case <-quiet:
-			quiet = nil
-			s.read()
+		case <-look.C:
 		}
 	}
 }
@@ -143,6 +155,9 @@ func (s *attachments) answers(ctx context.Context, id cni.ID, f func(cni.Answer)
 			return
 		case a := <-p.next:
 			if !f(a) {
+				if r, err := cni.Read(s.run, id); err == nil && a.Ready {
+					s.log.Info("pod may start", "pod", r.Key(), "took", time.Since(r.At).Round(time.Millisecond))
+				}
 				return
 			}
 		}
@@ -171,6 +186,21 @@ func (s *attachments) tell(judge func(cni.Record) cni.Answer) (waiting bool) {
 		p.next <- a
 	}
 	return waiting
+}
+
+// pluginStatus is what there is to tell of the plugin, nil if nobody has one.
+func (a *agent) pluginStatus() *PluginStatus {
+	s := a.attached
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.opts.Plugin == nil && len(s.records) == 0 {
+		return nil
+	}
+	out := &PluginStatus{Pods: len(s.records), Waiting: len(s.waiting)}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out.Configuration = a.pluginIn
+	return out
 }
 
 func attachmentOf(r cni.Record) pipeline.Attachment {

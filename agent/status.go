@@ -55,6 +55,9 @@ type Status struct {
 	// differ if they did.
 	Standby []diff.Standby `json:"standby,omitempty"`
 
+	// Plugin is the chained CNI plugin, nil if the node has none.
+	Plugin *PluginStatus `json:"plugin,omitempty"`
+
 	Feed        serve.Status      `json:"feed"`
 	Proxy       *proxy.Status     `json:"proxy,omitempty"`
 	ProxyError  string            `json:"proxyError,omitempty"`
@@ -72,6 +75,15 @@ type Status struct {
 type Readiness struct {
 	Ready bool   `json:"ready"`
 	Why   string `json:"why,omitempty"` // it is not ready
+}
+
+// PluginStatus is how it stands with the chained CNI plugin.
+type PluginStatus struct {
+	// Configuration is the node's network configuration that has it; "" if this agent has
+	// not put it there.
+	Configuration string `json:"configuration,omitempty"`
+	Pods          int    `json:"pods"`    // that it has told of
+	Waiting       int    `json:"waiting"` // that may not start yet
 }
 
 // Waiting is a resource that Envoy has not acknowledged in time.

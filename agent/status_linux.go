@@ -109,6 +109,7 @@ func (a *agent) readiness() Readiness {
 func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
 	s := Status{Node: a.opts.Node, Uptime: time.Since(a.started).Round(time.Second).String(), Source: a.src.String(), APIServer: a.src.health(),
 		Pods: map[string]string{}, Feed: feed.Status(), Writes: kernel.Stats()}
+	s.Plugin = a.pluginStatus()
 	var err error
 	if s.Kernel, err = kernel.Status(); err != nil {
 		s.KernelError = err.Error()

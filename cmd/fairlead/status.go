@@ -93,6 +93,13 @@ func printStatus(w io.Writer, s *agent.Status) error {
 	for _, m := range s.Kernel.Maps {
 		rows = append(rows, []string{"map", fmt.Sprintf("%s: %d of %d, %d written", m.Name, m.Entries, m.Max, s.Writes[m.Name])})
 	}
+	if p := s.Plugin; p != nil {
+		where := "not put into the node's network configuration"
+		if p.Configuration != "" {
+			where = "in " + p.Configuration
+		}
+		rows = append(rows, []string{"CNI plugin", fmt.Sprintf("%s: has told of %d pods, %d wait to start", where, p.Pods, p.Waiting)})
+	}
 	rows = append(rows, []string{"flows", fmt.Sprintf("%d seen, lost: %d in the kernel, %d of the access log", s.Flows.Seen, s.Flows.LostKernel, s.Flows.LostAccessLog)})
 	rows = append(rows, waitingRows(s)...)
 	for _, b := range s.Standby {

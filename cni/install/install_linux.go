@@ -230,6 +230,8 @@ const (
 	settle = 50 * time.Millisecond
 	// lookAgain is how often they are looked at though nothing was heard.
 	lookAgain = 10 * time.Second
+	// lookOften is the same where nothing can be heard: the node has no inotify left.
+	lookOften = time.Second
 	// patience is the longest pause before the plugin is put in again where somebody takes
 	// it out each time.
 	patience = 30 * time.Second
@@ -239,12 +241,13 @@ const (
 // it anew now and then. say is told where it is, or why it is not, whenever that was looked
 // at.
 func Keep(ctx context.Context, o Options, say func(where string, err error)) error {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch network configurations: %w", err)
+	events, watch, stop := watcher()
+	defer stop()
+	every := lookAgain
+	if watch == nil {
+		every = lookOften
 	}
-	defer w.Close()
-	again := time.NewTicker(lookAgain)
+	again := time.NewTicker(every)
 	defer again.Stop()
 	pause := settle
 	var last time.Time // when it was put in
@@ -253,14 +256,10 @@ func Keep(ctx context.Context, o Options, say func(where string, err error)) err
 		select {
 		case <-ctx.Done():
 			return nil
-		case e := <-w.Events:
+		case e := <-events:
 			if base := filepath.Base(e.Name); strings.HasPrefix(base, ".fairlead-") {
 				continue
 			}
-			if next == nil {
-				next = time.After(pause)
-			}
-		case <-w.Errors:
 			if next == nil {
 				next = time.After(pause)
 			}
@@ -270,7 +269,9 @@ func Keep(ctx context.Context, o Options, say func(where string, err error)) err
 			}
 		case <-next:
 			next = nil
-			_ = w.Add(o.ConfDir) // if it has only now come, or was made anew
+			if watch != nil {
+				_ = watch(o.ConfDir) // if it has only now come, or was made anew
+			}
 			where, changed, err := Ensure(o)
 			if errors.Is(err, errChanged) {
 				next = time.After(settle)
@@ -288,6 +289,19 @@ func Keep(ctx context.Context, o Options, say func(where string, err error)) err
 			say(where, err)
 		}
 	}
+}
+
+// watcher gives what is heard of folders that watch is called for; nil if nothing can be.
+func watcher() (events <-chan fsnotify.Event, watch func(dir string) error, stop func()) {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, nil, func() {}
+	}
+	go func() {
+		for range w.Errors { // what went unheard is found when it is looked at again
+		}
+	}()
+	return w.Events, w.Add, func() { _ = w.Close() }
 }
 
 // Uninstall takes the plugin out of every configuration, and away. What it has changed is
@@ -342,7 +356,11 @@ func Uninstall(o Options) (changed []string, err error) {
 	if err := errors.Join(errs...); err != nil || others {
 		return changed, err // it may be called still: its file stays
 	}
-	for _, path := range []string{filepath.Join(o.BinDir, cni.Type), o.StateDir()} {
+	places := []string{filepath.Join(o.BinDir, cni.Type), o.StateDir()}
+	if o.Config.RunDir != "" { // the plugin takes no record away any more
+		places = append(places, filepath.Join(o.Config.RunDir, cni.Folder))
+	}
+	for _, path := range places {
 		if _, err := os.Lstat(path); err != nil {
 			continue
 		}

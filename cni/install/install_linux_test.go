@@ -28,7 +28,7 @@ type node struct {
 func newNode(t *testing.T) node {
 	dir := t.TempDir()
 	n := node{t, Options{ConfDir: filepath.Join(dir, "net.d"), BinDir: filepath.Join(dir, "opt/bin"), Binary: filepath.Join(dir, "plugin"),
-		Config: cni.Config{FailClosed: cni.Governed, RunDir: "/run/fairlead", WaitSeconds: 10}}}
+		Config: cni.Config{FailClosed: cni.Governed, RunDir: filepath.Join(dir, "run"), WaitSeconds: 10}}}
 	if err := os.Mkdir(n.ConfDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -113,8 +113,12 @@ func TestList(t *testing.T) {
 	if changed, err := Uninstall(other); len(changed) > 0 || err != nil {
 		t.Errorf("another installation changed %v, %v", changed, err)
 	}
+	records := filepath.Join(n.Config.RunDir, cni.Folder)
+	if err := os.MkdirAll(records, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	changed, err := Uninstall(n.Options)
-	if want := []string{n.path("10-a.conflist"), binary, n.StateDir()}; err != nil || !slices.Equal(changed, want) {
+	if want := []string{n.path("10-a.conflist"), binary, n.StateDir(), records}; err != nil || !slices.Equal(changed, want) {
 		t.Errorf("changed %v, %v, want %v", changed, err, want)
 	}
 	if n.read("10-a.conflist") != listText || n.read("20-b.conflist") != listText {

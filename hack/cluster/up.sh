@@ -71,7 +71,7 @@ images() {
 		./hack/image ./hack/cluster/forward ./hack/cluster/lab ./hack/cluster/pause ./hack/cluster/pki ||
 		die "what runs in pods does not build, see above"
 	for name in sh cat cut env grep head id ip ls nc nslookup ping ps sleep wget; do links="$links link:busybox=/bin/$name"; done
-	for name in echo-server load request call; do
+	for name in echo-server load request call knock; do
 		links="$links link:lab=/bin/$name"
 		ln -sf lab "$RUN/build/$name" # for clients outside, see enter.sh
 	done

@@ -36,7 +36,13 @@ func run(ctx context.Context, name string, args []string) int {
 		return load.RequestMain(ctx, os.Stdin, os.Stdout, os.Stderr)
 	case "call":
 		return load.CallMain(ctx, args, os.Stdout, os.Stderr)
+	case "knock":
+		if err := knock(ctx, args, os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "knock:", err)
+			return 1
+		}
+		return 0
 	}
-	fmt.Fprintf(os.Stderr, "called as %s; there are echo-server, load, request and call\n", name)
+	fmt.Fprintf(os.Stderr, "called as %s; there are echo-server, load, request, call and knock\n", name)
 	return 2
 }
