@@ -81,6 +81,7 @@ type Writer struct {
 
 	last      *coordinationv1.Lease // as the server has answered
 	tried, ok time.Time             // the last attempt, and the last that was taken
+	claimed   time.Time             // the last that was taken and said that all is well
 	first     time.Time             // since when renewals are taken without a break
 	well      time.Time             // since when nothing is known to be missed; zero: something is
 	looked    time.Time
@@ -201,6 +202,9 @@ func (w *Writer) look(ctx context.Context, now time.Time) {
 		w.first = now
 	}
 	w.ok, w.begun = now, true
+	if s.Behind == "" {
+		w.claimed = now
+	}
 	if w.hears(""); w.unheard() >= 2*renew-look { // before others would be taken for silent
 		w.hears("renewals of this node do not come back")
 	}
@@ -235,14 +239,14 @@ func (w *Writer) settle(now time.Time, renew time.Duration) {
 		w.well = now
 	}
 	if gap {
-		w.ok = time.Time{} // whatever was said before counts no more
+		w.claimed, w.first = time.Time{}, time.Time{} // whatever was said, and heard, before counts no more
 	}
 }
 
 // settled reports whether the agent may claim to be up to date: it goes on to, or has
 // nothing been heard from, or all has been well for a while.
 func (w *Writer) settled(now time.Time, renew time.Duration) bool {
-	if !w.begun || !w.ok.IsZero() && now.Sub(w.ok) < Duration(renew) {
+	if !w.begun || !w.claimed.IsZero() && now.Sub(w.claimed) < Duration(renew) {
 		return true
 	}
 	return !w.well.IsZero() && now.Sub(w.well) >= renew
