@@ -24,6 +24,8 @@ type fleet struct {
 	c      cluster
 	source string // "": the API server
 	cgroup string // the nodes' root of cgroup2, as they see it
+	// kubeconfig is by which agents read the API server, in place of the folder; "": they do not.
+	kubeconfig string
 }
 
 // newFleet puts the cluster up and builds what runs on it. Nothing runs yet.
@@ -99,7 +101,11 @@ func (f *fleet) start(t *testing.T, node string) {
 		t.Fatalf("find Envoy: %v", err)
 	}
 	f.launch(t, node, "proxy", "--node", node, "--envoy", strings.TrimSpace(string(envoy)), "--concurrency", "1", "--drain-time", "1s")
-	f.launch(t, node, "agent", "--node", node, "--source", f.source, "--uplink", "eth0")
+	from := []string{"--source", f.source}
+	if f.kubeconfig != "" {
+		from = []string{"--kubeconfig", f.kubeconfig}
+	}
+	f.launch(t, node, "agent", append(from, "--node", node, "--uplink", "eth0")...)
 	t.Cleanup(func() { f.stop(t, node) })
 	f.settled(t, node)
 }
@@ -133,6 +139,8 @@ type nodeStatus struct {
 	Problem           string
 	Pods              map[string]string
 	Kernel            struct{ Counters map[string]int }
+	Lease             struct{ Silent, Behind string }
+	Peers             []struct{ Node, Instance, Behind string }
 }
 
 func (f *fleet) status(node string) (nodeStatus, error) {

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubernetes
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// fromAPIServer has agents read the API server themselves, as the service account that
+// testdata/trust.yaml has.
+func (f *fleet) fromAPIServer(t *testing.T) {
+	t.Helper()
+	f.c.kubectl(t, "apply", "-f", "testdata/trust.yaml")
+	t.Cleanup(func() {
+		if _, err := f.c.try(context.Background(), "", "delete", "-f", "testdata/trust.yaml", "--wait=false", "--ignore-not-found"); err != nil {
+			t.Error(err)
+		}
+	})
+	f.c.kubectl(t, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+	file := filepath.Join(f.c.folder(), "agent.kubeconfig")
+	if err := os.WriteFile(file, []byte(f.c.kubectl(t, "config", "view", "--raw", "--flatten")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config := func(args ...string) { f.c.kubectl(t, append(args, "--kubeconfig", file)...) }
+	user := f.c.kubectl(t, "config", "view", "-o", "jsonpath={.contexts[0].context.user}")
+	where := f.c.kubectl(t, "config", "view", "-o", "jsonpath={.clusters[0].name}")
+	config("config", "unset", "users."+user)
+	config("config", "set-credentials", user, "--token", f.c.kubectl(t, "create", "token", "-n", "fairlead-system", "fairlead-agent"))
+	config("config", "set-cluster", where, "--server", "https://10.240.0.254:6443")
+	f.kubeconfig = file
+}
+
+// apply applies a manifest of the test's own.
+func (f *fleet) apply(t *testing.T, manifest string) {
+	t.Helper()
+	if _, err := f.c.try(t.Context(), manifest, "apply", "-f", "-"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// signal sends one to what runs on a node.
+func (f *fleet) signal(t *testing.T, node, what, signal string) {
+	t.Helper()
+	command := fmt.Sprintf("kill -%s $(cat /run/fairlead-%s.pid)", signal, what)
+	if out, err := f.c.script(context.Background(), "enter.sh", node, "sh", "-c", command).CombinedOutput(); err != nil {
+		t.Errorf("signal %s of %s: %v\n%s", what, node, err, out)
+	}
+}
+
+// believes waits until the agent of a node takes another one's word, or no more.
+func (f *fleet) believes(t *testing.T, node, other string, yes bool) (after time.Duration, why string) {
+	t.Helper()
+	begun := time.Now()
+	eventually(t, 90*time.Second, fmt.Sprintf("%s believes %s: %t", node, other, yes), func() error {
+		s, err := f.status(node)
+		if err != nil {
+			return err
+		}
+		for _, p := range s.Peers {
+			if p.Node == other {
+				if why = p.Behind; (why == "") == yes {
+					return nil
+				}
+				return fmt.Errorf("it says %q", p.Behind)
+			}
+		}
+		return fmt.Errorf("it knows of %v", s.Peers)
+	})
+	return time.Since(begun), why
+}
+
+// sending is a load generator in a pod.
+type sending struct {
+	cmd *exec.Cmd
+	out bytes.Buffer
+	end func() summary
+}
+
+type summary struct {
+	Requests, OK, Failed, Violations uint64
+	Failures, Refusals               map[string]uint64
+	P50, P99                         float64
+	Final                            bool
+}
+
+// load sends requests from a pod (namespace/name) until it is ended.
+func (f *fleet) load(t *testing.T, from string, args ...string) *sending {
+	t.Helper()
+	namespace, pod, _ := strings.Cut(from, "/")
+	s := &sending{}
+	// It ends when nobody writes to it any more, whatever becomes of the test.
+	args = append([]string{"exec", "-i", "-n", namespace, pod, "--", "sh", "-c", `load "$@" & read x; kill -INT $!; wait $!`, "load"}, args...)
+	s.cmd = exec.Command(filepath.Join(f.c.folder(), "bin/kubectl"), args...)
+	s.cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(f.c.folder(), "kubeconfig"))
+	s.cmd.Stdout = &s.out
+	in, err := s.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := false
+	s.end = func() (last summary) {
+		if done {
+			return
+		}
+		done = true
+		_ = in.Close()
+		_ = s.cmd.Wait() // the program says itself that not all was well
+		for d := json.NewDecoder(&s.out); ; {
+			var one summary
+			if d.Decode(&one) != nil {
+				return last
+			}
+			last = one
+		}
+	}
+	t.Cleanup(func() { s.end() })
+	return s
+}
+
+// noneFailed ends a load of which every request must have been answered as it should.
+func (s *sending) noneFailed(t *testing.T, what string) {
+	t.Helper()
+	got := s.end()
+	t.Logf("%s: %d requests, %d failed, %d forbidden ones got through; p50 %.1f ms, p99 %.1f ms", what, got.Requests, got.Failed, got.Violations, got.P50, got.P99)
+	if got.Failed > 0 || got.Violations > 0 || got.Requests < 100 || !got.Final {
+		t.Errorf("%s: %+v", what, got)
+	}
+}
+
+const trustPolicy = `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: guarded, namespace: mesh}
+spec:
+  selector: {matchLabels: {app: guarded}}
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/mesh/sa/client]}}]
+    to: [{operation: {paths: [%s]}}]
+`
+
+// believed counts what got in at a node because another one had checked it, and what was
+// judged there.
+func (f *fleet) believed(t *testing.T, node string) (checked, inbound int) {
+	t.Helper()
+	s, err := f.status(node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Kernel.Counters["checked"], s.Kernel.Counters["inbound"]
+}
+
+// A node whose agent hangs goes on with the policy that it has. The others notice, judge
+// its connections themselves, and nobody loses a request.
+func TestANodeThatIsBehind(t *testing.T) {
+	f := newFleet(t, main)
+	f.deploy(t)
+	f.fromAPIServer(t)
+	f.apply(t, fmt.Sprintf(trustPolicy, "/always, /open"))
+	for _, n := range []string{"node-1", "node-2"} {
+		f.start(t, n)
+	}
+	f.believes(t, "node-1", "node-2", true)
+	f.believes(t, "node-2", "node-1", true)
+	guarded, six := f.c.addresses(t, "mesh", "pod", "guarded-1", ".status.podIPs[*].ip")
+	service := "http://guarded/always"
+	f.expect(t, "mesh/client-2", []string{"guarded-1", "guarded-2"}, "-repeat", "20", service)
+	f.expect(t, "mesh/client-2", []string{"403"}, "-repeat", "20", "http://guarded/shut")
+
+	allowed := f.load(t, "mesh/client-2", "-rate", "100", "-connections", "8", "-fresh", "0.1", "-url", "http://guarded/always", "-url", "http://web/v1")
+	back := f.load(t, "mesh/client-1", "-rate", "50", "-url", "http://guarded/always?back")
+	time.Sleep(3 * time.Second)
+	before, _ := f.believed(t, "node-1")
+
+	f.signal(t, "node-2", "agent", "STOP")
+	t.Cleanup(func() { f.signal(t, "node-2", "agent", "CONT") })
+	took, why := f.believes(t, "node-1", "node-2", false)
+	t.Logf("node-1 takes node-2 for behind after %s: %s", took.Round(100*time.Millisecond), why)
+	if took > 45*time.Second { // 15, on a machine with time
+		t.Errorf("it took %s", took)
+	}
+	f.apply(t, fmt.Sprintf(trustPolicy, "/always"))
+	// Connections that node-2's Envoy has take requests for 30 s at most. To a pod of its own
+	// node it goes on by its own policy: nobody is there to know better.
+	time.Sleep(35 * time.Second)
+	for _, at := range []string{"http://" + guarded + ":8080/open", "http://[" + six + "]:8080/open"} {
+		f.expect(t, "mesh/client-2", []string{"403"}, "-repeat", "20", at)
+	}
+	shut := f.load(t, "mesh/client-2", "-rate", "50", "-forbid", "-url", "http://"+guarded+":8080/open", "-url", "http://["+six+"]:8080/open")
+	time.Sleep(10 * time.Second)
+	during, inbound := f.believed(t, "node-1")
+	time.Sleep(5 * time.Second)
+	if again, more := f.believed(t, "node-1"); more == inbound {
+		t.Errorf("nothing came by the inbound listener of node-1 (%d); %d, %d and %d were let in as checked", inbound, before, during, again)
+	}
+	shut.noneFailed(t, "forbidden while node-2 is behind")
+
+	f.signal(t, "node-2", "agent", "CONT")
+	took, _ = f.believes(t, "node-1", "node-2", true)
+	t.Logf("node-1 believes node-2 again after %s", took.Round(100*time.Millisecond))
+	shut = f.load(t, "mesh/client-2", "-rate", "50", "-forbid", "-url", "http://"+guarded+":8080/open", "-url", "http://["+six+"]:8080/open")
+	time.Sleep(10 * time.Second)
+	shut.noneFailed(t, "forbidden when it has come up with the others")
+	allowed.noneFailed(t, "allowed, from the node that was behind")
+	back.noneFailed(t, "allowed, to it")
+}
+
+// fromPort asks from a pod with a source port of its choice, and returns the status line.
+func (f *fleet) fromPort(t *testing.T, from string, port int, to, path string) string {
+	t.Helper()
+	namespace, pod, _ := strings.Cut(from, "/")
+	out, _ := f.c.try(t.Context(), "", "exec", "-n", namespace, pod, "--", "sh", "-c",
+		fmt.Sprintf(`(printf 'GET %s HTTP/1.1\r\nHost: guarded\r\nConnection: close\r\n\r\n'; sleep 2) | nc -w 3 -p %d %s 8080`, path, port, to))
+	line, _, _ := strings.Cut(out, "\r\n")
+	return line
+}
+
+// A cluster of which one node has Fairlead is correct, only slower: the node that has it
+// judges all that comes from the other one, by whatever port. When the other one gets it
+// nobody loses a request.
+func TestHalfInstalled(t *testing.T) {
+	f := newFleet(t, main)
+	f.deploy(t)
+	f.fromAPIServer(t)
+	f.apply(t, fmt.Sprintf(trustPolicy, "/always"))
+	f.start(t, "node-1")
+	four, six := f.c.addresses(t, "mesh", "pod", "guarded-1", ".status.podIPs[*].ip")
+	from4, _ := f.c.addresses(t, "mesh", "pod", "client-2", ".status.podIPs[*].ip")
+	at := func(path string) []string {
+		return []string{"-url", "http://" + four + ":8080" + path, "-url", "http://[" + six + "]:8080" + path}
+	}
+	for _, ip := range []string{four, "[" + six + "]"} {
+		f.expect(t, "mesh/client-2", []string{"guarded-1"}, "-repeat", "10", "http://"+ip+":8080/always")
+		f.expect(t, "mesh/client-2", []string{"403"}, "-repeat", "10", "http://"+ip+":8080/shut")
+		f.expect(t, "mesh/other-2", []string{"403"}, "-repeat", "10", "http://"+ip+":8080/always")
+		f.expect(t, "plain/outsider-2", []string{"403"}, "-repeat", "10", "http://"+ip+":8080/always")
+	}
+	// The ports by which proxies say that they have checked are nothing that a pod of a bare
+	// node could use, nor that of the inbound listener.
+	for _, port := range []int{61000, 61700, 62399, 62400, 63263} {
+		if got := f.fromPort(t, "mesh/client-2", port, four, "/shut"); !strings.Contains(got, " 403 ") {
+			t.Errorf("from port %d of a bare node: %q", port, got)
+		}
+		if got := f.fromPort(t, "mesh/client-2", port+1000, four, "/always"); port < 62000 && !strings.Contains(got, " 200 ") {
+			t.Errorf("from port %d of a bare node: %q", port+1000, got)
+		}
+	}
+	// What the node's pods send to the bare one is judged where they are.
+	f.expect(t, "mesh/client-1", []string{"guarded-1", "guarded-2"}, "-repeat", "20", "http://guarded/always")
+	f.expect(t, "mesh/other-1", []string{"403"}, "-repeat", "20", "http://guarded/always")
+
+	loads := map[string]*sending{
+		"allowed, from the node that gets it":      f.load(t, "mesh/client-2", append(at("/always"), "-rate", "60", "-fresh", "0.2")...),
+		"allowed, by the service":                  f.load(t, "mesh/client-2", "-rate", "30", "-url", "http://guarded/always", "-url", "http://web/"),
+		"allowed, to it":                           f.load(t, "mesh/client-1", "-rate", "60", "-fresh", "0.2", "-url", "http://guarded/always", "-url", "http://web/v2"),
+		"forbidden, from the node that gets it":    f.load(t, "mesh/client-2", append(at("/shut"), "-rate", "30", "-forbid", "-fresh", "0.2")...),
+		"forbidden to others, from the other node": f.load(t, "mesh/other-1", "-rate", "30", "-forbid", "-url", "http://guarded/always"),
+	}
+	time.Sleep(3 * time.Second)
+	begun := time.Now()
+	f.start(t, "node-2")
+	f.believes(t, "node-1", "node-2", true)
+	t.Logf("node-1 believes node-2 %s after its agent was started", time.Since(begun).Round(100*time.Millisecond))
+	time.Sleep(10 * time.Second)
+	for what, l := range loads {
+		l.noneFailed(t, what)
+	}
+	// From now on its own kernel keeps those ports from its pods.
+	if got := f.fromPort(t, "mesh/client-2", 61001, four, "/always"); got != "" {
+		t.Errorf("a pod of a node with Fairlead uses its proxy's ports: %q (from %s)", got, from4)
+	}
+	checked, _ := f.believed(t, "node-1")
+	f.ask(t, "mesh/client-2", "-repeat", "20", "http://"+four+":8080/always")
+	if now, _ := f.believed(t, "node-1"); now == checked {
+		t.Errorf("nothing of what node-2 has checked counts at node-1 (%d)", now)
+	}
+	// A Lease that is gone is a node without an agent: correct again, before and after.
+	f.end(t, "node-2", "agent")
+	f.c.kubectl(t, "delete", "lease", "-n", "fairlead-system", "node-2")
+	eventually(t, 30*time.Second, "node-1 knows of no agent on node-2", func() error {
+		s, err := f.status("node-1")
+		if err != nil || len(s.Peers) > 0 {
+			return fmt.Errorf("%v %w", s.Peers, err)
+		}
+		return nil
+	})
+	f.expect(t, "mesh/client-2", []string{"guarded-1"}, "-repeat", "10", "http://"+four+":8080/always")
+	f.expect(t, "mesh/client-2", []string{"403"}, "-repeat", "10", "http://"+four+":8080/shut")
+	f.expect(t, "mesh/other-2", []string{"403"}, "-repeat", "10", "http://"+four+":8080/always")
+}
