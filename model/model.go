@@ -125,7 +125,7 @@ type Node struct {
 	// now: what its proxy has checked of a new connection does not count.
 	Behind   bool     `json:"behind,omitempty"`
 	Locality Locality `json:"locality,omitzero"`
-	Src        Source   `json:"-"`
+	Src      Source   `json:"-"`
 }
 
 // Locality is where a node or a workload is, from wide to narrow; empty is unknown.

@@ -82,18 +82,18 @@ func (f *fleet) believes(t *testing.T, node, other string, yes bool) (after time
 type sending struct {
 	cmd *exec.Cmd
 	out bytes.Buffer
-	end func() summary
+	end func() sendingSummary
 }
 
-type summary struct {
+type sendingSummary struct {
 	Requests, OK, Failed, Violations uint64
 	Failures, Refusals               map[string]uint64
 	P50, P99                         float64
 	Final                            bool
 }
 
-// load sends requests from a pod (namespace/name) until it is ended.
-func (f *fleet) load(t *testing.T, from string, args ...string) *sending {
+// send sends requests from a pod (namespace/name) until it is ended.
+func (f *fleet) send(t *testing.T, from string, args ...string) *sending {
 	t.Helper()
 	namespace, pod, _ := strings.Cut(from, "/")
 	s := &sending{}
@@ -110,7 +110,7 @@ func (f *fleet) load(t *testing.T, from string, args ...string) *sending {
 		t.Fatal(err)
 	}
 	done := false
-	s.end = func() (last summary) {
+	s.end = func() (last sendingSummary) {
 		if done {
 			return
 		}
@@ -118,7 +118,7 @@ func (f *fleet) load(t *testing.T, from string, args ...string) *sending {
 		_ = in.Close()
 		_ = s.cmd.Wait() // the program says itself that not all was well
 		for d := json.NewDecoder(&s.out); ; {
-			var one summary
+			var one sendingSummary
 			if d.Decode(&one) != nil {
 				return last
 			}
@@ -177,8 +177,8 @@ func TestANodeThatIsBehind(t *testing.T) {
 	f.expect(t, "mesh/client-2", []string{"guarded-1", "guarded-2"}, "-repeat", "20", service)
 	f.expect(t, "mesh/client-2", []string{"403"}, "-repeat", "20", "http://guarded/shut")
 
-	allowed := f.load(t, "mesh/client-2", "-rate", "100", "-connections", "8", "-fresh", "0.1", "-url", "http://guarded/always", "-url", "http://web/v1")
-	back := f.load(t, "mesh/client-1", "-rate", "50", "-url", "http://guarded/always?back")
+	allowed := f.send(t, "mesh/client-2", "-rate", "100", "-connections", "8", "-fresh", "0.1", "-url", "http://guarded/always", "-url", "http://web/v1")
+	back := f.send(t, "mesh/client-1", "-rate", "50", "-url", "http://guarded/always?back")
 	time.Sleep(3 * time.Second)
 	before, _ := f.believed(t, "node-1")
 
@@ -196,7 +196,7 @@ func TestANodeThatIsBehind(t *testing.T) {
 	for _, at := range []string{"http://" + guarded + ":8080/open", "http://[" + six + "]:8080/open"} {
 		f.expect(t, "mesh/client-2", []string{"403"}, "-repeat", "20", at)
 	}
-	shut := f.load(t, "mesh/client-2", "-rate", "50", "-forbid", "-url", "http://"+guarded+":8080/open", "-url", "http://["+six+"]:8080/open")
+	shut := f.send(t, "mesh/client-2", "-rate", "50", "-forbid", "-url", "http://"+guarded+":8080/open", "-url", "http://["+six+"]:8080/open")
 	time.Sleep(10 * time.Second)
 	during, inbound := f.believed(t, "node-1")
 	time.Sleep(5 * time.Second)
@@ -205,10 +205,17 @@ func TestANodeThatIsBehind(t *testing.T) {
 	}
 	shut.noneFailed(t, "forbidden while node-2 is behind")
 
+	// Without that, which a manual setting can have: what it lets through gets in.
+	f.c.kubectl(t, "annotate", "node", "node-2", "fairlead.io/agent=true")
+	f.expect(t, "mesh/client-2", []string{"guarded-1"}, "-repeat", "20", "http://"+guarded+":8080/open")
+	f.c.kubectl(t, "annotate", "node", "node-2", "fairlead.io/agent-")
+	time.Sleep(35 * time.Second)
+	f.expect(t, "mesh/client-2", []string{"403"}, "-repeat", "20", "http://"+guarded+":8080/open")
+
 	f.signal(t, "node-2", "agent", "CONT")
 	took, _ = f.believes(t, "node-1", "node-2", true)
 	t.Logf("node-1 believes node-2 again after %s", took.Round(100*time.Millisecond))
-	shut = f.load(t, "mesh/client-2", "-rate", "50", "-forbid", "-url", "http://"+guarded+":8080/open", "-url", "http://["+six+"]:8080/open")
+	shut = f.send(t, "mesh/client-2", "-rate", "50", "-forbid", "-url", "http://"+guarded+":8080/open", "-url", "http://["+six+"]:8080/open")
 	time.Sleep(10 * time.Second)
 	shut.noneFailed(t, "forbidden when it has come up with the others")
 	allowed.noneFailed(t, "allowed, from the node that was behind")
@@ -260,11 +267,11 @@ func TestHalfInstalled(t *testing.T) {
 	f.expect(t, "mesh/other-1", []string{"403"}, "-repeat", "20", "http://guarded/always")
 
 	loads := map[string]*sending{
-		"allowed, from the node that gets it":      f.load(t, "mesh/client-2", append(at("/always"), "-rate", "60", "-fresh", "0.2")...),
-		"allowed, by the service":                  f.load(t, "mesh/client-2", "-rate", "30", "-url", "http://guarded/always", "-url", "http://web/"),
-		"allowed, to it":                           f.load(t, "mesh/client-1", "-rate", "60", "-fresh", "0.2", "-url", "http://guarded/always", "-url", "http://web/v2"),
-		"forbidden, from the node that gets it":    f.load(t, "mesh/client-2", append(at("/shut"), "-rate", "30", "-forbid", "-fresh", "0.2")...),
-		"forbidden to others, from the other node": f.load(t, "mesh/other-1", "-rate", "30", "-forbid", "-url", "http://guarded/always"),
+		"allowed, from the node that gets it":      f.send(t, "mesh/client-2", append(at("/always"), "-rate", "60", "-fresh", "0.2")...),
+		"allowed, by the service":                  f.send(t, "mesh/client-2", "-rate", "30", "-url", "http://guarded/always", "-url", "http://web/"),
+		"allowed, to it":                           f.send(t, "mesh/client-1", "-rate", "60", "-fresh", "0.2", "-url", "http://guarded/always", "-url", "http://web/v2"),
+		"forbidden, from the node that gets it":    f.send(t, "mesh/client-2", append(at("/shut"), "-rate", "30", "-forbid", "-fresh", "0.2")...),
+		"forbidden to others, from the other node": f.send(t, "mesh/other-1", "-rate", "30", "-forbid", "-url", "http://guarded/always"),
 	}
 	time.Sleep(3 * time.Second)
 	begun := time.Now()
