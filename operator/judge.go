@@ -11,13 +11,14 @@ import (
 	"fairlead.io/fairlead/operator/conditions"
 	"fairlead.io/fairlead/operator/gateway"
 	"fairlead.io/fairlead/operator/istio"
+	"fairlead.io/fairlead/operator/linkerd"
 	"fairlead.io/fairlead/translators/objects"
 )
 
 // Judges is the explicit list of those who say what objects have in their status, a judge
 // for each API group. Of two that cover a kind the first counts.
 func Judges() []conditions.Judge {
-	return []conditions.Judge{istio.Judge{}, gateway.Judge{}}
+	return []conditions.Judge{istio.Judge{}, gateway.Judge{}, linkerd.Judge{}}
 }
 
 // covered are the kinds that have a judge.
