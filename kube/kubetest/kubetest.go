@@ -281,11 +281,12 @@ func (s *Server) Apply(text string) {
 		if err := yaml.Unmarshal([]byte(doc), &o); err != nil {
 			s.t.Fatal(err)
 		}
-		s.put(o)
+		s.Put(o)
 	}
 }
 
-func (s *Server) put(o map[string]any) {
+// Put creates or replaces an object.
+func (s *Server) Put(o map[string]any) {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
