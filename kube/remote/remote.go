@@ -70,20 +70,39 @@ func List(ctx context.Context, cfg *rest.Config) ([]Agent, error) {
 // problem is why a pod's agent cannot be asked.
 func problem(p *corev1.Pod) string {
 	for _, c := range p.Status.ContainerStatuses {
-		switch {
-		case c.Name != Container:
-		case c.State.Running != nil && p.DeletionTimestamp == nil:
+		if c.Name == Container && c.State.Running != nil && p.DeletionTimestamp == nil {
 			return ""
-		case c.State.Waiting != nil:
-			return strings.TrimSuffix(c.State.Waiting.Reason+": "+c.State.Waiting.Message, ": ")
-		case c.State.Terminated != nil:
-			return fmt.Sprintf("it has ended: %s", cmp.Or(c.State.Terminated.Message, c.State.Terminated.Reason))
 		}
 	}
 	if p.DeletionTimestamp != nil {
 		return "it is being deleted"
 	}
-	return "it does not run yet: " + string(p.Status.Phase)
+	return cmp.Or(Waits(p), "it does not run yet: "+string(p.Status.Phase))
+}
+
+// Waits is why a pod is not ready, in its own last words if there are any; "" if it is.
+func Waits(p *corev1.Pod) string {
+	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		last := s.LastTerminationState.Terminated
+		switch w := s.State.Waiting; {
+		case w == nil:
+		case last != nil && last.Message != "":
+			return fmt.Sprintf("%s: %s", w.Reason, strings.TrimSpace(last.Message))
+		case w.Message != "":
+			return fmt.Sprintf("%s: %s", w.Reason, w.Message)
+		default:
+			return w.Reason
+		}
+	}
+	for _, c := range p.Status.Conditions {
+		if c.Status != corev1.ConditionTrue && (c.Type == corev1.PodScheduled || c.Type == corev1.PodReady) {
+			return cmp.Or(c.Message, c.Reason, "not ready yet")
+		}
+	}
+	if len(p.Status.Conditions) == 0 {
+		return "not scheduled yet"
+	}
+	return ""
 }
 
 // Dial runs a command beside an agent and is connected to its standard input and output.

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// What is applied is what the chart renders, with what the flags say.
+func TestInstallPrint(t *testing.T) {
+	r := fairlead(t, "", strings.Fields("install --print --namespace mesh --image-registry registry.example/a --image-tag v7 --image-pull-policy Never "+
+		"--trust-domain example.org --gateway-require-grants=true --linkerd-cluster-networks 10.0.0.0/8,fd00::/8 --agent-arg=--uplink=eth1")...)
+	if r.code != 0 {
+		t.Fatalf("ended with %d: %s", r.code, r.err)
+	}
+	for want, times := range map[string]int{
+		"image: registry.example/a/fairlead:v7": 2, "image: registry.example/a/proxy:v7": 1, "imagePullPolicy: Never": 3,
+		"- --trust-domain=example.org": 2, "- --gateway-require-grants=true": 2, "- --linkerd-cluster-networks=10.0.0.0/8,fd00::/8": 2,
+		"- --uplink=eth1": 1, "namespace: mesh": -1, "fairlead-system": 0, "managed-by: Helm": 0,
+	} {
+		n := strings.Count(r.out, want)
+		if times >= 0 && n != times || times < 0 && n == 0 {
+			t.Errorf("%q is there %d times, want %d", want, n, times)
+		}
+	}
+	for args, want := range map[string]string{
+		"install --print --trust-domain Not_A/domain":             "trust domain",
+		"install --print --gateway-require-grants=perhaps":        "--gateway-require-grants perhaps",
+		"install --print --image-pull-policy Sometimes":           "want Always, IfNotPresent or Never",
+		"install --kubeconfig /nowhere/config":                    "read kubeconfig /nowhere/config",
+		"uninstall --kubeconfig /nowhere/config":                  "read kubeconfig /nowhere/config",
+		"install --print --linkerd-default-inbound-policy=nobody": "nobody",
+	} {
+		if r := fairlead(t, "", strings.Fields(args)...); r.code == 0 || !strings.Contains(r.err, want) {
+			t.Errorf("fairlead %s: ended with %d: %q, want %q", args, r.code, r.err, want)
+		}
+	}
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package install puts the objects of an installation into a cluster, waits until they do
+// what they are for, and takes them away again, in an order in which nothing is left behind.
+package install
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"fairlead.io/fairlead/kube/remote"
+)
+
+// Labels of the installation's objects.
+const (
+	nameLabel    = "app.kubernetes.io/name"
+	name         = "fairlead"
+	managedLabel = "app.kubernetes.io/managed-by"
+	// Manager is who manages what this package has installed, and owns its fields.
+	Manager = "fairlead-install"
+	// helmRelease is the annotation by which Helm knows its own.
+	helmRelease = "meta.helm.sh/release-name"
+)
+
+// Installer installs in one namespace of a cluster.
+type Installer struct {
+	client    client.Client
+	namespace string
+	say       func(format string, a ...any)
+}
+
+// New returns an installer; say tells a person how it goes.
+func New(cfg *rest.Config, namespace string, say func(format string, a ...any)) (*Installer, error) {
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS, cfg.UserAgent = -1, rest.DefaultKubernetesUserAgent()
+	cfg.WarningHandler = rest.NoWarnings{}
+	c, err := client.New(cfg, client.Options{Scheme: scheme.Scheme})
+	if err != nil {
+		return nil, fmt.Errorf("reach the API server %s: %w", cfg.Host, err)
+	}
+	return &Installer{c, namespace, say}, nil
+}
+
+// Parse reads the objects of a manifest, in its order.
+func Parse(manifest []byte) ([]*unstructured.Unstructured, error) {
+	var out []*unstructured.Unstructured
+	d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096)
+	for {
+		o := &unstructured.Unstructured{}
+		switch err := d.Decode(&o.Object); {
+		case errors.Is(err, io.EOF):
+			return out, nil
+		case err != nil:
+			return nil, fmt.Errorf("read manifest: %w", err)
+		case len(o.Object) > 0:
+			out = append(out, o)
+		}
+	}
+}
+
+// Release names the Helm release that has the installation, "" if none has.
+func (i *Installer) Release(ctx context.Context) (string, error) {
+	var ds appsv1.DaemonSet
+	err := i.client.Get(ctx, client.ObjectKey{Namespace: i.namespace, Name: "fairlead-agent"}, &ds)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return "", fmt.Errorf("look for an installation: %w", err)
+	}
+	return ds.Annotations[helmRelease], nil
+}
+
+// Apply makes the cluster have the objects as they are, and nothing that an earlier version
+// had besides.
+func (i *Installer) Apply(ctx context.Context, objects []*unstructured.Unstructured) error {
+	wanted := map[string]bool{}
+	for _, o := range objects {
+		labels := o.GetLabels()
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[managedLabel] = Manager
+		o.SetLabels(labels)
+		err := i.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(o), client.ForceOwnership, client.FieldOwner(Manager))
+		if err != nil {
+			return fmt.Errorf("apply %s: %w", of(o), err)
+		}
+		wanted[of(o)] = true
+	}
+	return i.prune(ctx, objects, wanted)
+}
+
+// prune deletes what has our mark and is not wanted any more, of the kinds that are.
+func (i *Installer) prune(ctx context.Context, objects []*unstructured.Unstructured, wanted map[string]bool) error {
+	kinds := map[schema.GroupVersionKind]bool{}
+	for _, o := range objects {
+		kinds[o.GroupVersionKind()] = true
+	}
+	for k := range kinds {
+		var all unstructured.UnstructuredList
+		all.SetGroupVersionKind(k)
+		if err := i.client.List(ctx, &all, client.MatchingLabels{nameLabel: name, managedLabel: Manager}); err != nil {
+			return fmt.Errorf("list %s: %w", k.Kind, err)
+		}
+		for n := range all.Items {
+			o := &all.Items[n]
+			if wanted[of(o)] || k.Kind == "Namespace" || o.GetNamespace() != "" && o.GetNamespace() != i.namespace {
+				continue
+			}
+			i.say("deleting %s, which this version does not have", of(o))
+			if err := client.IgnoreNotFound(i.client.Delete(ctx, o)); err != nil {
+				return fmt.Errorf("delete %s: %w", of(o), err)
+			}
+		}
+	}
+	return nil
+}
+
+// of is an object as people name it.
+func of(o client.Object) string {
+	return strings.TrimPrefix(o.GetObjectKind().GroupVersionKind().Kind+" "+o.GetNamespace()+"/"+o.GetName(), "/")
+}
+
+// pause is how often the cluster is looked at.
+const pause = 500 * time.Millisecond
+
+// Wait waits until agents and proxies of all nodes, and the operators, are as they were
+// applied and ready. If the context ends before, the error says what each of the others
+// waits for.
+func (i *Installer) Wait(ctx context.Context) error {
+	said := ""
+	for {
+		text, done, err := i.progress(ctx)
+		if err == nil && text != said {
+			i.say("%s", text)
+			said = text
+		}
+		if err == nil && done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("it is not all ready: %w", context.Cause(ctx)), err, i.unready())
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (i *Installer) progress(ctx context.Context) (text string, done bool, err error) {
+	done = true
+	var parts []string
+	for _, component := range []string{"agent", "proxy"} {
+		var ds appsv1.DaemonSet
+		if err := i.client.Get(ctx, client.ObjectKey{Namespace: i.namespace, Name: name + "-" + component}, &ds); err != nil {
+			return "", false, err
+		}
+		s := ds.Status
+		ready := min(s.UpdatedNumberScheduled, s.NumberAvailable)
+		done = done && s.ObservedGeneration >= ds.Generation && ready == s.DesiredNumberScheduled
+		parts = append(parts, fmt.Sprintf("%s ready on %d of %d nodes", component, ready, s.DesiredNumberScheduled))
+	}
+	var d appsv1.Deployment
+	if err := i.client.Get(ctx, client.ObjectKey{Namespace: i.namespace, Name: name + "-operator"}, &d); err != nil {
+		return "", false, err
+	}
+	want := int32(1)
+	if d.Spec.Replicas != nil {
+		want = *d.Spec.Replicas
+	}
+	ready := min(d.Status.UpdatedReplicas, d.Status.AvailableReplicas)
+	done = done && d.Status.ObservedGeneration >= d.Generation && ready >= want
+	return strings.Join(append(parts, fmt.Sprintf("operator %d of %d", ready, want)), ", "), done, nil
+}
+
+// unready says of every pod that is not ready what it waits for.
+func (i *Installer) unready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var pods corev1.PodList
+	if err := i.client.List(ctx, &pods, client.InNamespace(i.namespace), client.MatchingLabels{nameLabel: name}); err != nil {
+		return err
+	}
+	var errs []error
+	for n := range pods.Items {
+		if why := remote.Waits(&pods.Items[n]); why != "" {
+			p := &pods.Items[n]
+			errs = append(errs, fmt.Errorf("pod %s on %s: %s", p.Name, cmp.Or(p.Spec.NodeName, "no node"), why))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Remove takes an installation away: the operators first, that nobody writes any more; then
+// cleanup, which takes back what they wrote; agents and proxies, which give their nodes
+// back as they end; and at last their permissions, which agents need to see that they go.
+// A namespace with objects of others stays.
+func (i *Installer) Remove(ctx context.Context, objects []*unstructured.Unstructured, cleanup func(context.Context) error) error {
+	order := map[string]int{"Deployment": 0, "DaemonSet": 2, "Namespace": 9}
+	stages := map[int][]*unstructured.Unstructured{}
+	for _, o := range objects {
+		at, ok := order[o.GetKind()]
+		if !ok {
+			at = 5
+		}
+		stages[at] = append(stages[at], o)
+	}
+	for _, at := range slices.Sorted(maps.Keys(stages)) {
+		if at == 9 {
+			if err := i.removeNamespace(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		for _, o := range stages[at] {
+			err := i.client.Delete(ctx, o, client.PropagationPolicy("Foreground"))
+			if client.IgnoreNotFound(err) != nil {
+				return fmt.Errorf("delete %s: %w", of(o), err)
+			}
+		}
+		for _, o := range stages[at] {
+			if err := i.gone(ctx, o); err != nil {
+				return err
+			}
+		}
+		if at == 0 {
+			if err := cleanup(ctx); err != nil {
+				return fmt.Errorf("take back what the operators wrote: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// gone waits until an object, with what belongs to it, is not there.
+func (i *Installer) gone(ctx context.Context, o *unstructured.Unstructured) error {
+	said := false
+	for {
+		now := &unstructured.Unstructured{}
+		now.SetGroupVersionKind(o.GroupVersionKind())
+		err := i.client.Get(ctx, client.ObjectKeyFromObject(o), now)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if !said && o.GetKind() == "DaemonSet" {
+			i.say("waiting for %s to end on all nodes", o.GetName())
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("%s is still there: %w", of(o), context.Cause(ctx)), err, i.unready())
+		case <-time.After(pause):
+		}
+	}
+}
+
+// removeNamespace deletes the namespace unless somebody has something there.
+func (i *Installer) removeNamespace(ctx context.Context) error {
+	var pods corev1.PodList
+	if err := i.client.List(ctx, &pods, client.InNamespace(i.namespace)); err != nil {
+		return fmt.Errorf("look into namespace %s: %w", i.namespace, err)
+	}
+	var others []string
+	for _, p := range pods.Items {
+		if p.Labels[nameLabel] != name {
+			others = append(others, p.Name)
+		}
+	}
+	if len(others) > 0 {
+		i.say("namespace %s stays: others have pods there, as %s", i.namespace, others[0])
+		return nil
+	}
+	ns := &corev1.Namespace{}
+	ns.Name = i.namespace
+	if err := client.IgnoreNotFound(i.client.Delete(ctx, ns)); err != nil {
+		return fmt.Errorf("delete namespace %s: %w", i.namespace, err)
+	}
+	return nil
+}
