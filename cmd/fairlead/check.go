@@ -18,7 +18,9 @@ import (
 )
 
 // clusterCommands read a cluster, or write to it, and need nothing of this machine.
-func clusterCommands() []*cobra.Command { return []*cobra.Command{checkCommand(), preflightCommand(), installCommand(), uninstallAllCommand()} }
+func clusterCommands() []*cobra.Command {
+	return []*cobra.Command{checkCommand(), preflightCommand(), installCommand(), uninstallAllCommand()}
+}
 
 func checkCommand() *cobra.Command {
 	c := &cobra.Command{
