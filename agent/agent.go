@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -92,8 +93,10 @@ type agent struct {
 	ports  *ports
 	res    *resources
 	kernel kernel
-	feed   feed
-	envoy  func(context.Context) (version string, there bool)
+	// setRemote is told some address of other nodes' pods; nil: nobody is.
+	setRemote func([]netip.Addr)
+	feed      feed
+	envoy     func(context.Context) (version string, there bool)
 	// present tells whether an Envoy takes connections, whatever it has acknowledged.
 	present func(context.Context) presence
 	absent  absence
@@ -175,6 +178,7 @@ func Run(ctx context.Context, o Options) error {
 	a.pipe.SetHostAddresses(host.get())
 	server := serve.New(serve.Options{StandIn: proxy.StandIn, OnReject: a.late.put}, nil)
 	a.pods = kernel
+	a.setRemote = kernel.SetRemote
 	a.attached.read()
 	a.kernel, a.feed, a.envoy, a.present = kernel, server, a.findEnvoy, a.findReady
 	return a.run(ctx, kernel, server)

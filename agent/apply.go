@@ -203,6 +203,9 @@ func (a *agent) writeKernel(ctx context.Context, changes []incr.Change) error {
 	if !a.absent.bypass.IsZero() {
 		changes = bypassChanges(changes)
 	}
+	if a.setRemote != nil {
+		a.setRemote(a.remotePods())
+	}
 	if err := a.kernel.SetInbound(a.kernelPort(plan.InboundListener)); err != nil || len(changes) == 0 {
 		return err
 	}
@@ -212,6 +215,9 @@ func (a *agent) writeKernel(ctx context.Context, changes []incr.Change) error {
 // syncKernel makes the kernel's maps equal to the plan, writing just the difference.
 func (a *agent) syncKernel(ctx context.Context) error {
 	a.savePorts()
+	if a.setRemote != nil {
+		a.setRemote(a.remotePods())
+	}
 	if err := a.kernel.SetInbound(a.kernelPort(plan.InboundListener)); err != nil {
 		return err
 	}

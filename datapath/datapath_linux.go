@@ -61,6 +61,8 @@ type Datapath struct {
 	settings *table
 	synced   bool
 	missing  map[string]string // uplinks that have no program, and why
+	remote   []netip.Addr      // see SetRemote
+	overlays map[int]overlay   // by index
 
 	told []netip.Addr // the node's own addresses; Open's, then run's alone
 
@@ -85,7 +87,7 @@ func Open(ctx context.Context, opt Options) (*Datapath, error) {
 		return nil, err
 	}
 	d := &Datapath{
-		opt: opt, log: opt.Log, lock: lock, host: newHost(opt), missing: map[string]string{}, wake: make(chan struct{}, 1),
+		opt: opt, log: opt.Log, lock: lock, host: newHost(opt), missing: map[string]string{}, overlays: map[int]overlay{}, wake: make(chan struct{}, 1),
 	}
 	w, err := d.start()
 	if err != nil {
@@ -203,8 +205,14 @@ func (d *Datapath) attachUplink(name string) (isNew bool, err error) {
 	return isNew, nil
 }
 
-// uplinks are the indexes of those that are there.
-func (d *Datapath) uplinks() map[int]bool { return d.uplinksByName(d.opt.Uplinks...) }
+// uplinks are the indexes of those that are there, overlays with programs among them.
+func (d *Datapath) uplinks() map[int]bool {
+	out := d.uplinksByName(d.opt.Uplinks...)
+	for i := range d.overlays {
+		out[i] = true
+	}
+	return out
+}
 
 func (d *Datapath) uplinksByName(names ...string) map[int]bool {
 	out := map[int]bool{}
@@ -342,18 +350,13 @@ func (d *Datapath) tend(f func() bool) (pending bool) {
 
 func (d *Datapath) lookAtAll() bool {
 	for _, name := range d.opt.Uplinks {
-		reason := ""
 		isNew, err := d.attachUplink(name)
-		if err != nil {
-			reason = err.Error()
-		} else if isNew {
+		if err == nil && isNew {
 			d.repairHost() // its settings are the defaults
 		}
-		if reason != "" && reason != d.missing[name] {
-			d.log.Warn("uplink has no program", "interface", name, "error", reason)
-		}
-		d.missing[name] = reason
+		d.note(name, err)
 	}
+	d.attachOverlays()
 	return d.pods.look()
 }
 

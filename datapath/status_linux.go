@@ -64,6 +64,9 @@ func (d *Datapath) interfaces() []Attached {
 		}
 		names[name] = a
 	}
+	for i, o := range d.overlays {
+		names[o.name] = Attached{Name: o.name, Ifindex: i, Programs: d.links.on(i), Reason: d.missing[o.name]}
+	}
 	for _, p := range d.pods.byName {
 		if p.iface.index != 0 {
 			names[p.iface.name] = Attached{Name: p.iface.name, Ifindex: p.iface.index, Programs: d.links.on(p.iface.index)}

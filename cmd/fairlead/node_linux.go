@@ -51,7 +51,7 @@ takes over. So they do while the API server is away; fairlead status says since 
 	c.Flags().DurationVar(&o.LeaseRenew, "lease-renew", lease.DefaultRenew,
 		"how often the node's Lease is renewed; one that is not renewed three times has the other nodes not count what this one's proxy has checked. Longer in large clusters")
 	c.Flags().StringVar(&o.NetnsDir, "netns", "/run/netns", "folder of the pods' network namespaces")
-	c.Flags().StringSliceVar(&o.Uplinks, "uplink", nil, "interface towards the other nodes; repeat for more (default: those of the node's default routes)")
+	c.Flags().StringSliceVar(&o.Uplinks, "uplink", nil, "interface towards the other nodes; repeat for more (default: those of the node's default routes); overlays are found by the routes to other nodes' pods")
 	daemonSet := c.Flags().String("daemonset", "", "`NAMESPACE/NAME` of the DaemonSet that has this run: if it is gone when this is stopped, the node is left as it was")
 	o.WhenProxyAbsent = agent.Hold
 	c.Flags().Var(&o.WhenProxyAbsent, "when-proxy-absent",
