@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -200,6 +201,13 @@ func (a *agent) pluginStatus() *PluginStatus {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out.Configuration = a.pluginIn
+	var problems []string
+	for _, t := range ofPlugin {
+		if p := a.problems[t]; p != "" {
+			problems = append(problems, p)
+		}
+	}
+	out.Problem = strings.Join(problems, "; ")
 	return out
 }
 

@@ -84,6 +84,7 @@ type PluginStatus struct {
 	Configuration string `json:"configuration,omitempty"`
 	Pods          int    `json:"pods"`    // that it has told of
 	Waiting       int    `json:"waiting"` // that may not start yet
+	Problem       string `json:"problem,omitempty"`
 }
 
 // Waiting is a resource that Envoy has not acknowledged in time.

@@ -63,6 +63,9 @@ const (
 	aboutClosed  topic = "fail-closed namespaces"
 )
 
+// ofPlugin are topics that make the node no less as its source says.
+var ofPlugin = []topic{aboutClosed, aboutPlugin, aboutRecords}
+
 // say makes a problem known, once for as long as it lasts; "" ends it.
 func (a *agent) say(about topic, problem string) {
 	a.mu.Lock()
@@ -81,7 +84,9 @@ func (a *agent) say(about topic, problem string) {
 func (a *agent) problemLocked() string {
 	var problems []string
 	for _, t := range slices.Sorted(maps.Keys(a.problems)) {
-		problems = append(problems, a.problems[t])
+		if !slices.Contains(ofPlugin, t) {
+			problems = append(problems, a.problems[t])
+		}
 	}
 	return strings.Join(problems, "; ")
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -28,6 +29,7 @@ func pluginFlags(c *cobra.Command, run *string) (options func() (*install.Option
 	c.Flags().StringSliceVar(&o.Config.Exempt, "cni-exempt", cni.DefaultExempt(), "namespaces that are never fail-closed")
 	c.Flags().IntVar(&o.Config.WaitSeconds, "cni-wait", cni.DefaultWaitSeconds, "seconds that a pod waits for the agent")
 	c.Flags().StringVar(&o.Config.AgentNamespace, "cni-agent-namespace", cni.DefaultAgentNamespace, "namespace of the agent's pods, for messages")
+	remove := c.Flags().Bool("cni-remove", false, "take the plugin out where an earlier agent has put it in")
 	return func() (*install.Options, error) {
 		switch {
 		case o.ConfDir == "" && o.BinDir == "":
@@ -50,6 +52,13 @@ func pluginFlags(c *cobra.Command, run *string) (options func() (*install.Option
 			return nil, err
 		}
 		o.Config.RunDir = dir
+		if *remove {
+			// What is not taken out goes on calling an agent, which answers.
+			if _, err := install.Uninstall(*o); err != nil {
+				fmt.Fprintf(c.ErrOrStderr(), "fairlead: the CNI plugin stays: %v\n", err)
+			}
+			return nil, nil
+		}
 		return o, nil
 	}
 }

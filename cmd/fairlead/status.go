@@ -99,6 +99,9 @@ func printStatus(w io.Writer, s *agent.Status) error {
 			where = "in " + p.Configuration
 		}
 		rows = append(rows, []string{"CNI plugin", fmt.Sprintf("%s: has told of %d pods, %d wait to start", where, p.Pods, p.Waiting)})
+		if p.Problem != "" {
+			rows = append(rows, []string{"CNI plugin", p.Problem})
+		}
 	}
 	rows = append(rows, []string{"flows", fmt.Sprintf("%d seen, lost: %d in the kernel, %d of the access log", s.Flows.Seen, s.Flows.LostKernel, s.Flows.LostAccessLog)})
 	rows = append(rows, waitingRows(s)...)
