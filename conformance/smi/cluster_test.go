@@ -45,9 +45,9 @@ func TestSMI(t *testing.T) {
 	cluster.Up(t)
 	cluster.Load(t, image(t))
 	define(t)
-	f := testcluster.Start(t, cluster)
+	testcluster.Start(t, cluster)
 	t.Run("suite", func(t *testing.T) { suite(t) })
-	t.Run("table", func(t *testing.T) { table(t, f) })
+	t.Run("table", func(t *testing.T) { table(t) })
 	t.Run("weights under load", func(t *testing.T) { weightsUnderLoad(t) })
 }
 
