@@ -19,13 +19,14 @@ import (
 func (h *Helper) Find(a struct {
 	Dir, UID  string
 	Addresses []netip.Addr
+	Places    map[netip.Addr]Place
 }, out *uint64) error {
-	f := &finder{dir: a.Dir}
+	f := &finder{dir: a.Dir, places: a.Places}
 	i, err := f.find(a.Addresses, a.UID)
 	if err != nil {
 		return err
 	}
-	*out, err = f.cookie(i, nil)
+	*out, err = f.cookie(i, a.Addresses)
 	return err
 }
 
@@ -131,5 +132,33 @@ func TestPortOfBridge(t *testing.T) {
 	check(t, find("a1", uid))
 	if err := find("a1", strings.Replace(uid, "1", "2", 1)); err == nil {
 		t.Error("found by the id of another")
+	}
+}
+
+// A pod that has no process yet, and whose namespace has no file that we see, is where who
+// made its interface says, while that is there.
+func TestToldPlace(t *testing.T) {
+	n := newNetworkWith(t, true)
+	node := n.start("a")
+	pod := n.hosts["a1"]
+	link, err := n.hosts["a"].link.LinkByName("lxa1")
+	check(t, err)
+	other, err := n.hosts["a"].link.LinkByName("lxa2")
+	check(t, err)
+	find := func(four, six Place) (uint64, error) {
+		return try[uint64](node, "Find", map[string]any{"Dir": t.TempDir(), "UID": "4721678e-ceee-4656-ac52-760c7d1ec2be",
+			"Addresses": []netip.Addr{pod.v4, pod.v6}, "Places": map[netip.Addr]Place{pod.v4: four, pod.v6: six}})
+	}
+	told := Place{Index: link.Attrs().Index, Name: "lxa1", Cookie: 42}
+	if got, err := find(told, told); got != 42 || err != nil {
+		t.Errorf("cookie %d, %v", got, err)
+	}
+	elsewhere := Place{Index: other.Attrs().Index, Name: "lxa2", Cookie: 43}
+	gone := Place{Index: 9999, Name: "lxa1", Cookie: 42}
+	renamed := Place{Index: told.Index, Name: "lxa9", Cookie: 42}
+	for what, p := range map[string][2]Place{"two places": {told, elsewhere}, "one alone": {told, {}}, "gone": {gone, gone}, "another's number": {renamed, renamed}} {
+		if got, err := find(p[0], p[1]); err == nil {
+			t.Errorf("%s: found, cookie %d", what, got)
+		}
 	}
 }
