@@ -230,6 +230,9 @@ func TestInstalled(t *testing.T) {
 	t.Run("agent", func(t *testing.T) {
 		f.under(t, "rollout of the agents", func() { f.rollout(t, "daemonset/fairlead-agent") })
 	})
+	t.Run("proxy", func(t *testing.T) {
+		f.under(t, "rollout of the proxies", func() { f.rollout(t, "daemonset/fairlead-proxy") })
+	})
 	t.Run("operator", func(t *testing.T) {
 		f.under(t, "rollout of the operator", func() { f.rollout(t, "deployment/fairlead-operator") })
 	})
