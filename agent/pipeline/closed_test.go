@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pipeline
+
+import (
+	"slices"
+	"testing"
+
+	"fairlead.io/fairlead/translators/objects"
+)
+
+// What is fail-closed follows from what governs, whether or not there are pods.
+func TestClosed(t *testing.T) {
+	const namespaces = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: denied, annotations: {fairlead.io/default-deny: istio}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: guarded}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: open, labels: {istio-injection: enabled}}
+`
+	policy := func(namespace string) string {
+		return `
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: ` + namespace + `}
+spec: {selector: {matchLabels: {app: web}}, action: DENY, rules: [{from: [{source: {namespaces: [x]}}]}]}
+`
+	}
+	const known = `
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "outboundTrafficPolicy: {mode: REGISTRY_ONLY}"}
+`
+	for _, c := range []struct {
+		what, text string
+		want       []string
+		everywhere bool
+	}{
+		{"nothing", "", nil, false},
+		{"a default", namespaces, []string{"denied"}, false},
+		{"a policy", namespaces + policy("guarded"), []string{"denied", "guarded"}, false},
+		{"a policy of the mesh", namespaces + policy("istio-system"), []string{"denied"}, true},
+		{"services that are known", namespaces + known, []string{"denied", "open"}, false},
+	} {
+		p, err := New(Options{Node: "n1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Load(objects.Input{Name: "all.yaml", Data: []byte(c.text)})
+		if got, everywhere := p.Closed(); !slices.Equal(got, c.want) || everywhere != c.everywhere {
+			t.Errorf("%s: %v, everywhere %t, want %v and %t", c.what, got, everywhere, c.want, c.everywhere)
+		}
+	}
+}
