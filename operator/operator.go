@@ -130,7 +130,7 @@ func newOperator(o Options) (*operator, error) {
 	if o.Times == (lead.Times{}) {
 		o.Times = lead.DefaultTimes
 	}
-	o.Pipeline.Node = ""
+	o.Pipeline.Node, o.Pipeline.Agents = "", true // what the nodes serve that run one
 	pipe, err := pipeline.New(o.Pipeline)
 	if err != nil {
 		return nil, err

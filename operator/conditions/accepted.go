@@ -9,6 +9,7 @@ import (
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/merge"
+	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/translators/objects"
 )
 
@@ -20,6 +21,9 @@ const (
 	// Serving: the routes that were made of the object are those that are served. Objects
 	// that route nothing do not have it.
 	ServingType = Prefix + "Serving"
+	// Enforced, where it is False: the namespace is observed. Objects of others do not
+	// have it.
+	EnforcedType = Prefix + "Enforced"
 )
 
 // Reasons of these.
@@ -33,6 +37,7 @@ const (
 	ReasonServing       = "Serving"
 	ReasonStandby       = "Standby"
 	ReasonPartly        = "PartlyStandby"
+	ReasonObserved      = "Observed"
 )
 
 // unsupported is the code of diagnostics of kinds of which nothing is used.
@@ -104,6 +109,16 @@ func Serving(v *View, o *objects.Object) (c Condition, ok bool) {
 		c.Status, c.Reason, c.Message = False, ReasonPartly, "stands by: "+some(no)+"; serves "+some(yes)
 	}
 	return c, true
+}
+
+// Enforced is the condition of that type; not ok if the object's namespace is not observed.
+func Enforced(v *View, o *objects.Object) (c Condition, ok bool) {
+	n, _ := v.Get(translators.Namespaces, o.Namespace).(*model.Namespace)
+	if n == nil || !n.Observed {
+		return Condition{}, false
+	}
+	return Condition{Type: EnforcedType, Status: False, Reason: ReasonObserved,
+		Message: "namespace " + n.Name + " is observed: what this comes to for its pods is told in flows, and not done; set fairlead.io/mode: enforce on it"}, true
 }
 
 // why is the reason for an owner.

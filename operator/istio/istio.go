@@ -26,5 +26,8 @@ func (Judge) Judge(v *conditions.View, o *objects.Object) *conditions.Status {
 	if c, ok := conditions.Serving(v, o); ok {
 		s.Conditions = append(s.Conditions, c)
 	}
+	if c, ok := conditions.Enforced(v, o); ok {
+		s.Conditions = append(s.Conditions, c)
+	}
 	return s
 }
