@@ -18,5 +18,6 @@
 //   - A lone change is handed out at once, a burst in batches; what costs time is what changed.
 //   - Health says what is wrong, since when, and what to do.
 //
-// It never writes.
+// It never writes; the packages below it do: status writes statuses and Events, crds
+// definitions that are missing, lead the Lease by which one of several leads.
 package kube
