@@ -10,9 +10,3 @@ import "embed"
 //
 //go:embed crds/*.yaml
 var CRDs embed.FS
-
-// Manifests are everything that the chart renders with its defaults, and the namespace, for
-// an installation without Helm.
-//
-//go:embed fairlead.yaml
-var Manifests []byte
