@@ -91,6 +91,10 @@ func TestFlowsOfTheProxy(t *testing.T) {
 		"allowed by none, before an endpoint was chosen": {with(func(r *accesslog.Record) {
 			r.Details, r.Status, r.Upstream = "rbac_access_denied_matched_policy[none]", 403, netip.AddrPort{}
 		}), "denied", "policy", "AuthorizationPolicy shop/p spec", nil},
+		"would be denied by a rule": {with(func(r *accesslog.Record) { r.Would = &accesslog.Denial{Rule: rule} }), "audited", "policy", "AuthorizationPolicy shop/p spec.rules[0]",
+			func(f hubble.Flow) bool { return f.Rule == rule && f.HTTP.Status == 200 }},
+		"would be allowed by none": {with(func(r *accesslog.Record) { r.Would = &accesslog.Denial{} }), "audited", "policy", "AuthorizationPolicy shop/p spec",
+			func(f hubble.Flow) bool { return f.Rule == "" }},
 		"failed": {with(func(r *accesslog.Record) { r.Details, r.Status = "upstream_reset", 503 }), "forwarded", "upstream_reset", "spec.http[0].match[0]", nil},
 		"a connection": {accesslog.Record{Connection: true, Source: base.Source, Destination: ip("10.96.0.8:9000"), Upstream: base.Upstream, Cluster: connection, Route: connection,
 			RequestBytes: 3, ResponseBytes: 5, Duration: time.Minute}, "forwarded", "", "VirtualService shop/many spec.tcp[0].match[0]", func(f hubble.Flow) bool {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -134,6 +135,29 @@ func TestConnectionRecord(t *testing.T) {
 	}
 	if got := <-s.Records(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// What filters would have refused that refuse nothing: by a rule that denies, or because none
+// allows.
+func TestShadow(t *testing.T) {
+	entry := func(namespace string, fields map[string]any) *data.HTTPAccessLogEntry {
+		of, err := structpb.NewStruct(fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &data.HTTPAccessLogEntry{CommonProperties: &data.AccessLogCommon{Metadata: &core.Metadata{FilterMetadata: map[string]*structpb.Struct{namespace: of}}}}
+	}
+	s := accesslog.New(10)
+	send(t, s,
+		entry("envoy.filters.http.upstream_rbac", map[string]any{"fl.deny.shadow_engine_result": "denied", "fl.deny.shadow_effective_policy_id": "abc", "fl.allow.0.shadow_engine_result": "denied"}),
+		entry("envoy.filters.http.rbac", map[string]any{"fl.deny.shadow_engine_result": "allowed", "fl.allow.0.shadow_engine_result": "denied"}),
+		entry("envoy.filters.http.rbac", map[string]any{"fl.allow.0.shadow_engine_result": "allowed", "fl.allow.0.shadow_effective_policy_id": "abc", "enforced_engine_result": "denied"}),
+		entry("another", map[string]any{"fl.deny.shadow_engine_result": "denied"}))
+	for i, want := range []*accesslog.Denial{{Rule: "abc"}, {}, nil, nil} {
+		if got := (<-s.Records()).Would; !reflect.DeepEqual(got, want) {
+			t.Errorf("entry %d: %+v, want %+v", i, got, want)
+		}
 	}
 }
 
