@@ -374,7 +374,7 @@ func TestPodsChurn(t *testing.T) {
 			if ctx.Err() != nil {
 				break
 			}
-			ok := 0
+			ok, other := 0, ""
 			for d := json.NewDecoder(strings.NewReader(out)); ; {
 				var r result
 				if d.Decode(&r) != nil {
@@ -382,12 +382,14 @@ func TestPodsChurn(t *testing.T) {
 				}
 				if r.Status == 200 {
 					ok++
+				} else {
+					other = fmt.Sprintf("%d %s %s", r.Status, r.Error, r.Detail)
 				}
 			}
 			if ok == 50 && err == nil {
 				n += ok
 			} else {
-				bad = append(bad, fmt.Sprintf("%d of 50: %v: %.300s", ok, err, out))
+				bad = append(bad, fmt.Sprintf("%s: %d of 50, the last other one: %s; %v", time.Now().Format(time.TimeOnly), ok, other, err))
 			}
 		}
 		served <- n
