@@ -36,7 +36,7 @@ func newInstalled(t *testing.T, c cluster) *fleet {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build fairlead: %v\n%s", err, out)
 	}
-	images := exec.CommandContext(t.Context(), "../../hack/images.sh", "--load")
+	images := exec.CommandContext(t.Context(), "../../hack/images.sh", "--load", "--out", filepath.Join(c.folder(), "build/images"))
 	images.Env = append(append(os.Environ(), "CLUSTER="+c.name), c.settings...)
 	if out, err := images.CombinedOutput(); err != nil {
 		t.Fatalf("hack/images.sh: %v\n%s", err, out)
