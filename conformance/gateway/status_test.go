@@ -127,7 +127,7 @@ func alsoStatus(all []suite.ConformanceTest, unsaid *[]string) []suite.Conforman
 
 // The status of routes at Services is what the suite asks of routes at Gateways, by its
 // own helpers; other controllers' words stay, also when Fairlead's are taken back.
-func checkStatus(t *testing.T, fleet *testcluster.Fleet) {
+func checkStatus(t *testing.T) {
 	o := options(t)
 	cluster.Kubectl(t, "apply", "-f", "testdata/status.yaml")
 	t.Cleanup(func() {
@@ -193,7 +193,7 @@ func checkStatus(t *testing.T, fleet *testcluster.Fleet) {
 			return nil
 		}
 		testcluster.Eventually(t, 30*time.Second, "both", func() error { return check(1) })
-		fleet.Cleanup(t)
+		cluster.Cleanup(t)
 		testcluster.Eventually(t, 30*time.Second, "the other's alone", func() error { return check(0) })
 	})
 }

@@ -72,16 +72,16 @@ func needsOnlyMesh(test suite.ConformanceTest) bool {
 	return slices.Contains(test.Features, features.SupportMesh) && !slices.Contains(test.Features, features.SupportGateway)
 }
 
-// All runs share one cluster with Fairlead on it.
+// All runs share one cluster with Fairlead on it, installed by its manifests.
 func TestConformance(t *testing.T) {
 	cluster.Up(t)
 	cluster.Load(t, image(t))
 	crds := filepath.Join(strings.TrimSpace(run(t, ".", "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api")), "config/crd/standard")
 	cluster.Kubectl(t, "apply", "--server-side", "-f", crds)
 	cluster.Kubectl(t, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-	fleet := testcluster.Start(t, cluster)
+	cluster.Install(t)
 	t.Run("suite", runSuite)
-	t.Run("status", func(t *testing.T) { checkStatus(t, fleet) })
+	t.Run("status", checkStatus)
 }
 
 // The suite's tests of meshes pass, as the kept report says and no worse, and their

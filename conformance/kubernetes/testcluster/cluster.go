@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package testcluster drives a cluster of hack/cluster, and Fairlead on its nodes, for
+// Package testcluster drives a cluster of hack/cluster, and installs Fairlead on it, for
 // tests of other modules. It has no dependencies, so that it adds none to theirs.
 package testcluster
 
@@ -21,9 +21,6 @@ type Cluster struct {
 	Name string
 	Root string // of the repository
 }
-
-// Nodes are those of every cluster.
-var Nodes = []string{"node-1", "node-2"}
 
 // Folder is where everything of a cluster that is up is.
 func (c Cluster) Folder() string { return "/run/" + c.Name }
@@ -51,12 +48,6 @@ func (c Cluster) Load(t testing.TB, files ...string) {
 	c.run(t, "load.sh", files...)
 }
 
-// On runs a command on a node, which must succeed.
-func (c Cluster) On(t testing.TB, node string, args ...string) string {
-	t.Helper()
-	return c.run(t, "enter.sh", append([]string{node}, args...)...)
-}
-
 // Kubectl runs kubectl, which must succeed.
 func (c Cluster) Kubectl(t testing.TB, args ...string) string {
 	t.Helper()
@@ -65,14 +56,6 @@ func (c Cluster) Kubectl(t testing.TB, args ...string) string {
 		t.Fatal(err)
 	}
 	return out
-}
-
-// Apply applies a manifest.
-func (c Cluster) Apply(t testing.TB, manifest string) {
-	t.Helper()
-	if _, err := c.Try(t.Context(), manifest, "apply", "-f", "-"); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // Try runs kubectl.
