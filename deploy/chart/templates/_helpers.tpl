@@ -64,6 +64,7 @@ tolerations: {{ toYaml . | nindent 2 }}
 - --cluster-domain={{ .Values.clusterDomain }}
 - --trust-domain={{ .Values.trustDomain }}
 {{- with .Values.mesh }}
+- --default-mode={{ .defaultMode }}
 {{- with .istioVersion }}
 - --istio-version={{ . }}
 {{- end }}
