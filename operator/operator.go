@@ -89,12 +89,12 @@ type operator struct {
 
 // Run is the operator. It returns when the context ends, or with an error if it cannot
 // start. An API server that is away is waited for.
-func Run(ctx context.Context, o Options) error {
+func Run(parent context.Context, o Options) error {
 	p, err := newOperator(o)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	var group sync.WaitGroup
 	defer group.Wait()
@@ -120,10 +120,10 @@ func Run(ctx context.Context, o Options) error {
 	})
 	start(p.campaign)
 	p.loop(ctx, changed)
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err
+	if parent.Err() != nil {
+		return nil
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 func newOperator(o Options) (*operator, error) {

@@ -56,10 +56,20 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func refuse(w http.ResponseWriter, code int) {
+func refuse(w http.ResponseWriter, code int) { refuseAs(w, code, "") }
+
+// exists is 409 where an object is there already.
+const exists = -409
+
+// refuseAs refuses with a reason that is not the code's usual one; "" is that.
+func refuseAs(w http.ResponseWriter, code int, reason metav1.StatusReason) {
+	if code == exists {
+		code, reason = http.StatusConflict, metav1.StatusReasonAlreadyExists
+	}
 	status := metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: "Failure", Code: int32(code), Message: http.StatusText(code),
 		Reason: map[int]metav1.StatusReason{401: metav1.StatusReasonUnauthorized, 403: metav1.StatusReasonForbidden, 404: metav1.StatusReasonNotFound, 409: metav1.StatusReasonConflict,
 			410: metav1.StatusReasonExpired, 429: metav1.StatusReasonTooManyRequests, 500: metav1.StatusReasonInternalError, 503: metav1.StatusReasonServiceUnavailable}[code]}
+	status.Reason = cmp.Or(reason, status.Reason)
 	w.Header().Set("Content-Type", "application/json")
 	if code == 429 {
 		w.Header().Set("Retry-After", "1")

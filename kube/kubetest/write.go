@@ -120,7 +120,7 @@ func (s *Server) single(w http.ResponseWriter, r *http.Request, res *Resource, v
 		s.writes = append(s.writes, Write{r.Method, r.URL.Path, code})
 		s.mu.Unlock()
 	}
-	if code >= 300 {
+	if code >= 300 || code == exists {
 		refuse(w, code)
 		return
 	}
@@ -150,7 +150,7 @@ func (s *Server) do(r *http.Request, res *Resource, version, namespace string, r
 			meta["namespace"] = namespace
 		}
 		if res.objects[keyOf(sent)] != nil {
-			return 409, nil
+			return exists, nil
 		}
 		s.version++
 		meta["uid"], meta["generation"] = fmt.Sprintf("uid-%d", s.version), int64(1)
