@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -52,7 +51,7 @@ func table(t *testing.T) {
 	for _, home := range homes {
 		t.Run(home, func(t *testing.T) {
 			namespace(t, home)
-			cluster.Apply(t, forCluster(strings.ReplaceAll(string(base), "$ns", home)))
+			apply(t, forCluster(strings.ReplaceAll(string(base), "$ns", home)))
 			ready(t, home)
 			for _, c := range byHome[home] {
 				t.Run(c.name, func(t *testing.T) {
@@ -169,7 +168,7 @@ var (
 func changed(t *testing.T, change func() error) {
 	t.Helper()
 	before := map[string]string{}
-	for _, node := range testcluster.Nodes {
+	for _, node := range nodes {
 		before[node], _ = revision(node)
 	}
 	if err := change(); err != nil {
@@ -177,7 +176,7 @@ func changed(t *testing.T, change func() error) {
 	}
 	deadline := time.Now().Add(15 * time.Second) // machines are slow
 	testcluster.Eventually(t, 60*time.Second, "agents take it up", func() error {
-		for _, node := range testcluster.Nodes {
+		for _, node := range nodes {
 			now, err := revision(node)
 			if err == nil && now == before[node] && time.Now().Before(deadline) {
 				err = fmt.Errorf("%s has seen nothing new", node)
@@ -208,8 +207,7 @@ func revision(node string) (string, error) {
 
 // enter runs a command on a node, or in the network beside the nodes.
 func enter(ctx context.Context, stdin, place string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(root, "hack/cluster/enter.sh"), append([]string{place}, args...)...)
-	cmd.Env = append(os.Environ(), "CLUSTER="+cluster.Name)
+	cmd := entering(ctx, place, args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.Output()
 	return string(out), err
@@ -247,7 +245,7 @@ func askFrom(t *testing.T, home string, batch []line) error {
 	switch source := batch[0].source; {
 	case source == "outside":
 		out, err = enter(t.Context(), string(in), "control-plane", filepath.Join(cluster.Folder(), "build/request"))
-	case slices.Contains(testcluster.Nodes, source):
+	case slices.Contains(nodes, source):
 		out, err = enter(t.Context(), string(in), source, filepath.Join(cluster.Folder(), "build/request"))
 	default:
 		namespace, pod, elsewhere := strings.Cut(source, "/")
@@ -313,7 +311,7 @@ func weightsUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	namespace(t, home)
-	cluster.Apply(t, forCluster(strings.ReplaceAll(string(base), "$ns", home)))
+	apply(t, forCluster(strings.ReplaceAll(string(base), "$ns", home)))
 	ready(t, home)
 	weigh := func(version string, v1, v2 any) {
 		changed(t, func() error {

@@ -45,7 +45,7 @@ func TestSMI(t *testing.T) {
 	cluster.Up(t)
 	cluster.Load(t, image(t))
 	define(t)
-	testcluster.Start(t, cluster)
+	start(t, cluster)
 	t.Run("suite", func(t *testing.T) { suite(t) })
 	t.Run("table", func(t *testing.T) { table(t) })
 	t.Run("weights under load", func(t *testing.T) { weightsUnderLoad(t) })
@@ -84,7 +84,7 @@ func namespace(t *testing.T, name string, annotations ...string) {
 	for _, a := range annotations {
 		lines += "\n    " + a
 	}
-	cluster.Apply(t, fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: %s\n  labels: {fairlead.io/capture: enabled}\n  annotations:\n    fairlead.io/note: conformance%s\n", name, lines))
+	apply(t, fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: %s\n  labels: {fairlead.io/capture: enabled}\n  annotations:\n    fairlead.io/note: conformance%s\n", name, lines))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()

@@ -48,7 +48,7 @@ type env struct {
 }
 
 func suite(t *testing.T) {
-	cluster.Apply(t, fmt.Sprintf(`
+	apply(t, fmt.Sprintf(`
 apiVersion: v1
 kind: Namespace
 metadata: {name: %[1]s}
