@@ -21,7 +21,7 @@ import (
 // Preflight looks whether a node has what the datapath needs, and who else takes part in
 // what it does there. It changes nothing: what it tries, it takes away at once.
 func Preflight(opt Options) []Finding {
-	out := []Finding{privileges()}
+	out := []Finding{Privileges()}
 	if out[0].Level != Fine {
 		return out // nothing could be tried
 	}
@@ -59,14 +59,14 @@ var capabilities = []struct {
 	bit  int
 	name string
 }{
+	{unix.CAP_CHOWN, "CHOWN"},           // sockets that are Envoy's user's
 	{unix.CAP_NET_ADMIN, "NET_ADMIN"},   // programs on interfaces, rules, routes, nftables
-	{unix.CAP_BPF, "BPF"},               // maps and programs
-	{unix.CAP_PERFMON, "PERFMON"},       // what programs read of the kernel
-	{unix.CAP_SYS_ADMIN, "SYS_ADMIN"},   // network namespaces of pods
+	{unix.CAP_SYS_ADMIN, "SYS_ADMIN"},   // network namespaces of pods; here also BPF and PERFMON
 	{unix.CAP_SYS_PTRACE, "SYS_PTRACE"}, // /proc/PID/ns/net of pods
 }
 
-func privileges() Finding {
+// Privileges looks whether this process has the capabilities that the agent needs.
+func Privileges() Finding {
 	f := Finding{Name: "privileges", Level: Fine}
 	text, err := os.ReadFile("/proc/self/status")
 	if err != nil {

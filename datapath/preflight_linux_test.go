@@ -3,7 +3,9 @@
 package datapath
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -69,5 +71,26 @@ func TestPreflight(t *testing.T) {
 	opt.PinDir = filepath.Join(t.TempDir(), "pins")
 	if f := of("BPF file system"); f.Level != Problem || Worst(Preflight(opt)) != Problem {
 		t.Errorf("%+v", f)
+	}
+}
+
+// A capability that is missing is named; the process that lacks it is another one.
+func TestPrivileges(t *testing.T) {
+	need.Root(t)
+	const told = "FAIRLEAD_TEST_PRIVILEGES"
+	if os.Getenv(told) != "" {
+		f := Privileges()
+		fmt.Printf("%s: %s; %s\n", f.Level, f.Detail, f.Advice)
+		return
+	}
+	if f := Privileges(); f.Level != Fine {
+		t.Errorf("root: %+v", f)
+	}
+	need.Command(t, "setpriv")
+	cmd := exec.CommandContext(t.Context(), "setpriv", "--bounding-set=-sys_ptrace,-net_admin", os.Args[0], "-test.run=^TestPrivileges$")
+	cmd.Env = append(os.Environ(), told+"=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "problem: lacks CAP_NET_ADMIN, CAP_SYS_PTRACE; ") {
+		t.Errorf("%v: %s", err, out)
 	}
 }

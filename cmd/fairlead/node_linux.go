@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,10 +27,6 @@ func nodeCommands() []*cobra.Command {
 
 // defaultBpffs is where the kernel's maps and links are pinned.
 const defaultBpffs = "/sys/fs/bpf/fairlead"
-
-func logger(c *cobra.Command) *slog.Logger {
-	return slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
-}
 
 func agentCommand() *cobra.Command {
 	c := &cobra.Command{
@@ -86,6 +81,9 @@ takes over. So they do while the API server is away; fairlead status says since 
 			return err
 		}
 		o.Log = logger(c)
+		if f := datapath.Privileges(); f.Level != datapath.Fine {
+			return fmt.Errorf("the agent %s: %s", f.Detail, f.Advice)
+		}
 		if len(o.Uplinks) == 0 {
 			if o.Uplinks, err = datapath.DefaultUplinks(); err != nil {
 				return fmt.Errorf("%w; name it by --uplink", err)
