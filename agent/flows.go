@@ -139,6 +139,8 @@ func (a *agent) peer(at netip.AddrPort) hubble.Peer {
 	p := hubble.Peer{Addr: at}
 	if w := a.pipe.WorkloadAt(at.Addr()); at.IsValid() && w != nil {
 		p.Pod, p.Identity = w.Key(), w.Identity
+	} else if slices.Contains(a.host.get(), at.Addr()) {
+		p.Node = a.opts.Node
 	}
 	return p
 }

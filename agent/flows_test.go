@@ -181,3 +181,18 @@ spec: {rules: [{from: [{source: {namespaces: [shop]}}]}]}
 		}
 	}
 }
+
+// What the node itself sends and gets, the kubelet's probes above all, has the node's name,
+// whichever of its addresses it has.
+func TestFlowsOfTheNode(t *testing.T) {
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp})
+	r.host.put([]netip.Addr{netip.MustParseAddr("10.244.1.1")})
+	r.reload(t.Context())
+	for from, want := range map[string]string{"10.244.1.1:4000": "node/n1:4000", "10.244.1.2:4000": "shop/web:4000", "192.0.2.1:4000": "192.0.2.1:4000"} {
+		r.kernelFlow(datapath.Flow{Time: time.Unix(1, 0), Verdict: "forwarded", Direction: "to-pod", Protocol: "TCP",
+			Source: netip.MustParseAddrPort(from), Destination: netip.MustParseAddrPort("10.244.1.2:8080")})
+		if got := r.flows.Last(1, hubble.Filter{})[0].Source.Name(); got != want {
+			t.Errorf("%s is named %q, want %q", from, got, want)
+		}
+	}
+}

@@ -5,9 +5,9 @@
 package hubble
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -38,7 +38,8 @@ type Flow struct {
 // Peer is one end of a flow.
 type Peer struct {
 	Addr     netip.AddrPort `json:"addr,omitzero"`
-	Pod      string         `json:"pod,omitempty"` // ns/name
+	Pod      string         `json:"pod,omitempty"`  // ns/name
+	Node     string         `json:"node,omitempty"` // whose own address it is: the kubelet, say
 	Identity string         `json:"identity,omitempty"`
 }
 
@@ -62,15 +63,19 @@ type TCP struct {
 	Duration   time.Duration `json:"duration"`
 }
 
-// Name is the pod if it is known, else the address.
+// Name is the pod or the node if it is known, else the address.
 func (p Peer) Name() string {
-	if p.Pod == "" {
+	name := p.Pod
+	switch {
+	case name == "" && p.Node == "":
 		return p.Addr.String()
+	case name == "":
+		name = "node/" + p.Node
 	}
 	if p.Addr.IsValid() {
-		return p.Pod + ":" + strings.TrimPrefix(p.Addr.String(), p.Addr.Addr().String()+":")
+		name += fmt.Sprintf(":%d", p.Addr.Port())
 	}
-	return p.Pod
+	return name
 }
 
 // Ring holds the last flows and feeds followers. Safe for concurrent use.
