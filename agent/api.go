@@ -130,9 +130,14 @@ func streamFlows(ctx context.Context, w http.ResponseWriter, r *http.Request, ri
 
 // Client speaks to an agent's API socket.
 type Client struct {
-	http *http.Client
-	hint string // what to look at if nobody answers
+	http  *http.Client
+	hint  string        // what to look at if nobody answers
+	limit time.Duration // until the answer begins
 }
+
+// answerLimit is how long an agent is waited for: one that hangs, or whose node is dead,
+// must not hold up who asks.
+const answerLimit = 20 * time.Second
 
 // NewClient returns a client for the socket; it connects when it is used.
 func NewClient(socket string) *Client {
@@ -145,7 +150,8 @@ func NewClient(socket string) *Client {
 
 // NewClientOver returns a client for a socket that is not of this machine: dial connects to it.
 func NewClientOver(dial func(context.Context) (net.Conn, error)) *Client {
-	return &Client{http: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}}}
+	return &Client{limit: answerLimit,
+		http: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}}}
 }
 
 // Status asks the agent what it does.
@@ -185,6 +191,9 @@ type FlowQuery struct {
 	hubble.Filter
 	Last   int  // of the past to start with, of those that the filter takes
 	Follow bool // go on as flows come
+	// Begun is called, if it is there, when the agent has answered: nothing that comes from
+	// then on is missed.
+	Begun func()
 }
 
 // Flows calls f with recent flows and, if they are to be followed, with new ones until
@@ -195,6 +204,9 @@ func (c *Client) Flows(ctx context.Context, q FlowQuery, f func(hubble.Flow) err
 		args.Set("follow", "1")
 	}
 	err := c.get(ctx, "/flows?"+args.Encode(), func(d *json.Decoder) error {
+		if q.Begun != nil {
+			q.Begun()
+		}
 		for d.More() {
 			var flow hubble.Flow
 			if err := d.Decode(&flow); err != nil {
@@ -213,11 +225,17 @@ func (c *Client) Flows(ctx context.Context, q FlowQuery, f func(hubble.Flow) err
 }
 
 func (c *Client) get(ctx context.Context, path string, read func(*json.Decoder) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(c.limit, func() { cancel(fmt.Errorf("it has not answered for %s", c.limit)) })
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+path, nil)
 	if err != nil {
 		return fmt.Errorf("ask agent: %w", err)
 	}
 	resp, err := c.http.Do(req)
+	if !late.Stop() && err != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		var of *url.Error // whose address means nothing to people
 		if errors.As(err, &of) {

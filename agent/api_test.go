@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -94,6 +95,18 @@ func TestNobodyAnswers(t *testing.T) {
 	_, err := NewClient(filepath.Join(t.TempDir(), "s")).Status(t.Context())
 	if err == nil || strings.Contains(err.Error(), "http://") || !strings.Contains(err.Error(), "is it running") {
 		t.Errorf("err = %v", err)
+	}
+}
+
+// Whoever takes the connection and says nothing holds up nobody.
+func TestAnAgentHangs(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	c := NewClientOver(func(context.Context) (net.Conn, error) { return near, nil })
+	c.limit = 10 * time.Millisecond
+	_, err := c.Status(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "it has not answered for 10ms") {
+		t.Errorf("got %v", err)
 	}
 }
 

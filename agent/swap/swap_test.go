@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"fairlead.io/fairlead/hubble"
 	"fairlead.io/fairlead/translators/objects"
@@ -221,7 +222,7 @@ func TestWatchCountsTheNamespace(t *testing.T) {
 		{Destination: hubble.Peer{Pod: "shop/web-1"}, Verdict: "redirected"},
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	w := Watch(ctx, "shop", func(_ context.Context, f func(hubble.Flow)) error {
+	w := Watch(ctx, "shop", func(_ context.Context, _ func(), f func(hubble.Flow)) error {
 		for _, x := range flows {
 			f(x)
 		}
@@ -253,5 +254,46 @@ func TestWatchCountsTheNamespace(t *testing.T) {
 		if got := l.Worse(c.before, c.after); got != c.worse {
 			t.Errorf("%+v then %+v: %v", c.before, c.after, got)
 		}
+	}
+}
+
+// Nothing is counted before everybody is heard: of an agent that is far away, nothing would
+// be.
+func TestWatchBeginsWithTheLast(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	one := hubble.Flow{Service: "shop/web:80", Verdict: "forwarded", HTTP: &hubble.HTTP{Status: 200}}
+	reached, more := make(chan struct{}), make(chan struct{})
+	source := func(ctx context.Context, begun func(), f func(hubble.Flow)) error {
+		begun()
+		f(one)
+		close(reached)
+		<-more
+		f(one)
+		<-ctx.Done()
+		return nil
+	}
+	far := make(chan struct{})
+	w := Watch(ctx, "shop", source, func(ctx context.Context, begun func(), _ func(hubble.Flow)) error {
+		<-far
+		begun()
+		<-ctx.Done()
+		return nil
+	}, func(context.Context, func(), func(hubble.Flow)) error { return errors.New("not there") })
+	<-reached
+	time.AfterFunc(50*time.Millisecond, func() { close(far) })
+	w.Begin()
+	select {
+	case <-far:
+	default:
+		t.Error("it began without the last")
+	}
+	if c := w.Next(); c != (Counts{}) {
+		t.Errorf("counted before it began: %+v", c)
+	}
+	close(more)
+	cancel()
+	w.wait.Wait()
+	if c := w.Next(); c.All != 1 || len(w.Errors()) != 1 {
+		t.Errorf("counted %+v, errors %v", c, w.Errors())
 	}
 }

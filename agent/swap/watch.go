@@ -34,8 +34,8 @@ func (c *Counts) add(f hubble.Flow) {
 	}
 }
 
-// Flows calls f with what comes from now on, until the context ends.
-type Flows func(ctx context.Context, f func(hubble.Flow)) error
+// Flows calls f with what comes from when it has called begun, until the context ends.
+type Flows func(ctx context.Context, begun func(), f func(hubble.Flow)) error
 
 // Watcher counts what is sent to the services and pods of a namespace.
 type Watcher struct {
@@ -44,14 +44,18 @@ type Watcher struct {
 	counts    Counts
 	errs      []error
 	wait      sync.WaitGroup
+	begin     sync.WaitGroup // until each source has begun or failed
 }
 
 // Watch begins to count, until the context ends. Sources are the agents of the nodes.
 func Watch(ctx context.Context, namespace string, sources ...Flows) *Watcher {
 	w := &Watcher{namespace: namespace + "/"}
 	for _, s := range sources {
+		w.begin.Add(1)
 		w.wait.Go(func() {
-			if err := s(ctx, w.take); err != nil && ctx.Err() == nil {
+			begun := sync.OnceFunc(w.begin.Done)
+			defer begun()
+			if err := s(ctx, begun, w.take); err != nil && ctx.Err() == nil {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				w.errs = append(w.errs, err)
@@ -70,6 +74,13 @@ func (w *Watcher) take(f hubble.Flow) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.counts.add(f)
+}
+
+// Begin waits until all sources are heard, or have failed, and counts from then on: a
+// cluster's agents are reached in their own time, and nothing would be counted meanwhile.
+func (w *Watcher) Begin() {
+	w.begin.Wait()
+	w.Next()
 }
 
 // Next gives what was counted since the last call, and begins anew.

@@ -3,11 +3,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,16 +32,7 @@ func statusCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		all := []*agent.Status{}
-		var failed []error // a node that does not answer hides no other
-		for _, a := range agents {
-			s, err := a.client.Status(c.Context())
-			if err != nil {
-				failed = append(failed, err)
-				continue
-			}
-			all = append(all, s)
-		}
+		all, failed := statuses(c.Context(), agents)
 		if len(all) == 0 {
 			return errors.Join(failed...)
 		}
@@ -59,6 +52,22 @@ func statusCommand() *cobra.Command {
 	return c
 }
 
+// statuses asks all at once. A node that does not answer hides no other, and holds up none.
+func statuses(ctx context.Context, agents []asked) (all []*agent.Status, failed []error) {
+	got, errs := make([]*agent.Status, len(agents)), make([]error, len(agents))
+	var wg sync.WaitGroup
+	for i, a := range agents {
+		wg.Go(func() {
+			if got[i], errs[i] = a.client.Status(ctx); errs[i] != nil {
+				got[i] = nil
+			}
+		})
+	}
+	wg.Wait()
+	all = slices.DeleteFunc(got, func(s *agent.Status) bool { return s == nil })
+	return all, slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+}
+
 func printStatus(w io.Writer, s *agent.Status) error {
 	state := "applied"
 	if s.Applied != s.Revision {
@@ -67,7 +76,7 @@ func printStatus(w io.Writer, s *agent.Status) error {
 	rows := [][]string{
 		{"node", s.Node},
 		{"agent", "up " + s.Uptime},
-		{"source", fmt.Sprintf("%s: %d objects, %s; %d errors, %d warnings", s.Source, s.Objects, state, s.Errors, s.Warnings)},
+		{"source", fmt.Sprintf("%s: %s, %s; %s, %s", s.Source, counted(s.Objects, "object", "objects"), state, counted(s.Errors, "error", "errors"), counted(s.Warnings, "warning", "warnings"))},
 	}
 	rows = append(rows, apiServerRows(s.APIServer, time.Now())...)
 	rows = append(rows, peerRows(s, time.Now())...)

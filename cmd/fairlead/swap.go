@@ -300,6 +300,7 @@ func (s *swapping) flip() error {
 	var w *swap.Watcher
 	if len(s.asked) > 0 && s.watch > 0 {
 		w = swap.Watch(ctx, r.Namespace, s.flows()...)
+		w.Begin()
 		s.say("counting the requests of namespace %s for %s", r.Namespace, s.before)
 		swap.Tick(ctx, s.before, s.before, func() bool { return true })
 		before := w.Next()
@@ -377,8 +378,8 @@ func (s *swapping) observe(ctx context.Context, w *swap.Watcher) error {
 func (s *swapping) flows() []swap.Flows {
 	var out []swap.Flows
 	for _, a := range s.asked {
-		out = append(out, func(ctx context.Context, f func(hubble.Flow)) error {
-			return a.client.Flows(ctx, agent.FlowQuery{Follow: true}, func(x hubble.Flow) error {
+		out = append(out, func(ctx context.Context, begun func(), f func(hubble.Flow)) error {
+			return a.client.Flows(ctx, agent.FlowQuery{Follow: true, Begun: begun}, func(x hubble.Flow) error {
 				f(x)
 				return nil
 			})
