@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"regexp"
 	"slices"
 	"time"
@@ -279,6 +280,7 @@ func (i *installation) cleanup(ctx context.Context, c *cobra.Command) error {
 	if err := o.reach(c, i.server); err != nil {
 		return err
 	}
+	o.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn})) // the rest is for a log
 	removed, err := operator.Cleanup(ctx, o.Options)
 	if err == nil {
 		fmt.Fprintf(c.ErrOrStderr(), "taken back: %d statuses, %d Events\n", removed.Statuses, removed.Events)

@@ -139,8 +139,10 @@ func printDiagnostic(w io.Writer, d model.Diagnostic) {
 	} else if d.Effect != model.Cosmetic {
 		level = "warning"
 	}
-	place := placeText(d.Source.File, d.Source.Line)
-	fmt.Fprintf(w, "%s: %s: %s\n", place, level, d.Message)
+	if d.Source.File != "" {
+		level = placeText(d.Source.File, d.Source.Line) + ": " + level
+	}
+	fmt.Fprintf(w, "%s: %s\n", level, d.Message)
 	what := strings.TrimSpace(d.Source.Object() + " " + d.Source.Field)
 	fmt.Fprintf(w, "    %s\n", strings.TrimSpace(fmt.Sprintf("%s [%s, %s, %s]", what, d.Code, d.Outcome, d.Effect)))
 	if d.Advice != "" {
