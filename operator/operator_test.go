@@ -422,3 +422,27 @@ func TestCleanupLeavesNothing(t *testing.T) {
 		r.want("a", accepted, "False Invalid 2")
 	})
 }
+
+// Where the namespace is gone, or going, nobody can lead: what was written is taken back
+// without the Lease.
+func TestCleanupWithoutANamespace(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		r.Apply(route("a", "/.*") + "\n---\n" + split("s", "web"))
+		one := r.start("one", "fairlead-system")
+		r.after(20 * time.Second)
+		one.stop()
+		for _, key := range r.Keys("coordination.k8s.io", "leases") {
+			r.Remove("coordination.k8s.io", "leases", key)
+		}
+		r.Interrupt(func(req *http.Request) (int, bool) {
+			if req.Method == http.MethodPost && strings.HasSuffix(req.URL.Path, "/leases") {
+				return http.StatusNotFound, false
+			}
+			return 0, false
+		})
+		removed, err := Cleanup(t.Context(), Options{Config: r.Config(), Namespace: "fairlead-system", Identity: "cleanup", Log: slog.New(slog.DiscardHandler)})
+		if err != nil || removed.Statuses != 1 || removed.Events == 0 {
+			t.Errorf("%+v, %v", removed, err)
+		}
+	})
+}

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
 // Retire has every process of an installation stop for good, runs last while none of them
-// leads, and deletes the Lease. A process that begins meanwhile, or is restarted, does not
+// leads, and deletes the Lease. Without the namespace none leads. A process that begins meanwhile, or is restarted, does not
 // lead either until the Lease's time is over.
 func (e *Election) Retire(ctx context.Context, last func(context.Context) error) error {
 	leases := e.leases.Leases(e.o.Namespace)
@@ -32,6 +33,8 @@ func (e *Election) Retire(ctx context.Context, last func(context.Context) error)
 		if err := e.depose(ctx, mark); err != nil {
 			return err
 		}
+	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return last(ctx) // the namespace is gone, or going: nobody can lead there any more
 	case err != nil:
 		return fmt.Errorf("mark Lease %s/%s: %w", e.o.Namespace, e.o.Name, err)
 	}
