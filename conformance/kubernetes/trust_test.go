@@ -96,11 +96,18 @@ type sendingSummary struct {
 func (f *fleet) send(t *testing.T, from string, args ...string) *sending {
 	t.Helper()
 	namespace, pod, _ := strings.Cut(from, "/")
-	s := &sending{}
-	// It ends when nobody writes to it any more, whatever becomes of the test.
-	args = append([]string{"exec", "-i", "-n", namespace, pod, "--", "sh", "-c", `load "$@" & read x; kill -INT $!; wait $!`, "load"}, args...)
-	s.cmd = exec.Command(filepath.Join(f.c.folder(), "bin/kubectl"), args...)
-	s.cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(f.c.folder(), "kubeconfig"))
+	cmd := exec.Command(filepath.Join(f.c.folder(), "bin/kubectl"), append([]string{"exec", "-i", "-n", namespace, pod, "--", "sh", "-c", untilEnded, "load"}, args...)...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(f.c.folder(), "kubeconfig"))
+	return sendBy(t, cmd)
+}
+
+// untilEnded has load end when nobody writes to it any more, whatever becomes of the test.
+const untilEnded = `load "$@" & read x; kill -INT $!; wait $!`
+
+// sendBy sends requests by a command with untilEnded in it.
+func sendBy(t *testing.T, cmd *exec.Cmd) *sending {
+	t.Helper()
+	s := &sending{cmd: cmd}
 	s.cmd.Stdout = &s.out
 	in, err := s.cmd.StdinPipe()
 	if err != nil {
