@@ -252,6 +252,9 @@ func (c *chain) serve(cs []candidate, client string) bool {
 			c.unused.add(v, cs[0])
 			continue
 		}
+		if v.o.Invalid && v.o.Namespace != c.namespace() && v.o.Namespace != client {
+			continue // it spoils what is its namespace's: services, or clients
+		}
 		if v.o.Invalid {
 			c.used(v)
 			c.invalid = len(c.routes) == 0 && client == ""

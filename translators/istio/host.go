@@ -3,6 +3,7 @@
 package istio
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -109,8 +110,11 @@ func moreSpecific(a, b string) bool {
 }
 
 // competing leaves those that can serve the name: all that name it exactly, oldest
-// first; without one, the oldest of the most specific wildcard.
+// first; without one, the oldest of the most specific wildcard. One without a valid version
+// comes after those that have one: it takes the place of none of them.
 func competing(cs []candidate) []candidate {
+	cs = slices.Clone(cs)
+	slices.SortStableFunc(cs, func(a, b candidate) int { return cmp.Compare(rank(a.o), rank(b.o)) })
 	exact := slices.DeleteFunc(slices.Clone(cs), func(c candidate) bool { return isWildcard(c.host) })
 	if len(exact) > 0 || len(cs) == 0 {
 		return exact
@@ -175,4 +179,12 @@ func (v visibility) to(namespace string) bool {
 // before others of the same clients.
 func (v visibility) private(own string) bool {
 	return !v.public && len(v.namespaces) == 1 && v.namespaces[0] == own
+}
+
+// rank is after whom an object comes.
+func rank(o *objects.Object) int {
+	if o.Invalid {
+		return 1
+	}
+	return 0
 }

@@ -28,7 +28,7 @@ func (t *Translator) judgeVirtualService(r translators.Reader, o *objects.Object
 	vs := virtualServiceSpec(o)
 	if o.Invalid {
 		n.refused("spec", "invalid-object", model.Narrows,
-			"no valid version is known: where it would serve, HTTP ports answer 500", "repair it")
+			"no valid version is known: where no valid one serves, HTTP ports of its own namespace answer 500, those of others only to clients that it alone is for", "repair it")
 		return n.list
 	}
 	for i, g := range vs.GetGateways() {
