@@ -23,6 +23,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -149,7 +150,7 @@ func connect(t *testing.T, from, to string) *net.TCPConn {
 // line is the next that comes, "" if the connection ends before.
 func line(t *testing.T, r io.Reader) string {
 	t.Helper()
-	s, err := bufio.NewReader(r).ReadString('\n')
+	s, err := bufio.NewReader(iotest.OneByteReader(r)).ReadString('\n') // and no byte more
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 		t.Fatal(err)
 	}

@@ -311,6 +311,7 @@ func TestPodsCrash(t *testing.T) {
 	r.push(one(t)...)
 	only.inCharge()
 	r.wantStatus(1, 200)
+	r.waitFor("a saved state", func() bool { _, err := loadState(PathsIn(r.dir).State); return err == nil })
 	again := func(what string, p *pod) {
 		t.Helper()
 		began := time.Now()

@@ -177,6 +177,9 @@ func TestTimesOfWhatIsDetected(t *testing.T) {
 		if got := line(t, c); got != "a "+alpha {
 			t.Fatalf("%d: %q", i, got)
 		}
+		if got := line(t, c); got != "\x00" {
+			t.Fatalf("%d: what comes back is %q", i, got)
+		}
 		c.SetReadDeadline(time.Now().Add(3 * time.Second))
 		return c
 	}
