@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -202,8 +203,23 @@ func (f *fleet) uninstall(t *testing.T, node string) {
 // changing are parts of a node's state that nobody of the test changes on purpose.
 var changing = regexp.MustCompile(`nf_conntrack_count|/neigh/|/conf/veth|counter packets [0-9]+ bytes [0-9]+|# handle [0-9]+`)
 
-// state is what a node has that Fairlead could have changed.
+// state is what a node has that Fairlead could have changed, when others have done what
+// they were about to do: kube-proxy writes a second or more after pods are ready.
 func (f *fleet) state(t *testing.T, node string) map[string][]string {
+	t.Helper()
+	last := f.look(t, node)
+	for range 10 {
+		time.Sleep(3 * time.Second)
+		now := f.look(t, node)
+		if reflect.DeepEqual(last, now) {
+			return now
+		}
+		last = now
+	}
+	return last // what differs is told where it is compared
+}
+
+func (f *fleet) look(t *testing.T, node string) map[string][]string {
 	t.Helper()
 	out := map[string][]string{}
 	for what, command := range map[string]string{
