@@ -10,6 +10,7 @@ package owner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -53,6 +54,7 @@ type Follower struct {
 	log    *slog.Logger
 
 	mu   sync.Mutex
+	seen bool // it was there once
 	gone bool // as was heard last
 }
 
@@ -99,7 +101,12 @@ func (f *Follower) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.heard(len(list.Items) == 0 || list.Items[0].DeletionTimestamp != nil)
+	if len(list.Items) > 0 {
+		f.heard(list.Items[0].DeletionTimestamp != nil)
+	} else if !f.lost() {
+		f.log.Warn("there is no such object: what is stopped is taken for replaced, and leaves the node as it is",
+			"owner", f.ref.String(), "advice", "name the object that has this run")
+	}
 	only.ResourceVersion = list.ResourceVersion
 	stream, err := f.client.Watch(ctx, only)
 	if err != nil {
@@ -120,15 +127,37 @@ func (f *Follower) follow(ctx context.Context) error {
 	return nil
 }
 
+// heard notes that the object is there, or was, and whether it goes.
 func (f *Follower) heard(gone bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.gone = gone
+	f.seen, f.gone = true, gone
+}
+
+// lost notes that the object is not there, and reports whether it ever was: one that was
+// not is another than the one that is meant, or somebody else's server.
+func (f *Follower) lost() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gone = f.seen
+	return f.seen
+}
+
+// isAbsent reports whether a server that has such objects says that it has not this one.
+// One that is not whole yet, or something in front of it, answers 404 to everything.
+func (r Ref) isAbsent(err error) bool {
+	var status apierrors.APIStatus
+	if !apierrors.IsNotFound(err) || apierrors.IsUnexpectedServerError(err) || !errors.As(err, &status) {
+		return false
+	}
+	of := status.Status().Details
+	return of != nil && of.Kind == r.Resource && of.Name == r.Name
 }
 
 // Gone reports whether the object is gone or being deleted. It is asked for, as what was
-// heard may be of before; where that is not answered, what was heard counts. Without either
-// it is not gone: what is still there is of use to the next one, and can be taken away later.
+// heard may be of before; where that is not answered, what was heard counts. Without either,
+// or if it was never there, it is not gone: what is still there is of use to the next one,
+// and can be taken away later.
 func (f *Follower) Gone(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
@@ -136,8 +165,8 @@ func (f *Follower) Gone(ctx context.Context) bool {
 	switch {
 	case err == nil:
 		return o.DeletionTimestamp != nil
-	case apierrors.IsNotFound(err):
-		return true
+	case f.ref.isAbsent(err):
+		return f.lost()
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

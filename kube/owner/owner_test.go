@@ -5,9 +5,12 @@ package owner
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/metadata/fake"
+	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
 )
 
@@ -163,6 +167,88 @@ func TestForbidden(t *testing.T) {
 	if blind.Gone(t.Context()) {
 		t.Error("gone, though nobody could say so")
 	}
+}
+
+// A server that is not whole, or what is in front of it, answers 404 to everything. Nothing
+// is taken away because of that.
+func TestNotFoundOfAnother(t *testing.T) {
+	f, client, _ := begin(t)
+	eventually(t, "watch", watched(client))
+	of := gvr.GroupResource()
+	for what, err := range map[string]error{
+		"a page":         apierrors.NewGenericServerResponse(404, "get", of, agents.Name, "404 page not found", 0, true),
+		"of something":   apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, agents.Namespace),
+		"without detail": &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: 404, Reason: metav1.StatusReasonNotFound}},
+	} {
+		client.PrependReactor("get", "daemonsets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, err })
+		if f.Gone(t.Context()) {
+			t.Errorf("%s: gone, though it is there", what)
+		}
+	}
+}
+
+// What a server says of an object that it has not is understood in each of the encodings
+// that it may choose; a page in its place is not.
+func TestAnswersOfAServer(t *testing.T) {
+	status := apierrors.NewNotFound(gvr.GroupResource(), agents.Name).ErrStatus
+	status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
+	asJSON, err := json.Marshal(status)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := status.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	asProtobuf, err := (&runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: "v1", Kind: "Status"}, Raw: raw}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		encoding string
+		body     []byte
+		gone     bool
+	}{
+		{"application/json", asJSON, true},
+		{"application/vnd.kubernetes.protobuf", append([]byte("k8s\x00"), asProtobuf...), true},
+		{"text/plain; charset=utf-8", []byte("404 page not found\n"), false},
+		{"text/html", []byte("<html>no such site</html>"), false},
+	} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", c.encoding)
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = w.Write(c.body)
+		}))
+		f, err := New(&rest.Config{Host: s.URL}, agents, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.heard(false) // it was there
+		if got := f.Gone(t.Context()); got != c.gone {
+			t.Errorf("%s: gone %t", c.encoding, got)
+		}
+		s.Close()
+	}
+}
+
+// One that was never there is not the one that is meant: its name was changed, say, and what
+// names it was not.
+func TestNeverThere(t *testing.T) {
+	f, _, log := begin(t)
+	scheme := fake.NewTestScheme()
+	if err := metav1.AddMetaToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	other := follower(fake.NewSimpleMetadataClient(scheme), agents, f.log)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { other.Run(ctx) })
+	eventually(t, "advice", func() bool { return strings.Contains(log.String(), "there is no such object") })
+	if other.Gone(t.Context()) {
+		t.Error("gone, though it was never there")
+	}
+	stop()
+	wg.Wait()
 }
 
 func TestParseRef(t *testing.T) {
