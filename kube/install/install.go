@@ -18,6 +18,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -95,15 +96,38 @@ func (i *Installer) Apply(ctx context.Context, objects []*unstructured.Unstructu
 		if labels == nil {
 			labels = map[string]string{}
 		}
-		labels[managedLabel] = Manager
+		mark, err := i.marks(ctx, o)
+		if err != nil {
+			return err
+		}
+		if mark {
+			labels[managedLabel] = Manager
+		}
 		o.SetLabels(labels)
-		err := i.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(o), client.ForceOwnership, client.FieldOwner(Manager))
+		err = i.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(o), client.ForceOwnership, client.FieldOwner(Manager))
 		if err != nil {
 			return fmt.Errorf("apply %s: %w", of(o), err)
 		}
 		wanted[of(o)] = true
 	}
 	return i.prune(ctx, objects, wanted)
+}
+
+// marks reports whether an object is to have our mark: all but a namespace that somebody
+// else has made, which stays when the installation goes.
+func (i *Installer) marks(ctx context.Context, o *unstructured.Unstructured) (bool, error) {
+	if o.GetKind() != "Namespace" {
+		return true, nil
+	}
+	var ns corev1.Namespace
+	err := i.client.Get(ctx, client.ObjectKeyFromObject(o), &ns)
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for namespace %s: %w", o.GetName(), err)
+	}
+	return ns.Labels[managedLabel] == Manager, nil
 }
 
 // prune deletes what has our mark and is not wanted any more, of the kinds that are.
@@ -209,8 +233,17 @@ func (i *Installer) unready() error {
 // Remove takes an installation away: the operators first, that nobody writes any more; then
 // cleanup, which takes back what they wrote; agents and proxies, which give their nodes
 // back as they end; and at last their permissions, which agents need to see that they go.
-// A namespace with objects of others stays.
+// A namespace that others have made, or have something in, stays. Where the installation is
+// in another namespace nothing is taken away: some objects belong to no namespace, and are
+// that one's.
 func (i *Installer) Remove(ctx context.Context, objects []*unstructured.Unstructured, cleanup func(context.Context) error) error {
+	other, err := i.elsewhere(ctx, objects)
+	if err != nil {
+		return err
+	}
+	if other != "" {
+		return fmt.Errorf("the installation of this cluster is in namespace %s, not in %s: name it by --namespace; nothing was taken away", other, i.namespace)
+	}
 	order := map[string]int{"Deployment": 0, "DaemonSet": 2, "Namespace": 9}
 	stages := map[int][]*unstructured.Unstructured{}
 	for _, o := range objects {
@@ -269,24 +302,78 @@ func (i *Installer) gone(ctx context.Context, o *unstructured.Unstructured) erro
 	}
 }
 
-// removeNamespace deletes the namespace unless somebody has something there.
-func (i *Installer) removeNamespace(ctx context.Context) error {
-	var pods corev1.PodList
-	if err := i.client.List(ctx, &pods, client.InNamespace(i.namespace)); err != nil {
-		return fmt.Errorf("look into namespace %s: %w", i.namespace, err)
-	}
-	var others []string
-	for _, p := range pods.Items {
-		if p.Labels[nameLabel] != name {
-			others = append(others, p.Name)
+// elsewhere names the namespace of an installation that lives and has the objects that
+// belong to no namespace, "" if there is none but this one.
+func (i *Installer) elsewhere(ctx context.Context, objects []*unstructured.Unstructured) (string, error) {
+	for _, o := range objects {
+		if o.GetKind() != "ClusterRoleBinding" {
+			continue
+		}
+		var b rbacv1.ClusterRoleBinding
+		if err := i.client.Get(ctx, client.ObjectKeyFromObject(o), &b); client.IgnoreNotFound(err) != nil {
+			return "", fmt.Errorf("look for another installation: %w", err)
+		}
+		for _, s := range b.Subjects {
+			if s.Namespace == "" || s.Namespace == i.namespace {
+				continue
+			}
+			var ds appsv1.DaemonSet
+			err := i.client.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: name + "-agent"}, &ds)
+			if err == nil {
+				return s.Namespace, nil
+			}
+			if !apierrors.IsNotFound(err) {
+				return "", fmt.Errorf("look for another installation: %w", err)
+			}
 		}
 	}
-	if len(others) > 0 {
-		i.say("namespace %s stays: others have pods there, as %s", i.namespace, others[0])
+	return "", nil
+}
+
+// kept are kinds whose objects are somebody's work, and go with their namespace.
+var kept = []schema.GroupVersionKind{
+	{Version: "v1", Kind: "Pod"}, {Version: "v1", Kind: "PersistentVolumeClaim"}, {Version: "v1", Kind: "Service"},
+	{Version: "v1", Kind: "Secret"}, {Version: "v1", Kind: "ConfigMap"},
+	{Group: "apps", Version: "v1", Kind: "Deployment"}, {Group: "apps", Version: "v1", Kind: "StatefulSet"}, {Group: "apps", Version: "v1", Kind: "DaemonSet"},
+	{Group: "batch", Version: "v1", Kind: "CronJob"}, {Group: "batch", Version: "v1", Kind: "Job"},
+}
+
+// everywhere are ConfigMaps that others put into every namespace.
+var everywhere = []string{"kube-root-ca.crt", "istio-ca-root-cert", "openshift-service-ca.crt"}
+
+// isKept reports whether an object would be missed.
+func isKept(o *unstructured.Unstructured) bool {
+	kind, _, _ := unstructured.NestedString(o.Object, "type")
+	return o.GetLabels()[nameLabel] != name && kind != string(corev1.SecretTypeServiceAccountToken) &&
+		(o.GetKind() != "ConfigMap" || !slices.Contains(everywhere, o.GetName()))
+}
+
+// removeNamespace deletes the namespace unless somebody else made it or has something there.
+func (i *Installer) removeNamespace(ctx context.Context) error {
+	ns := &corev1.Namespace{}
+	if err := i.client.Get(ctx, client.ObjectKey{Name: i.namespace}, ns); err != nil {
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("look for namespace %s: %w", i.namespace, err)
+	}
+	if ns.Labels[managedLabel] != Manager {
+		i.say("namespace %s stays: it was there before", i.namespace)
 		return nil
 	}
-	ns := &corev1.Namespace{}
-	ns.Name = i.namespace
+	for _, k := range kept {
+		var all unstructured.UnstructuredList
+		all.SetGroupVersionKind(k)
+		if err := i.client.List(ctx, &all, client.InNamespace(i.namespace)); err != nil {
+			return fmt.Errorf("look into namespace %s: %w", i.namespace, err)
+		}
+		for n := range all.Items {
+			if o := &all.Items[n]; isKept(o) {
+				i.say("namespace %s stays: it has something of others, as %s", i.namespace, of(o))
+				return nil
+			}
+		}
+	}
 	if err := client.IgnoreNotFound(i.client.Delete(ctx, ns)); err != nil {
 		return fmt.Errorf("delete namespace %s: %w", i.namespace, err)
 	}

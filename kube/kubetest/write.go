@@ -164,6 +164,13 @@ func (s *Server) do(r *http.Request, res *Resource, version, namespace string, r
 		key = namespace + "/" + rest[1]
 	}
 	old := res.objects[key]
+	const apply = "application/apply-patch+yaml"
+	if old == nil && r.Method == http.MethodPatch && r.Header.Get("Content-Type") == apply {
+		s.version++
+		metaOf(sent)["uid"] = fmt.Sprintf("uid-%d", s.version)
+		s.keep(res, "ADDED", sent)
+		return 201, sent
+	}
 	if old == nil || len(rest) == 3 && (rest[2] != "status" || !res.Status) {
 		return 404, nil
 	}
@@ -189,7 +196,7 @@ func (s *Server) do(r *http.Request, res *Resource, version, namespace string, r
 	case http.MethodPut:
 		next = sent
 	case http.MethodPatch:
-		if r.Header.Get("Content-Type") != "application/merge-patch+json" {
+		if t := r.Header.Get("Content-Type"); t != "application/merge-patch+json" && t != apply {
 			return 415, nil
 		}
 		patch(next, sent)

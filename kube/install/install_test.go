@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package install
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"fairlead.io/fairlead/kube/kubetest"
+)
+
+const manifest = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: mesh, labels: {app.kubernetes.io/name: fairlead}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: fairlead-agent, namespace: mesh, labels: {app.kubernetes.io/name: fairlead}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: fairlead-agent, labels: {app.kubernetes.io/name: fairlead}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: fairlead-agent, labels: {app.kubernetes.io/name: fairlead}}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: fairlead-agent}
+subjects:
+- {kind: ServiceAccount, name: fairlead-agent, namespace: mesh}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: fairlead-agent, namespace: mesh, labels: {app.kubernetes.io/name: fairlead}}
+`
+
+// rig is a server, and what was said.
+type rig struct {
+	*kubetest.Server
+	t    *testing.T
+	said strings.Builder
+}
+
+func newRig(t *testing.T) *rig {
+	s := kubetest.New(t)
+	for _, r := range []kubetest.Resource{
+		{Kind: "ServiceAccount", Plural: "serviceaccounts"}, {Kind: "PersistentVolumeClaim", Plural: "persistentvolumeclaims"},
+		{Group: "rbac.authorization.k8s.io", Kind: "ClusterRole", Plural: "clusterroles", Cluster: true},
+		{Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding", Plural: "clusterrolebindings", Cluster: true},
+		{Group: "apps", Kind: "DaemonSet", Plural: "daemonsets"}, {Group: "apps", Kind: "Deployment", Plural: "deployments"},
+		{Group: "apps", Kind: "StatefulSet", Plural: "statefulsets"},
+		{Group: "batch", Kind: "Job", Plural: "jobs"}, {Group: "batch", Kind: "CronJob", Plural: "cronjobs"},
+	} {
+		r.Versions = []string{"v1"}
+		s.Add(&r)
+	}
+	return &rig{Server: s, t: t}
+}
+
+// installer is one for a namespace, and what it installs there.
+func (r *rig) installer(namespace string) (*Installer, []*unstructured.Unstructured) {
+	r.t.Helper()
+	cfg := r.Config()
+	cfg.ContentType = runtime.ContentTypeJSON // what the server reads
+	i, err := New(cfg, namespace, func(format string, a ...any) { fmt.Fprintf(&r.said, format+"\n", a...) })
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	objects, err := Parse([]byte(strings.ReplaceAll(manifest, "mesh", namespace)))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return i, objects
+}
+
+func (r *rig) install(namespace string) {
+	r.t.Helper()
+	i, objects := r.installer(namespace)
+	if err := i.Apply(r.t.Context(), objects); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) remove(namespace string) error {
+	i, objects := r.installer(namespace)
+	return i.Remove(r.t.Context(), objects, func(context.Context) error { return nil })
+}
+
+// there reports what is there of an installation.
+func (r *rig) there() string {
+	return fmt.Sprint(r.Keys("apps", "daemonsets"), r.Keys("rbac.authorization.k8s.io", "clusterroles"),
+		r.Keys("rbac.authorization.k8s.io", "clusterrolebindings"), r.Keys("", "namespaces"))
+}
+
+// All goes, and the namespace with it.
+func TestRemove(t *testing.T) {
+	r := newRig(t)
+	r.install("mesh")
+	r.Apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kube-root-ca.crt, namespace: mesh}\n")
+	if err := r.remove("mesh"); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.there(); got != "[] [] [] []" {
+		t.Errorf("left: %s", got)
+	}
+	if err := r.remove("mesh"); err != nil {
+		t.Errorf("again: %v", err)
+	}
+}
+
+// Who names another namespace than that of the installation takes nothing of it away: its
+// roles belong to no namespace.
+func TestRemoveElsewhere(t *testing.T) {
+	r := newRig(t)
+	r.install("mesh")
+	before := r.there()
+	if err := r.remove("other"); err == nil || !strings.Contains(err.Error(), "in namespace mesh, not in other") {
+		t.Errorf("error %v", err)
+	}
+	if got := r.there(); got != before {
+		t.Errorf("left: %s, want %s", got, before)
+	}
+	// What is left of one that was removed in part is in nobody's way.
+	r.Remove("apps", "daemonsets", "mesh/fairlead-agent")
+	if err := r.remove("other"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A namespace that was there before stays, and so does one with something of others.
+func TestNamespaceStays(t *testing.T) {
+	for what, text := range map[string]string{
+		"it was there before":                         "apiVersion: v1\nkind: Namespace\nmetadata: {name: mesh}\n",
+		"something of others, as Secret mesh/token":   "apiVersion: v1\nkind: Secret\nmetadata: {name: token, namespace: mesh}\n",
+		"something of others, as StatefulSet mesh/db": "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db, namespace: mesh}\n",
+	} {
+		r := newRig(t)
+		before := strings.Contains(text, "Namespace")
+		if before {
+			r.Apply(text)
+		}
+		r.install("mesh")
+		r.install("mesh") // an upgrade makes it no other one's
+		if !before {
+			r.Apply(text)
+		}
+		if err := r.remove("mesh"); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.there(); got != "[] [] [] [mesh]" {
+			t.Errorf("%s: left: %s", what, got)
+		}
+		if !strings.Contains(r.said.String(), what) {
+			t.Errorf("said %q, want %q", r.said.String(), what)
+		}
+	}
+}
