@@ -29,9 +29,9 @@ func (a *agent) tellClosed(now time.Time) {
 	}
 	c.at = now
 	a.mu.Lock()
-	names, everywhere := a.pipe.Closed()
+	names, open, everywhere := a.pipe.Closed()
 	a.mu.Unlock()
-	next := cni.Closed{Everywhere: everywhere, Namespaces: names}
+	next := cni.Closed{Everywhere: everywhere, Namespaces: names, Open: open}
 	if c.written == nil || !c.written.Equal(next) {
 		if err := cni.WriteClosed(a.opts.Plugin.StateDir(), next); err != nil {
 			a.say(aboutClosed, err.Error())

@@ -46,11 +46,14 @@ type Closed struct {
 	Everywhere bool `json:"everywhere"`
 	// Namespaces in which something governs; sorted.
 	Namespaces []string `json:"namespaces"`
+	// Open are namespaces that are not closed though Everywhere says so: what governs them is
+	// only observed; sorted.
+	Open []string `json:"open,omitempty"`
 }
 
 // Equal reports whether both say the same.
 func (c Closed) Equal(d Closed) bool {
-	return c.Everywhere == d.Everywhere && slices.Equal(c.Namespaces, d.Namespaces)
+	return c.Everywhere == d.Everywhere && slices.Equal(c.Namespaces, d.Namespaces) && slices.Equal(c.Open, d.Open)
 }
 
 // closedFile is the name of the file that an agent leaves in its state folder.
@@ -80,6 +83,7 @@ func ReadClosed(state string) (Closed, error) {
 	var c struct {
 		Everywhere *bool
 		Namespaces *[]string
+		Open       []string
 	}
 	if err := json.Unmarshal(text, &c); err != nil {
 		return Closed{}, fmt.Errorf("read %s: %w", filepath.Join(state, closedFile), err)
@@ -87,7 +91,7 @@ func ReadClosed(state string) (Closed, error) {
 	if c.Everywhere == nil || c.Namespaces == nil {
 		return Closed{}, fmt.Errorf("read %s: it is not whole", filepath.Join(state, closedFile))
 	}
-	return Closed{*c.Everywhere, *c.Namespaces}, nil
+	return Closed{*c.Everywhere, *c.Namespaces, c.Open}, nil
 }
 
 // IsClosed reports whether pods of a namespace may not run unguarded, and why. Where
@@ -107,6 +111,8 @@ func (c *Config) IsClosed(namespace string) (closed bool, why string) {
 		return true, "no agent of this node has told yet which namespaces are fail-closed"
 	case err != nil:
 		return true, "which namespaces are fail-closed is not known: " + err.Error()
+	case slices.Contains(all.Open, namespace):
+		return false, "policy of the namespace is observed"
 	case all.Everywhere:
 		return true, "policy governs every namespace"
 	case slices.Contains(all.Namespaces, namespace):

@@ -126,6 +126,12 @@ func TestClosed(t *testing.T) {
 	}
 	check("all", Governed, "open", true, "every namespace")
 	check("all", Governed, "kube-system", false, "")
+	if err := WriteClosed(state, Closed{Everywhere: true, Open: []string{"watched"}}); err != nil {
+		t.Fatal(err)
+	}
+	check("all but one", Governed, "watched", false, "observed")
+	check("all but one", Governed, "open", true, "every namespace")
+	check("all but one", Always, "watched", true, "")
 	for _, text := range []string{"", "{", "{}", `{"everywhere": false}`, `{"namespaces": []}`, `{"everywhere": null, "namespaces": null}`, `[]`} {
 		write(text)
 		check("broken: "+text, Governed, "open", true, "not known")

@@ -40,24 +40,32 @@ kind: ConfigMap
 metadata: {name: istio, namespace: istio-system}
 data: {mesh: "outboundTrafficPolicy: {mode: REGISTRY_ONLY}"}
 `
+	const observed = `
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: watched, annotations: {fairlead.io/mode: observe, fairlead.io/default-deny: smi}, labels: {istio-injection: enabled}}
+`
 	for _, c := range []struct {
 		what, text string
-		want       []string
+		want, open []string
 		everywhere bool
 	}{
-		{"nothing", "", nil, false},
-		{"a default", namespaces, []string{"denied"}, false},
-		{"a policy", namespaces + policy("guarded"), []string{"denied", "guarded"}, false},
-		{"a policy of the mesh", namespaces + policy("istio-system"), []string{"denied"}, true},
-		{"services that are known", namespaces + known, []string{"denied", "open"}, false},
+		{"nothing", "", nil, nil, false},
+		{"a default", namespaces, []string{"denied"}, nil, false},
+		{"a policy", namespaces + policy("guarded"), []string{"denied", "guarded"}, nil, false},
+		{"a policy of the mesh", namespaces + policy("istio-system"), []string{"denied"}, nil, true},
+		{"services that are known", namespaces + known, []string{"denied", "open"}, nil, false},
+		{"a namespace that is observed", namespaces + observed + policy("watched") + known, []string{"denied", "open"}, nil, false},
+		{"one, and a policy of the mesh", namespaces + observed + policy("istio-system"), []string{"denied"}, []string{"watched"}, true},
 	} {
 		p, err := New(Options{Node: "n1"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		p.Load(objects.Input{Name: "all.yaml", Data: []byte(c.text)})
-		if got, everywhere := p.Closed(); !slices.Equal(got, c.want) || everywhere != c.everywhere {
-			t.Errorf("%s: %v, everywhere %t, want %v and %t", c.what, got, everywhere, c.want, c.everywhere)
+		if got, open, everywhere := p.Closed(); !slices.Equal(got, c.want) || !slices.Equal(open, c.open) || everywhere != c.everywhere {
+			t.Errorf("%s: %v, everywhere %t but %v, want %v, %t and %v", c.what, got, everywhere, open, c.want, c.everywhere, c.open)
 		}
 	}
 }

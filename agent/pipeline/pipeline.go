@@ -223,8 +223,8 @@ func (p *Pipeline) Guards(workload string) []string {
 }
 
 // Closed are the namespaces in which something governs pods, sorted; everywhere says that
-// something governs those of all.
-func (p *Pipeline) Closed() (namespaces []string, everywhere bool) {
+// something governs those of all, but of these that are open.
+func (p *Pipeline) Closed() (namespaces, open []string, everywhere bool) {
 	return plan.Closed(p.store, p.planes)
 }
 

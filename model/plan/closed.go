@@ -12,15 +12,20 @@ import (
 
 // Closed lists the namespaces in which something governs what pods may receive, or holds
 // what they send to services that are known, so that none should run without its policy;
-// sorted. everywhere: something selects pods of all namespaces. Pods need not be there
-// yet, and not each one that is must be selected.
+// sorted. everywhere: something selects pods of all namespaces, and open are those where it
+// is not enforced. Pods need not be there yet, and not each one that is must be selected.
+// None waits for a policy that is only observed.
 func Closed(t interface {
 	getter
 	Rows(incr.Table) []incr.Row
-}, planes []string) (closed []string, everywhere bool) {
+}, planes []string) (closed, open []string, everywhere bool) {
 	found := map[string]bool{}
+	observed := map[string]bool{"": true}
 	for _, row := range t.Rows(namespaces) {
 		n := row.Value.(*model.Namespace)
+		if n.Observed {
+			observed[n.Name] = true
+		}
 		if len(n.DefaultDeny) > 0 || n.Capture && UnknownOf(t, &model.Workload{Namespace: n.Name}) == model.UnknownRefuse {
 			found[n.Name] = true
 		}
@@ -42,6 +47,10 @@ func Closed(t interface {
 			}
 		}
 	}
-	delete(found, "")
-	return slices.Sorted(maps.Keys(found)), everywhere
+	maps.DeleteFunc(found, func(name string, _ bool) bool { return observed[name] })
+	delete(observed, "")
+	if everywhere {
+		open = slices.Sorted(maps.Keys(observed))
+	}
+	return slices.Sorted(maps.Keys(found)), open, everywhere
 }
