@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,8 +43,9 @@ func tryLock(path string) (*os.File, error) {
 	held, err := f.Stat()
 	if err == nil {
 		var now os.FileInfo
-		if now, err = os.Stat(path); err == nil && !os.SameFile(held, now) {
-			err = errHeld
+		now, err = os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(held, now) {
+			err = errHeld // by who has just removed it: another try makes a file of its own
 		}
 	}
 	if err != nil {

@@ -4,8 +4,10 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -34,4 +36,36 @@ func TestLockIsWaitedFor(t *testing.T) {
 	if _, err := lockOwn(short, path); err == nil || !strings.HasPrefix(err.Error(), "lock run folder: another proxy runs on "+filepath.Dir(path)) {
 		t.Errorf("error %v", err)
 	}
+}
+
+// TestLockIsSweptMeanwhile: a proxy that starts has its lock looked at by another one that
+// starts, as long as it has only made the file, and tries again.
+func TestLockIsSweptMeanwhile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "proxy-1.lock")
+	over := make(chan struct{})
+	var sweeper sync.WaitGroup
+	sweeper.Go(func() {
+		for {
+			select {
+			case <-over:
+				return
+			default:
+				if err := sweepOwn(dir); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	for range 20_000 {
+		f, err := tryLock(path)
+		if err == nil {
+			f.Close()
+		} else if !errors.Is(err, errHeld) {
+			t.Errorf("error %v", err)
+			break
+		}
+	}
+	close(over)
+	sweeper.Wait()
 }
