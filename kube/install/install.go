@@ -17,6 +17,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -32,9 +33,10 @@ import (
 
 // Labels of the installation's objects.
 const (
-	nameLabel    = "app.kubernetes.io/name"
-	name         = "fairlead"
-	managedLabel = "app.kubernetes.io/managed-by"
+	nameLabel      = "app.kubernetes.io/name"
+	name           = "fairlead"
+	componentLabel = "app.kubernetes.io/component"
+	managedLabel   = "app.kubernetes.io/managed-by"
 	// Manager is who manages what this package has installed, and owns its fields.
 	Manager = "fairlead-install"
 	// helmRelease is the annotation by which Helm knows its own.
@@ -255,6 +257,9 @@ func (i *Installer) Remove(ctx context.Context, objects []*unstructured.Unstruct
 	}
 	for _, at := range slices.Sorted(maps.Keys(stages)) {
 		if at == 9 {
+			if err := i.removeLeases(ctx); err != nil {
+				return err
+			}
 			if err := i.removeNamespace(ctx); err != nil {
 				return err
 			}
@@ -300,6 +305,21 @@ func (i *Installer) gone(ctx context.Context, o *unstructured.Unstructured) erro
 		case <-time.After(pause):
 		}
 	}
+}
+
+// removeLeases deletes those of agents that are no more. A next installation that leaves
+// such a node out would take it for one that has an agent, which judges what comes there.
+func (i *Installer) removeLeases(ctx context.Context) error {
+	var all coordinationv1.LeaseList
+	if err := i.client.List(ctx, &all, client.InNamespace(i.namespace), client.MatchingLabels{nameLabel: name, componentLabel: "agent"}); err != nil {
+		return fmt.Errorf("list Leases of namespace %s: %w", i.namespace, err)
+	}
+	for n := range all.Items {
+		if err := client.IgnoreNotFound(i.client.Delete(ctx, &all.Items[n])); err != nil {
+			return fmt.Errorf("delete Lease %s/%s: %w", i.namespace, all.Items[n].Name, err)
+		}
+	}
+	return nil
 }
 
 // elsewhere names the namespace of an installation that lives and has the objects that

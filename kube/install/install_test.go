@@ -132,6 +132,23 @@ func TestRemoveElsewhere(t *testing.T) {
 	}
 }
 
+// Where the namespace stays, so does no Lease by which another installation would take a
+// node for one with an agent.
+func TestLeasesGo(t *testing.T) {
+	r := newRig(t)
+	r.Apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: mesh}\n")
+	r.install("mesh")
+	for _, labels := range []string{"app.kubernetes.io/name: fairlead, app.kubernetes.io/component: agent", "app.kubernetes.io/name: other"} {
+		r.Apply("apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {name: node-" + fmt.Sprint(len(labels)) + ", namespace: mesh, labels: {" + labels + "}}\n")
+	}
+	if err := r.remove("mesh"); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(r.Keys("coordination.k8s.io", "leases")); got != "[mesh/node-29]" {
+		t.Errorf("left: %s", got)
+	}
+}
+
 // A namespace that was there before stays, and so does one with something of others.
 func TestNamespaceStays(t *testing.T) {
 	for what, text := range map[string]string{
