@@ -65,8 +65,16 @@ type heartbeat struct {
 	heard  time.Time     // when the last renewal came to be known here
 	silent time.Duration // since then
 	behind string        // why what the node checks does not count; "": it does
+	gone   bool          // behind for so long that there is no agent
 	since  time.Time     // when that began
 }
+
+// forgetAfter is how long an agent is waited for. A node that is behind still counts as one
+// whose own kernel and proxy guard its pods, and others leave judging to it; of one that has
+// no agent for so long, because it was taken out or uninstalled, nobody must believe that.
+const forgetAfter = 10 * time.Minute
+
+const forgotten = "its agent has not renewed its Lease for so long that the node counts as one without Fairlead"
 
 const notRenewed = "its agent has not renewed its Lease in time: it was stopped, hangs, or does not reach the API server"
 
@@ -76,23 +84,30 @@ func (h *heartbeat) judge(now time.Time) (changed bool) {
 	if why == "" && h.silent >= h.beat.duration {
 		why = notRenewed
 	}
+	gone := h.silent >= h.beat.duration+forgetAfter
+	if gone {
+		why = forgotten
+	}
 	if why == h.behind && !h.since.IsZero() {
 		return false
 	}
-	if changed = h.since.IsZero() || (why == "") != (h.behind == ""); changed {
+	if changed = h.since.IsZero() || (why == "") != (h.behind == "") || gone != h.gone; changed {
 		h.since = now
 	}
-	h.behind = why
+	h.behind, h.gone = why, gone
 	return changed
 }
 
-// edit is the Lease as the index has it.
+// edit is the Lease as the index has it; it has none of an agent that is gone.
 func (h *heartbeat) edit(t objects.Type) objects.Edit {
 	meta := map[string]any{"name": h.held.Name, "namespace": h.held.Namespace,
 		"annotations": map[string]any{kubernetes.NodeUIDKey: h.beat.nodeUID, kubernetes.BehindKey: ""}}
 	if h.behind != "" {
 		// Why is told in status. It may change without any other effect.
 		meta["annotations"].(map[string]any)[kubernetes.BehindKey] = "true"
+	}
+	if h.gone {
+		return objects.Edit{Ref: objects.Ref{Kind: objects.LeaseKind, Namespace: h.held.Namespace, Name: h.held.Name}}
 	}
 	e := objects.DecodeAPI(t, map[string]any{"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta})
 	e.New.SetUID(string(h.held.UID))
@@ -111,7 +126,10 @@ func (s *Source) heard(w *kindWatch, o *held) {
 		s.beats[o.Name] = h
 		// Nobody knows how long it was not renewed. By the clocks of both machines it may be
 		// in time; if they are wrong, it is so for one duration at most.
-		if age := now.Sub(o.beat.at); age < -o.beat.duration || age > o.beat.duration {
+		switch age := now.Sub(o.beat.at); {
+		case age > o.beat.duration+forgetAfter:
+			h.silent = o.beat.duration + forgetAfter
+		case age < -o.beat.duration || age > o.beat.duration:
 			h.silent = o.beat.duration
 		}
 	case h.beat.renewed != o.beat.renewed:
@@ -155,11 +173,11 @@ func (s *Source) sweep(now time.Time) {
 	hears := why.kind == none && s.deaf == ""
 	for name, h := range s.beats {
 		switch {
-		case h.behind != "":
+		case h.gone:
 			continue // until it is renewed
 		case hears:
 			h.silent += passed
-		default:
+		case h.behind == "":
 			h.silent = 0
 		}
 		if h.judge(now) {
