@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -71,3 +73,19 @@ var silence = sync.OnceFunc(func() {
 	log.SetLogger(logr.Discard())
 	klog.SetLogger(logr.Discard())
 })
+
+// RESTClient speaks to an API server about the kinds of one of Kubernetes' own groups, for
+// what is asked once; what is watched is Source's.
+func RESTClient(cfg *Config, gv schema.GroupVersion) (*rest.RESTClient, error) {
+	c := rest.CopyConfig(cfg)
+	c.APIPath, c.GroupVersion, c.NegotiatedSerializer = "/apis", &gv, scheme.Codecs.WithoutConversion()
+	if gv.Group == "" {
+		c.APIPath = "/api"
+	}
+	c.UserAgent = rest.DefaultKubernetesUserAgent()
+	out, err := rest.RESTClientFor(c)
+	if err != nil {
+		return nil, fmt.Errorf("reach the API server %s: %w", cfg.Host, err)
+	}
+	return out, nil
+}

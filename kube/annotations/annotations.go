@@ -13,8 +13,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+
+	"fairlead.io/fairlead/kube"
 )
 
 // Client speaks to an API server about namespaces.
@@ -22,12 +23,9 @@ type Client struct{ rest *rest.RESTClient }
 
 // NewClient returns a client; it connects when it is used.
 func NewClient(cfg *rest.Config) (*Client, error) {
-	c := rest.CopyConfig(cfg)
-	c.APIPath, c.GroupVersion, c.NegotiatedSerializer = "/api", &corev1.SchemeGroupVersion, scheme.Codecs.WithoutConversion()
-	c.UserAgent = rest.DefaultKubernetesUserAgent()
-	out, err := rest.RESTClientFor(c)
+	out, err := kube.RESTClient(cfg, corev1.SchemeGroupVersion)
 	if err != nil {
-		return nil, fmt.Errorf("reach the API server %s: %w", cfg.Host, err)
+		return nil, err
 	}
 	return &Client{out}, nil
 }

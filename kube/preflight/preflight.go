@@ -23,6 +23,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+
+	"fairlead.io/fairlead/kube"
 )
 
 // Level says how bad a finding is.
@@ -87,19 +89,9 @@ func (l *looker) may(what string, err error) bool {
 	return err == nil
 }
 
-func (l *looker) client(gv schema.GroupVersion) (*rest.RESTClient, error) {
-	c := rest.CopyConfig(l.cfg)
-	c.APIPath, c.GroupVersion, c.NegotiatedSerializer = "/apis", &gv, scheme.Codecs.WithoutConversion()
-	if gv.Group == "" {
-		c.APIPath = "/api"
-	}
-	c.UserAgent = rest.DefaultKubernetesUserAgent()
-	return rest.RESTClientFor(c)
-}
-
 // list reads objects, or with a name one.
 func (l *looker) list(gv schema.GroupVersion, resource, name string, into runtime.Object) error {
-	c, err := l.client(gv)
+	c, err := kube.RESTClient(l.cfg, gv)
 	if err != nil {
 		return err
 	}
@@ -269,7 +261,7 @@ func (l *looker) admission() {
 
 // permissions looks whether who asks may install.
 func (l *looker) permissions() {
-	c, err := l.client(authorizationv1.SchemeGroupVersion)
+	c, err := kube.RESTClient(l.cfg, authorizationv1.SchemeGroupVersion)
 	if !l.may("permissions", err) {
 		return
 	}

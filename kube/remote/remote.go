@@ -24,6 +24,8 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
+
+	"fairlead.io/fairlead/kube"
 )
 
 // Agents is the label selector of the agents' pods.
@@ -42,7 +44,7 @@ type Agent struct {
 // List finds the agents of a cluster, sorted by node. Of several on a node, as in a
 // rollout, the one that runs counts.
 func List(ctx context.Context, cfg *rest.Config) ([]Agent, error) {
-	c, err := client(cfg)
+	c, err := kube.RESTClient(cfg, corev1.SchemeGroupVersion)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +111,7 @@ func Waits(p *corev1.Pod) string {
 // What the command says on standard error is in the error of Read. The connection ends with
 // the context.
 func Dial(ctx context.Context, cfg *rest.Config, a Agent, command ...string) (net.Conn, error) {
-	c, err := client(cfg)
+	c, err := kube.RESTClient(cfg, corev1.SchemeGroupVersion)
 	if err != nil {
 		return nil, err
 	}
@@ -131,18 +133,6 @@ func Dial(ctx context.Context, cfg *rest.Config, a Agent, command ...string) (ne
 		cancel()
 	}()
 	return conn, nil
-}
-
-// client speaks of Kubernetes' own kinds.
-func client(cfg *rest.Config) (*rest.RESTClient, error) {
-	c := rest.CopyConfig(cfg)
-	c.APIPath, c.GroupVersion, c.NegotiatedSerializer = "/api", &corev1.SchemeGroupVersion, scheme.Codecs.WithoutConversion()
-	c.UserAgent = rest.DefaultKubernetesUserAgent()
-	out, err := rest.RESTClientFor(c)
-	if err != nil {
-		return nil, fmt.Errorf("reach the API server %s: %w", cfg.Host, err)
-	}
-	return out, nil
 }
 
 // executor speaks WebSocket, or to older servers SPDY.
