@@ -403,6 +403,14 @@ func (w *world) nothingLeft(t *testing.T) {
 // nothingRetires waits until Envoy has nothing that was taken away.
 func (w *world) nothingRetires(t *testing.T) {
 	t.Helper()
+	w.retired(t)
+	w.nothingLeft(t)
+}
+
+// retired waits until the agents have taken from Envoy what nothing needs any more, also
+// of the tests before: who compares what is written waits for it first.
+func (w *world) retired(t *testing.T) {
+	t.Helper()
 	for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) {
 		retiring := map[string]int{}
 		for _, node := range w.nodes() {
@@ -414,12 +422,11 @@ func (w *world) nothingRetires(t *testing.T) {
 			maps.Copy(retiring, s.Retiring)
 		}
 		if len(retiring) == 0 {
-			break
+			return
 		}
 		if time.Since(begin) > 2*patience {
 			t.Errorf("Envoy keeps %v", retiring)
-			break
+			return
 		}
 	}
-	w.nothingLeft(t)
 }

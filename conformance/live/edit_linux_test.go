@@ -22,6 +22,7 @@ func TestMistakesUnderTraffic(t *testing.T) {
 	w.apply(t, app, istio)
 	s := w.storm(t)
 	time.Sleep(time.Second)
+	w.retired(t)
 	before := w.written(t)
 	edit := func(pairs ...string) txtar.File {
 		text := strings.NewReplacer(pairs...).Replace(string(istio.Data))

@@ -186,6 +186,7 @@ func TestSwapUnderLoad(t *testing.T) {
 	s := w.storm(t)
 	pause := length() / 8
 	time.Sleep(pause)
+	w.retired(t)
 	before := w.written(t)
 	for _, step := range []struct {
 		what string

@@ -120,6 +120,7 @@ func TestPolicyChanges(t *testing.T) {
 	w.runText(t, "shop", `
 		frontend-1 GET http://reviews/api/x -> 200
 		frontend-2 GET http://reviews/api/x -> 200`)
+	w.retired(t)
 	before := map[string]map[string]uint64{}
 	sent := w.written(t)
 	for _, n := range w.nodes() {
