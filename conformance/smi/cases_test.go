@@ -191,7 +191,7 @@ func changed(t *testing.T, change func() error) {
 
 // revision is what an agent has applied, an error if that is not all that it has read.
 func revision(node string) (string, error) {
-	out, err := enter(context.Background(), "", node, filepath.Join(cluster.Folder(), "build/fairlead"), "status", "-o", "json")
+	out, err := enter(context.Background(), "", node, binary(), "status", "-o", "json")
 	if err != nil {
 		return "", err
 	}

@@ -40,12 +40,12 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// TestSMI puts the cluster up with Fairlead on both nodes, and SMI's definitions.
+// TestSMI puts the cluster up, with SMI's definitions and Fairlead as it is installed.
 func TestSMI(t *testing.T) {
 	cluster.Up(t)
 	cluster.Load(t, image(t))
 	define(t)
-	start(t, cluster)
+	install(t)
 	t.Run("suite", func(t *testing.T) { suite(t) })
 	t.Run("table", func(t *testing.T) { table(t) })
 	t.Run("weights under load", func(t *testing.T) { weightsUnderLoad(t) })

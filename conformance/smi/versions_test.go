@@ -10,7 +10,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -141,12 +140,7 @@ func TestRefusedByTheServer(t *testing.T) {
 func TestAdopted(t *testing.T) {
 	cluster.Up(t)
 	t.Cleanup(func() { undefine(t) })
-	binary := filepath.Join(t.TempDir(), "fairlead")
-	build := exec.CommandContext(t.Context(), "nice", "go", "build", "-trimpath", "-o", binary, "./cmd/fairlead")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build fairlead: %v\n%s", err, out)
-	}
+	buildBinary(t)
 	for _, c := range []struct {
 		name string
 		want map[string]string // by object: codes of its diagnostics
@@ -197,7 +191,7 @@ func TestAdopted(t *testing.T) {
 				return err
 			})
 			testcluster.Eventually(t, 20*time.Second, "they are read", func() error {
-				got, err := read(t.Context(), binary, name)
+				got, err := read(t.Context(), name)
 				if err == nil && !reflect.DeepEqual(got, c.want) {
 					err = fmt.Errorf("got\n%s\nwant\n%s", said(got), said(c.want))
 				}
@@ -232,8 +226,8 @@ func undefine(t *testing.T) {
 }
 
 // read is what Fairlead says of a namespace's SMI objects.
-func read(ctx context.Context, binary, namespace string) (map[string]string, error) {
-	cmd := exec.CommandContext(ctx, binary, "translate", "-o", "json", "--kubeconfig", cluster.Kubeconfig())
+func read(ctx context.Context, namespace string) (map[string]string, error) {
+	cmd := exec.CommandContext(ctx, binary(), "translate", "-o", "json", "--kubeconfig", cluster.Kubeconfig())
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
