@@ -4,9 +4,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,6 +15,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/cni"
@@ -44,6 +47,8 @@ type attachments struct {
 	run  string
 	log  *slog.Logger
 	wake chan struct{} // the records are others than before, or somebody has asked
+	// linkName gives the name of an interface, "" if there is none of an index.
+	linkName func(index int) (string, error)
 
 	mu      sync.Mutex
 	records []cni.Record // oldest first
@@ -59,7 +64,7 @@ type plugin struct {
 }
 
 func newAttachments(run string, log *slog.Logger) *attachments {
-	return &attachments{run: run, log: log, wake: make(chan struct{}, 1), waiting: map[*plugin]bool{}}
+	return &attachments{run: run, log: log, wake: make(chan struct{}, 1), linkName: linkName, waiting: map[*plugin]bool{}}
 }
 
 func (s *attachments) rouse() {
@@ -95,12 +100,25 @@ func (s *attachments) prune(now time.Time) {
 		if now.Sub(r.At) < goneAfter || r.Link.Name == "" {
 			continue
 		}
-		if i, err := net.InterfaceByIndex(r.Link.Index); err == nil && i.Name == r.Link.Name {
-			continue
+		if name, err := s.linkName(r.Link.Index); err != nil || name == r.Link.Name {
+			continue // it is there, or that cannot be told
 		}
 		s.log.Info("pod's network is gone, and nobody said so", "pod", r.Key(), "interface", r.Link.Name)
 		_ = cni.Remove(s.run, r.ID) // it is tried again
 	}
+}
+
+// linkName asks the kernel. The standard library does not tell an interface that is not
+// there from a question that was not answered.
+func linkName(index int) (string, error) {
+	l, err := netlink.LinkByIndex(index)
+	switch {
+	case err == nil:
+		return l.Attrs().Name, nil
+	case errors.Is(err, unix.ENODEV), errors.As(err, new(netlink.LinkNotFoundError)):
+		return "", nil
+	}
+	return "", fmt.Errorf("look for interface %d: %w", index, err)
 }
 
 func (s *attachments) get() ([]cni.Record, string) {

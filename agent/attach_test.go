@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -236,3 +237,40 @@ metadata: {name: other, namespace: shop, uid: u-3}
 spec: {nodeName: n1, containers: [{name: c}]}
 status: {podIP: 10.244.1.9, podIPs: [{ip: 10.244.1.9}]}
 `
+
+// A record goes with its interface; that the kernel was not asked (no descriptors are left,
+// say) is no word of that.
+func TestRecordsOfWhatIsGone(t *testing.T) {
+	r, _ := attachRig(t, nil)
+	rec := told("u-1", "10.0.0.1")
+	rec.At = time.Now().Add(-2 * goneAfter)
+	r.plug(rec)
+	left := func() int {
+		r.attached.read()
+		records, _ := r.attached.get()
+		return len(records)
+	}
+	for name, c := range map[string]struct {
+		name string
+		err  error
+		left int
+	}{
+		"there":         {"veth7", nil, 1},
+		"not asked":     {"", syscall.EMFILE, 1},
+		"another's":     {"veth8", nil, 0},
+		"no such index": {"", nil, 0},
+	} {
+		r.plug(rec)
+		r.attached.linkName = func(int) (string, error) { return c.name, c.err }
+		r.attached.prune(time.Now())
+		if n := left(); n != c.left {
+			t.Errorf("%s: %d records, want %d", name, n, c.left)
+		}
+	}
+	if name, err := linkName(1); name != "lo" || err != nil {
+		t.Errorf("1: %q, %v", name, err)
+	}
+	if name, err := linkName(1 << 30); name != "" || err != nil {
+		t.Errorf("no such index: %q, %v", name, err)
+	}
+}

@@ -153,6 +153,7 @@ func TestBeingDeleted(t *testing.T) {
 // Who may not ask is told what to allow, once, and leaves the node as it is.
 func TestForbidden(t *testing.T) {
 	f, client, log := begin(t)
+	eventually(t, "watch", watched(client)) // the first one is done with the client
 	for _, verb := range []string{"get", "list", "watch"} {
 		forbid(client, verb)
 	}
