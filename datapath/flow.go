@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"fairlead.io/fairlead/model"
@@ -68,6 +69,12 @@ func Reasons() []string {
 		"policy", "unchecked", "spoofed", "reserved-port", "truncated", "extension", "fragment",
 		"no-proxy", "assign", "loopback", "map-full", "no-backend", "unknown-pod", "event-lost", "observed",
 	}
+}
+
+// Drops reports whether a reason is one for which the kernel refuses.
+func Drops(reason string) bool {
+	n := slices.Index(Reasons(), reason)
+	return n >= firstDrop && n < lostEvents
 }
 
 // toFlow reads an event; wall is the time at which the kernel's clock was 0.

@@ -49,6 +49,16 @@ func (p *proxy) serveControl(ctx context.Context, l net.Listener) error {
 			p.log.Debug("answer not sent", "error", err)
 		}
 	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		text, err := p.envoys.metrics(r.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		if _, err := w.Write(text); err != nil {
+			p.log.Debug("answer not sent", "error", err)
+		}
+	})
 	mux.HandleFunc("POST /room", func(w http.ResponseWriter, _ *http.Request) {
 		p.envoys.makeRoom()
 		p.answer(w, struct{}{})
@@ -83,6 +93,11 @@ func ReadStatus(ctx context.Context, runDir string) (Status, error) {
 	var s Status
 	err := call(ctx, PathsIn(runDir).Control, http.MethodGet, "/status", &s)
 	return s, err
+}
+
+// ReadMetrics is what the Envoy that serves counts, in Prometheus' text format.
+func ReadMetrics(ctx context.Context, runDir string) ([]byte, error) {
+	return fetch(ctx, PathsIn(runDir).Control, http.MethodGet, "/metrics")
 }
 
 // Replace has the proxy of a run folder replace its Envoy by what it would start

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -179,6 +180,18 @@ func (p *proxy) readiness(ctx context.Context) Readiness {
 		}
 	}
 	return out
+}
+
+// metrics are those of the Envoy that serves: counters that were never used are left out,
+// as they are many.
+func (s *supervisor) metrics(ctx context.Context) ([]byte, error) {
+	s.mu.Lock()
+	g := s.gens[s.active]
+	s.mu.Unlock()
+	if g == nil {
+		return nil, errors.New("envoy does not run")
+	}
+	return g.admin.do(ctx, http.MethodGet, "/stats/prometheus?usedonly")
 }
 
 func (s *supervisor) bank() int {

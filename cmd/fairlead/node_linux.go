@@ -3,7 +3,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,11 +15,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"fairlead.io/fairlead/agent"
+	"fairlead.io/fairlead/agent/metrics"
 	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/cni/install"
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/kube/lease"
 	"fairlead.io/fairlead/lab"
+	"fairlead.io/fairlead/proxy"
 	"fairlead.io/fairlead/translators/kubernetes"
 )
 
@@ -48,6 +53,7 @@ takes over. So they do while the API server is away; fairlead status says since 
 	c.Flags().StringVar(&o.NetnsDir, "netns", "/run/netns", "folder of the pods' network namespaces")
 	c.Flags().StringSliceVar(&o.Uplinks, "uplink", nil, "interface towards the other nodes; repeat for more (default: those of the node's default routes); overlays are found by the routes to other nodes' pods")
 	daemonSet := c.Flags().String("daemonset", "", "`NAMESPACE/NAME` of the DaemonSet that has this run: if it is gone when this is stopped, the node is left as it was")
+	address := c.Flags().String("metrics", "", "`ADDRESS` (host:port) that tells Prometheus of the node: /metrics, and Envoy's own on /metrics/envoy (default: none)")
 	o.WhenProxyAbsent = agent.Hold
 	c.Flags().Var(&o.WhenProxyAbsent, "when-proxy-absent",
 		"what becomes of connections for the proxy while no Envoy is ready: hold (they fail) or bypass (balanced by the kernel, without routes)")
@@ -68,6 +74,9 @@ takes over. So they do while the API server is away; fairlead status says since 
 		}
 		if _, err := pipeline.Planes(o.Pipeline); err != nil {
 			return usageError("%v", err)
+		}
+		if _, _, err := net.SplitHostPort(*address); *address != "" && err != nil {
+			return usageError("--metrics %s: %v; want host:port, [::]:9470 for all addresses", *address, err)
 		}
 		if api.named() {
 			cfg, err := api.config()
@@ -90,10 +99,19 @@ takes over. So they do while the API server is away; fairlead status says since 
 			}
 			o.Log.Info("uplinks are where the default routes lead", "uplinks", o.Uplinks)
 		}
+		if *address != "" {
+			go metrics.Serve(c.Context(), *address, nodeMetrics(o.RunDir), o.Log)
+		}
 		return runAgent(c.Context(), o, *daemonSet)
 	}
 	c.AddCommand(uninstallCommand(), relayCommand(), agentReadyCommand(), agentAliveCommand())
 	return c
+}
+
+// nodeMetrics asks agent and proxy of a run folder, as people do.
+func nodeMetrics(run string) http.Handler {
+	a := agent.NewClient(filepath.Join(run, agent.Socket))
+	return metrics.Handler(metrics.Node{Status: a.Status, Envoy: func(ctx context.Context) ([]byte, error) { return proxy.ReadMetrics(ctx, run) }})
 }
 
 // nodeFlags are those that say where a node's things are.
