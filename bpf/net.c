@@ -271,6 +271,17 @@ static __always_inline int refuse(struct __sk_buff *skb, struct fl_packet *p, __
 }
 
 /*
+ * Whether a connection is opened from an address of a node's pods that nobody has told of
+ * yet. A pod that has just started is known on its own node alone; it may be let in as soon
+ * as word of it is here. A RST would fail its first request, where without an answer it
+ * asks again after a second.
+ */
+static __always_inline bool is_newcomer(const struct fl_packet *p, __u32 flags)
+{
+	return (flags & FL_ADDR_UNASSIGNED) && p->t.proto == IPPROTO_TCP && is_open(p);
+}
+
+/*
  * What to_pod turned back. Its source is the node's own: the host takes that in by
  * loopback alone, and if accept_local is set there. And what the proxy answers under a
  * pod's address to the node itself, which had forwarded what it answers under its own.
@@ -387,8 +398,11 @@ int fl_to_pod(struct __sk_buff *skb)
 			return turn_back(skb, FL_MARK_TURNED);
 		if (is_forwarded_for_proxy(skb, &p, pod, reason))
 			return turn_back(skb, FL_MARK_FORWARDED);
-		if (reason && !is_observed(pod, &p, reason))
+		if (reason && !is_observed(pod, &p, reason)) {
+			if (is_newcomer(&p, flags))
+				return drop(skb, &p, reason, FL_TO_POD, &v);
 			return refuse(skb, &p, reason, &v);
+		}
 		if (p.t.proto == IPPROTO_TCP && is_open(&p) && is_from_proxy(skb)) /* an earlier life of the tuple */
 			bpf_map_delete_elem(&fl_conntrack_v1, &p.t);
 		count(reason ? FL_OK_OBSERVED : ok);

@@ -102,6 +102,8 @@ func TestToPodPolicy(t *testing.T) {
 			rejected(o.name+" denies", toServer, world(allow, deny), request, badPolicy, classRemote, rule))
 	}
 	udpRequest := func(f family) packet.Packet { return packet.UDP(at(f.remote, 40000), at(f.server, 80)) }
+	newcomer := under(func(w *world) { w.prefix(classListed, addrUnassigned) })
+	late := func(f family) packet.Packet { return requestFrom(listed, 40000)(f).Flags(packet.ACK).Seq(5, 7) }
 	datagramIn := func(v vector) vector {
 		v.flows = func(f family) []flow { return []flow{{udpRequest(f), direct, 0, sideServed}} }
 		return v
@@ -135,6 +137,13 @@ func TestToPodPolicy(t *testing.T) {
 		silent("SCTP is judged as any port", toServer, under(entry(classRemote, 80, tcp, allow)), func(f family) packet.Packet {
 			return packet.Raw(f.remote, f.server, packet.SCTP, []byte{0, 1, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0})
 		}, badPolicy, classRemote, 0),
+		silent("a connection from a pod that nobody has told of yet may be tried again", toServer, newcomer, requestFrom(listed, 40000), badPolicy, classListed, 0),
+		silent("so may one by its proxy", toServer, newcomer, requestFrom(listed, 61000), badPolicy, classListed, 0),
+		vector{
+			name: "what a pod that is gone has open is cut", at: toServer, world: newcomer, frame: late, want: redirect,
+			counts: []NetFlReason{badPolicy}, said: []said{{badPolicy, classListed, governed, 0, 0}},
+			out: func(f family) packet.Packet { return late(f).Back().Flags(packet.RST).Seq(7, 0) },
+		},
 		vector{
 			name: "nobody governs the pod", at: toServer, frame: request, want: next,
 			counts: []NetFlReason{okAllowed}, said: []said{{okAllowed, classRemote, 0, 0, 0}},

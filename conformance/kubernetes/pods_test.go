@@ -21,6 +21,7 @@ type result struct {
 	Answer *struct{ Pod, Node, Peer string }
 	Error  string
 	Detail string
+	Millis float64
 }
 
 // call sends requests from a pod, all of which must be answered with 200.
