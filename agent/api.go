@@ -38,7 +38,7 @@ const Socket = "agent.sock"
 //	GET /ready                                   Readiness as JSON
 //	GET /explain?target=NS/NAME[:PORT]           Explanation as JSON; 404 if there is no such thing
 //	GET /trace?query=JSON                        trace.Answer as JSON; 404 if the query cannot be answered
-//	GET /flows?last=N&follow=1&pod=P&verdict=V   hubble.Flow, one JSON object a line
+//	GET /flows?last=N&follow=1&FILTER            hubble.Flow, one JSON object a line; FILTER is a hubble.Filter's Values
 func serveAPI(ctx context.Context, socket string, o answers, flows *hubble.Ring) error {
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("serve agent API: %w", err)
@@ -99,8 +99,13 @@ func streamFlows(ctx context.Context, w http.ResponseWriter, r *http.Request, ri
 	if err != nil || last < 0 {
 		last = 20
 	}
-	recent, flows, stop := ring.Follow(last, hubble.Filter{Pod: q.Get("pod"), Verdict: q.Get("verdict")})
-	defer stop()
+	want, err := hubble.FilterOf(q)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	recent, follower := ring.Follow(last, want)
+	defer follower.Stop()
 	enc := json.NewEncoder(w)
 	for _, f := range recent {
 		if enc.Encode(f) != nil {
@@ -120,7 +125,11 @@ func streamFlows(ctx context.Context, w http.ResponseWriter, r *http.Request, ri
 			return
 		case <-r.Context().Done():
 			return
-		case f := <-flows:
+		case f := <-follower.Flows():
+			// What was lost came after what waits here; said before it, it is not said late.
+			if lost := follower.Lost(); lost > 0 && enc.Encode(hubble.Flow{Time: time.Now(), Node: f.Node, Verdict: hubble.Lost, Lost: lost}) != nil {
+				return
+			}
 			if enc.Encode(f) != nil {
 				return
 			}
@@ -199,7 +208,8 @@ type FlowQuery struct {
 // Flows calls f with recent flows and, if they are to be followed, with new ones until
 // the context ends or f returns an error.
 func (c *Client) Flows(ctx context.Context, q FlowQuery, f func(hubble.Flow) error) error {
-	args := url.Values{"last": {strconv.Itoa(q.Last)}, "pod": {q.Pod}, "verdict": {q.Verdict}}
+	args := q.Values()
+	args.Set("last", strconv.Itoa(q.Last))
 	if q.Follow {
 		args.Set("follow", "1")
 	}

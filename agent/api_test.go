@@ -72,6 +72,60 @@ func TestFlowsOfThePastAndAsTheyCome(t *testing.T) {
 	}
 }
 
+// An observer that reads too slowly is told how much it has missed, and one that asks for
+// what there cannot be, what is wrong.
+func TestFlowsAreFilteredAndLossesTold(t *testing.T) {
+	const all = 100_000 // more than sockets and channel hold
+	ring := hubble.NewRing(8)
+	c := serveTestAPI(t, ring)
+	enough := errors.New("enough")
+	var got, lost, others uint64
+	begun := make(chan struct{})
+	go func() {
+		<-begun
+		for range all {
+			ring.Add(hubble.Flow{Verdict: "denied", HTTP: &hubble.HTTP{Status: 403}})
+			ring.Add(hubble.Flow{Verdict: "forwarded", HTTP: &hubble.HTTP{Status: 200}})
+		}
+	}()
+	err := c.Flows(t.Context(), FlowQuery{Follow: true, Begun: func() { close(begun) }, Filter: hubble.Filter{Status: codes(t, "4xx")}}, func(f hubble.Flow) error {
+		for f.Verdict != hubble.Lost && got == 0 && losses(ring) == 0 {
+			time.Sleep(time.Millisecond) // slow until something is lost
+		}
+		switch f.Verdict {
+		case hubble.Lost:
+			lost += f.Lost
+		case "denied":
+			got++
+		default:
+			others++
+		}
+		if got+lost == all {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) || lost == 0 || others > 0 {
+		t.Errorf("%d came, %d were lost, %d were not asked for: %v", got, lost, others, err)
+	}
+	if err := c.Flows(t.Context(), FlowQuery{Filter: hubble.Filter{Verdict: "no"}}, func(hubble.Flow) error { return nil }); err == nil || !strings.Contains(err.Error(), "verdict no: want one of") {
+		t.Errorf("an unknown verdict: %v", err)
+	}
+}
+
+func losses(r *hubble.Ring) uint64 {
+	_, lost := r.Counts()
+	return lost
+}
+
+func codes(t *testing.T, text string) (s hubble.Status) {
+	t.Helper()
+	if err := s.Set(text); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // An observer that nobody stops must not keep the agent from ending.
 func TestAPIEndsUnderAFollower(t *testing.T) {
 	c := serveTestAPI(t, hubble.NewRing(8))

@@ -17,7 +17,7 @@ import (
 type Flow struct {
 	Time        time.Time `json:"time"`
 	Node        string    `json:"node"`
-	Verdict     string    `json:"verdict"` // forwarded, redirected, dropped, denied, audited: would be dropped or denied
+	Verdict     string    `json:"verdict"` // one of Verdicts, or Lost
 	Reason      string    `json:"reason,omitempty"`
 	Direction   string    `json:"direction,omitempty"` // where: from-pod, from-net, to-pod, connect; proxy
 	Protocol    string    `json:"protocol,omitempty"`
@@ -33,7 +33,12 @@ type Flow struct {
 	// may have led it elsewhere than to the Destination that it went to.
 	Cluster  string         `json:"cluster,omitempty"`
 	Upstream netip.AddrPort `json:"upstream,omitzero"`
+	// Lost is how many flows are missing here, for the verdict Lost.
+	Lost uint64 `json:"lost,omitempty"`
 }
+
+// Lost is the verdict of a Flow that stands for those that a follower was too slow for.
+const Lost = "lost"
 
 // Peer is one end of a flow.
 type Peer struct {
@@ -84,14 +89,14 @@ type Ring struct {
 	flows     []Flow
 	next      int
 	full      bool
-	followers map[chan Flow]Filter
+	followers map[*Follower]bool
 	lost      uint64
 	seen      uint64
 }
 
 // NewRing keeps the last n flows.
 func NewRing(n int) *Ring {
-	return &Ring{flows: make([]Flow, n), followers: map[chan Flow]Filter{}}
+	return &Ring{flows: make([]Flow, n), followers: map[*Follower]bool{}}
 }
 
 // Add records a flow. A follower that does not keep up loses it, counted in Lost.
@@ -102,13 +107,14 @@ func (r *Ring) Add(f Flow) {
 	r.next = (r.next + 1) % len(r.flows)
 	r.full = r.full || r.next == 0
 	r.seen++
-	for c, want := range r.followers {
-		if !want.Wants(f) {
+	for to := range r.followers {
+		if !to.want.Wants(f) {
 			continue
 		}
 		select {
-		case c <- f:
+		case to.flows <- f:
 		default:
+			to.lost++
 			r.lost++
 		}
 	}
@@ -139,18 +145,41 @@ func (r *Ring) last(n int, want Filter) []Flow {
 	return out
 }
 
-// Follow returns up to n recent flows and a channel of those after them, of those that
-// are wanted. Call stop when done; the channel is not closed.
-func (r *Ring) Follow(n int, want Filter) (recent []Flow, flows <-chan Flow, stop func()) {
-	c := make(chan Flow, 4096)
+// Follower is given flows as they come.
+type Follower struct {
+	ring  *Ring
+	want  Filter
+	flows chan Flow
+	lost  uint64
+}
+
+// Follow returns up to n recent flows and who is given those after them, of those that
+// are wanted. Stop it when done.
+func (r *Ring) Follow(n int, want Filter) (recent []Flow, f *Follower) {
+	f = &Follower{ring: r, want: want, flows: make(chan Flow, 4096)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.followers[c] = want
-	return r.last(n, want), c, func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.followers, c)
-	}
+	r.followers[f] = true
+	return r.last(n, want), f
+}
+
+// Flows are those that come. The channel is not closed.
+func (f *Follower) Flows() <-chan Flow { return f.flows }
+
+// Lost is how many there was no room for since it was asked last.
+func (f *Follower) Lost() uint64 {
+	f.ring.mu.Lock()
+	defer f.ring.mu.Unlock()
+	n := f.lost
+	f.lost = 0
+	return n
+}
+
+// Stop ends the following.
+func (f *Follower) Stop() {
+	f.ring.mu.Lock()
+	defer f.ring.mu.Unlock()
+	delete(f.ring.followers, f)
 }
 
 // Counts are the flows that were added, and those that followers lost.

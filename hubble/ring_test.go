@@ -30,20 +30,23 @@ func TestRingKeepsTheLast(t *testing.T) {
 
 func TestSlowFollowerLosesAndIsCounted(t *testing.T) {
 	r := NewRing(1)
-	recent, flows, stop := r.Follow(1, Filter{})
+	recent, f := r.Follow(1, Filter{})
 	if len(recent) != 0 {
 		t.Fatalf("recent = %v", recent)
 	}
 	for range 5000 {
 		r.Add(Flow{})
 	}
-	if len(flows) != 4096 {
-		t.Errorf("follower holds %d", len(flows))
+	if n := len(f.Flows()); n != 4096 {
+		t.Errorf("follower holds %d", n)
+	}
+	if first, again := f.Lost(), f.Lost(); first != 5000-4096 || again != 0 {
+		t.Errorf("the follower has lost %d, and then %d", first, again)
 	}
 	if seen, lost := r.Counts(); seen != 5000 || lost != 5000-4096 {
 		t.Errorf("seen %d, lost %d", seen, lost)
 	}
-	stop()
+	f.Stop()
 	r.Add(Flow{})
 	if _, lost := r.Counts(); lost != 5000-4096 {
 		t.Errorf("a stopped follower still loses: %d", lost)
@@ -53,8 +56,8 @@ func TestSlowFollowerLosesAndIsCounted(t *testing.T) {
 // What is counted is what is wanted, not what has come.
 func TestFilteredFlows(t *testing.T) {
 	r := NewRing(8)
-	_, flows, stop := r.Follow(0, Filter{Verdict: "denied"})
-	defer stop()
+	_, follower := r.Follow(0, Filter{Verdict: "denied"})
+	defer follower.Stop()
 	for i := range 10 {
 		f := Flow{Reason: fmt.Sprint(i), Verdict: "forwarded"}
 		if i%3 == 0 {
@@ -77,7 +80,7 @@ func TestFilteredFlows(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, c.got)
 		}
 	}
-	if len(flows) != 4 {
+	if flows := follower.Flows(); len(flows) != 4 {
 		t.Errorf("a follower of what is denied got %d", len(flows))
 	}
 }

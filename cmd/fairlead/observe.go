@@ -21,20 +21,30 @@ func observeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "observe",
 		Short: "Print flows: who asked whom for what, what became of it, what decided",
-		Args:  noArgs,
+		Long: `Observe prints what the kernel decided of connections and what Envoy answered to requests:
+who asked whom, what became of it and why, and which of your objects decided. Several
+filters must all fit.`,
+		Example: `  fairlead observe -f --namespace shop
+  fairlead observe --verdict dropped --last 50
+  fairlead observe -f --service shop/web --protocol http --status 5xx,429`,
+		Args: noArgs,
 	}
 	t, out := targetFlags(c), outputFlag(c)
 	var q agent.FlowQuery
 	c.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on as flows come")
 	c.Flags().IntVar(&q.Last, "last", 20, "flows of the past to start with, of those that are asked for")
+	c.Flags().StringVarP(&q.Namespace, "namespace", "n", "", "only flows from or to pods of this namespace, or to its services")
 	c.Flags().StringVar(&q.Pod, "pod", "", "only flows from or to pods whose ns/name contains this")
+	c.Flags().StringVar(&q.Service, "service", "", "only flows to services whose ns/name:port contains this")
+	c.Flags().StringVar(&q.Protocol, "protocol", "", "only tcp, udp, icmp, icmpv6 or http: requests")
 	c.Flags().StringVar(&q.Verdict, "verdict", "", "only forwarded, redirected, dropped, denied or audited")
+	c.Flags().Var(&q.Status, "status", "only requests that were answered so: 404, 5xx, 400-417, or several with commas")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if q.Last < 0 {
 			return usageError("--last %d: want 0 or more", q.Last)
 		}
-		if verdicts := []string{"", "forwarded", "redirected", "dropped", "denied", "audited"}; !slices.Contains(verdicts, q.Verdict) {
-			return usageError("--verdict %s: want forwarded, redirected, dropped, denied or audited", q.Verdict)
+		if _, err := hubble.FilterOf(q.Values()); err != nil {
+			return usageError("--%v", err)
 		}
 		agents, err := t.agents(c.Context())
 		if err != nil {
@@ -96,6 +106,10 @@ func printFlow(w io.Writer, f hubble.Flow, out format) error {
 	}
 	if out != "table" {
 		return out.print(w, f, nil)
+	}
+	if f.Verdict == hubble.Lost {
+		_, err := fmt.Fprintf(w, "%s %-10s %-8s %d flows are not shown: more came than were read here\n", f.Time.Format("15:04:05.000"), f.Verdict, f.Node, f.Lost)
+		return err
 	}
 	to := f.Destination.Name()
 	if f.Service != "" {
