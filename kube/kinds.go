@@ -215,7 +215,7 @@ func (s *Source) lookOut(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-s.again:
-			followed = 0
+			followed, retry = 0, retryFirst
 		case <-next.C:
 		}
 		if err := s.lookOnce(ctx); err != nil {

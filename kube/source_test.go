@@ -217,6 +217,24 @@ func TestKindsComeAndGo(t *testing.T) {
 	})
 }
 
+// Each definition that comes, and each word about it, has the server looked at: that it does
+// not serve them yet each time is no reason to wait longer.
+func TestDefinitionsThatComeInABurst(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		r.Apply(node)
+		r.after(time.Minute)
+		r.Add(&kubetest.Resource{Group: "networking.istio.io", Kind: "VirtualService", Plural: "virtualservices", Versions: []string{"v1"}, Hidden: true})
+		r.Apply(vs("web", "5s"))
+		for i := range 10 {
+			r.Apply(kubetest.Definition("virtualservices.networking.istio.io") + fmt.Sprintf("\nstatus: {seen: %d}\n", i))
+			r.after(50 * time.Millisecond)
+		}
+		r.Hide("networking.istio.io/virtualservices", false)
+		r.after(5 * time.Second)
+		r.want(t, "Node n1, VirtualService.networking.istio.io shop/web")
+	})
+}
+
 // A kind is watched on in a better version when there is one, and nothing is gone meanwhile.
 func TestABetterVersionComes(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
