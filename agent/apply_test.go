@@ -296,9 +296,15 @@ func TestKernelIsTriedAgainWithoutEnvoy(t *testing.T) {
 	if r.took(r.lookAfter); r.isApplied() {
 		t.Error("applied, without Envoy")
 	}
+	if got := r.readiness(); got.Ready || got.Why == "" || got.Revision != r.revision || got.Applied == r.revision {
+		t.Errorf("readiness %+v", got)
+	}
 	r.there = true
 	if log := r.took(r.lookAfter); !strings.Contains(log, "kernel: pod shop/web to 15101") || !r.isApplied() || len(r.problems) != 0 {
 		t.Errorf("applied %q of %q, problems %v, did\n%s", r.applied, r.revision, r.problems, log)
+	}
+	if want, got := (Readiness{Ready: true, Revision: r.revision, Applied: r.revision}), r.readiness(); got != want {
+		t.Errorf("readiness %+v, want %+v", got, want)
 	}
 }
 

@@ -75,6 +75,9 @@ type Status struct {
 type Readiness struct {
 	Ready bool   `json:"ready"`
 	Why   string `json:"why,omitempty"` // it is not ready
+	// Revision and Applied are as in Status.
+	Revision string `json:"revision"`
+	Applied  string `json:"applied"`
 }
 
 // PluginStatus is how it stands with the chained CNI plugin.

@@ -97,18 +97,21 @@ func (a *agent) readiness() Readiness {
 	health := a.src.health()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	out := Readiness{Revision: a.revision, Applied: a.applied}
 	problem := a.problemLocked()
 	switch {
 	case health != nil && !health.Complete:
-		return Readiness{Why: "not all objects were read yet: " + health.String()}
+		out.Why = "not all objects were read yet: " + health.String()
 	case a.revision == "":
-		return Readiness{Why: "no objects were read yet"}
+		out.Why = "no objects were read yet"
 	case problem != "":
-		return Readiness{Why: problem}
+		out.Why = problem
 	case a.applied != a.revision:
-		return Readiness{Why: "what was read last is not in use yet"}
+		out.Why = "what was read last is not in use yet"
+	default:
+		out.Ready = true
 	}
-	return Readiness{Ready: true}
+	return out
 }
 
 func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
