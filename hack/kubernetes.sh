@@ -5,6 +5,8 @@
 #   hack/kubernetes.sh                           all of them
 #   hack/kubernetes.sh -run TestPodsAndServices
 #   KEEP=1 hack/kubernetes.sh ...                leaves the cluster fairlead-conformance up
+#   hack/kubernetes.sh scale                     measures instead what a big cluster costs, 20 minutes;
+#                                                SERVICES=200: another size, KEEP=1: leaves fairlead-scale up
 #
 # The first time, Kubernetes is built, which takes some minutes.
 set -euo pipefail
@@ -12,4 +14,11 @@ cd "$(dirname "$0")/.."
 hack/cluster/build.sh >/dev/null
 cd conformance/kubernetes
 go vet ./...
+if [ "${1:-}" = scale ]; then
+	# Whatever ends it: a benchmark that is killed cleans up nothing.
+	[ -n "${KEEP:-}" ] || trap 'CLUSTER=fairlead-scale ../../hack/cluster/down.sh' EXIT
+	trap 'exit 1' HUP INT TERM
+	go test -run '^$' -bench . -benchtime 1x -timeout 60m -v ./scale
+	exit
+fi
 go test -count=1 -timeout 60m -v "$@" .

@@ -106,6 +106,7 @@ configure() {
 		imageGCHighThresholdPercent: 100
 		imageGCLowThresholdPercent: 99
 		nodeStatusUpdateFrequency: 2s
+		nodeStatusReportFrequency: ${NODE_REPORT:-2s}
 		syncFrequency: 10s
 		serializeImagePulls: true
 		# Nodes die by SIGKILL, in tests of just that.

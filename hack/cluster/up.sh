@@ -7,6 +7,8 @@
 #   hack/cluster/up.sh
 #   PROXY_MODE=nftables hack/cluster/up.sh    kube-proxy with nftables, not iptables
 #   CNI=bridge hack/cluster/up.sh             pods on a bridge, not point to point
+#   NODE_REPORT=5m hack/cluster/up.sh         kubelets tell that nothing has changed as seldom as
+#                                             anywhere else, and not every 2 s
 #   CLUSTER=other hack/cluster/up.sh          another one beside the first
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
