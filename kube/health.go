@@ -112,7 +112,7 @@ func explain(err error) failure {
 		return failure{unauthorized, "the API server does not accept the credentials (401)",
 			"renew the token or certificate of the kubeconfig, or the pod's service account"}
 	case apierrors.IsForbidden(err):
-		return failure{forbidden, "may not be read (403)", "allow get, list and watch of it by a ClusterRole"}
+		return failure{forbidden, "may not be read (403)", "allow list and watch of it by a ClusterRole"}
 	case apierrors.IsTooManyRequests(err):
 		return failure{overloaded, "too many requests (429)", ""}
 	case apierrors.IsResourceExpired(err), apierrors.IsGone(err):

@@ -278,7 +278,7 @@ func (s *Source) forbid() {
 	for k, w := range s.kinds {
 		var said []model.Diagnostic
 		if !w.synced && w.track.forbidden() {
-			said = notRead(k, "the API server does not let it be read (403): its objects are not used", "allow get, list and watch of it by a ClusterRole")
+			said = notRead(k, "the API server does not let it be read (403): its objects are not used", "allow list and watch of it by a ClusterRole")
 		}
 		s.put(objects.Edit{Ref: objects.Ref{Kind: k}, Diagnostics: said})
 	}

@@ -201,7 +201,7 @@ func TestForbiddenKindsThatGuard(t *testing.T) {
 		r.Interrupt(refusing(403, "authorizationpolicies"))
 		r.after(10 * time.Minute)
 		r.want(t, "")
-		want := "AuthorizationPolicy.security.istio.io: may not be read (403); allow get, list and watch of it by a ClusterRole; until then nothing new is applied, as without it more could be allowed than is meant"
+		want := "AuthorizationPolicy.security.istio.io: may not be read (403); allow list and watch of it by a ClusterRole; until then nothing new is applied, as without it more could be allowed than is meant"
 		if h := r.source.Health(); h.Complete || len(h.Problems) != 1 || h.Problems[0].String() != want {
 			t.Errorf("health %+v", h)
 		}

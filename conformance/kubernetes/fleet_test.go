@@ -141,6 +141,7 @@ type nodeStatus struct {
 	Pods              map[string]string
 	Kernel            struct{ Counters map[string]int }
 	Lease             struct{ Silent, Behind string }
+	APIServer         struct{ Problems []struct{ What string } }
 	Peers             []struct{ Node, Instance, Behind string }
 }
 

@@ -69,7 +69,7 @@ func (p *Place) Run(ctx context.Context) {
 		if !told {
 			told = true
 			p.log.Warn("cannot see whether this node is one of those that are chosen: until then it is taken for one",
-				"owner", p.ref.String(), "node", p.node, "error", err, "advice", "allow get of nodes by a ClusterRole")
+				"owner", p.ref.String(), "node", p.node, "error", err, "advice", "allow get of nodes by a ClusterRole, and of this DaemonSet by a Role")
 		}
 		select {
 		case <-ctx.Done():
