@@ -97,6 +97,8 @@ type agent struct {
 	setRemote func([]netip.Addr)
 	feed      feed
 	envoy     func(context.Context) (version string, there bool)
+	inCharge  func() string // the proxy that is; see proxy.InCharge
+	charge    string        // the one by whose word what Envoy has was judged
 	// present tells whether an Envoy takes connections, whatever it has acknowledged.
 	present func(context.Context) presence
 	absent  absence
@@ -176,11 +178,12 @@ func Run(ctx context.Context, o Options) error {
 	a := newAgent(o, src, pipe, p)
 	a.host = host
 	a.pipe.SetHostAddresses(host.get())
-	server := serve.New(serve.Options{StandIn: proxy.StandIn, OnReject: a.late.put}, nil)
+	server := serve.New(serve.Options{StandIn: proxy.StandIn, Client: proxy.FeedName, OnReject: a.late.put, OnContest: a.late.put}, nil)
 	a.pods = kernel
 	a.setRemote = kernel.SetRemote
 	a.attached.read()
 	a.kernel, a.feed, a.envoy, a.present = kernel, server, a.findEnvoy, a.findReady
+	a.inCharge = func() string { return proxy.InCharge(o.RunDir) }
 	return a.run(ctx, kernel, server)
 }
 

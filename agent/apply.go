@@ -168,7 +168,7 @@ func (a *agent) push(ctx context.Context, changes []serve.Change) bool {
 		return false
 	}
 	clear(a.retry)
-	rejected := byAll(out.Rejected)
+	rejected := notInUse(out.Rejected, a.inCharge())
 	a.accepted(all, rejected)
 	if a.ready() {
 		for _, c := range all {
@@ -246,12 +246,13 @@ func (a *agent) lookAfter(ctx context.Context) {
 	}
 	a.judgeLate(ctx)
 	back := a.watchProxy(ctx)
-	if a.ready() && len(a.retry) == 0 && !a.resync && !back {
+	moved := a.inCharge() != a.charge // what was in use may not be any more, or be by now
+	if a.ready() && len(a.retry) == 0 && !a.resync && !back && !moved {
 		a.takeAway(ctx)
 		return
 	}
 	acked := false
-	if !a.ready() || back {
+	if !a.ready() || back || moved {
 		acked = a.greet(ctx)
 	} else {
 		acked = a.push(ctx, nil)
@@ -279,7 +280,7 @@ func (a *agent) greet(ctx context.Context) bool {
 	began := time.Now()
 	limited, cancel := context.WithTimeout(ctx, ackLimit)
 	defer cancel()
-	all := a.res.all()
+	all, charge := a.res.all(), a.inCharge()
 	out, err := a.feed.Sync(limited, all)
 	if err == nil && out.Clients == 0 {
 		err = errNoEnvoy
@@ -289,7 +290,8 @@ func (a *agent) greet(ctx context.Context) bool {
 	}
 	clear(a.retry)
 	clear(a.retiring)
-	rejected := byAll(out.Rejected)
+	a.charge = charge
+	rejected := notInUse(out.Rejected, charge)
 	a.accepted(changesOf(all), rejected)
 	for k := range a.res.want {
 		if k.typ == xds.ListenerType {
@@ -303,12 +305,13 @@ func (a *agent) greet(ctx context.Context) bool {
 	return a.afterRejections(ctx, rejected)
 }
 
-// byAll are the rejections of what no proxy took. While one proxy follows another, the
-// node has two: one that is about to take over does not do so if it rejects what the
-// other has, and one that is about to end lets its connections go. If the one that took
-// it is gone, the server tells.
-func byAll(rejected []serve.Rejection) []serve.Rejection {
-	return slices.DeleteFunc(rejected, func(r serve.Rejection) bool { return len(r.Accepted) > 0 })
+// notInUse are the rejections of what the proxy in charge has not got. While one proxy
+// follows another, the node has two, and they need not agree. What the newcomer alone has,
+// nobody is served until it takes over, and it may never do so; what it rejects costs
+// nothing, as it does not take over then; and one that is about to end lets the connections
+// go that it cannot serve like the one in charge.
+func notInUse(rejected []serve.Rejection, charge string) []serve.Rejection {
+	return slices.DeleteFunc(rejected, func(r serve.Rejection) bool { return slices.Contains(r.Accepted, charge) })
 }
 
 // goLive gives a listener to the kernel, unless Envoy did not take it.

@@ -36,6 +36,7 @@ type rig struct {
 	stuck  error // of pushes
 	reject func(serve.Change) string
 	taken  []string // proxies that take what another one rejects
+	leads  string   // the proxy in charge
 	// What the kernel has.
 	services map[string]plan.Mode
 	to       map[string]uint16 // port by "pod mode"
@@ -56,6 +57,7 @@ func newRig(t *testing.T, files map[string]string) *rig {
 	r.agent = newAgent(o, folder{o.Source, o.Log}, pipe, p)
 	r.kernel, r.feed = (*fakeKernel)(r), (*fakeFeed)(r)
 	r.envoy = func(context.Context) (string, bool) { return "fake", r.there }
+	r.inCharge = func() string { return r.leads }
 	r.present = func(context.Context) presence {
 		switch {
 		case r.silent:
@@ -371,10 +373,60 @@ func TestARejectedPolicyIsNotClaimedToBeJudged(t *testing.T) {
 // While a proxy follows another, one of them may reject what the other serves.
 func TestWhatOneOfTwoProxiesTakesIsInUse(t *testing.T) {
 	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp, "policy.yaml": thePolicy})
-	r.reject, r.taken = func(serve.Change) string { return "not known to this version" }, []string{"n1"}
+	r.reject, r.taken, r.leads = func(serve.Change) string { return "not known to this version" }, []string{"old"}, "old"
 	r.reload(t.Context())
 	if len(r.rejected) != 0 || !r.isApplied() || !r.ports.anyLive() {
 		t.Errorf("rejected %+v, applied %t, live %t", r.rejected, r.isApplied(), r.ports.anyLive())
+	}
+}
+
+// The one that takes it must be the one in charge: another may never be ready, and what
+// the kernel sends goes to who has not got it.
+func TestWhatANewcomerTakesIsNotInUse(t *testing.T) {
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp})
+	r.leads = "old"
+	r.reload(t.Context())
+	r.reject, r.taken = badRegex, []string{"new"}
+	r.write("routes.yaml", theRoutes)
+	r.reload(t.Context())
+	if got := r.one(); got.Name != "shop/web:80" {
+		t.Errorf("rejected %+v", got)
+	}
+	r.lookAfter(t.Context())
+	r.one()
+
+	r.leads = "new" // it takes over
+	r.lookAfter(t.Context())
+	if len(r.rejected) != 0 || !r.isApplied() {
+		t.Errorf("rejected %+v, applied %t, though the proxy in charge has it", r.rejected, r.isApplied())
+	}
+	if log := r.took(r.lookAfter); log != "" {
+		t.Errorf("without need:\n%s", log)
+	}
+	r.leads = "old" // and ends
+	r.lookAfter(t.Context())
+	r.one()
+}
+
+// A listener that the proxy in charge has not got is not given to the kernel, and is as
+// soon as the one that has it is in charge.
+func TestAListenerOfANewcomer(t *testing.T) {
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp})
+	r.leads, r.taken = "old", []string{"new"}
+	r.reject = func(c serve.Change) string {
+		if c.Type == xds.ListenerType {
+			return "no such filter"
+		}
+		return ""
+	}
+	r.reload(t.Context())
+	if r.ports.anyLive() {
+		t.Error("the kernel sends to what is not there")
+	}
+	r.leads = "new"
+	r.lookAfter(t.Context())
+	if !r.ports.anyLive() || r.to["shop/web http"] == 0 {
+		t.Errorf("live %t, kernel sends to %v", r.ports.anyLive(), r.to)
 	}
 }
 

@@ -57,6 +57,7 @@ func (a *agent) judgeLate(ctx context.Context) {
 			late = append(late, r)
 		}
 	}
+	late = notInUse(late, a.inCharge())
 	if len(late) == 0 {
 		return
 	}

@@ -120,6 +120,12 @@ func TestRejectionsThatComeLate(t *testing.T) {
 	default:
 		t.Error("nobody is woken")
 	}
+	r.leads = "old" // what the one in charge has, and another rejects, is in use
+	r.late.put(serve.Rejection{Type: xds.RouteType, Name: "shop/web:80", Version: want.Version, Detail: "bad", Clients: []string{"new"}, Accepted: []string{"old"}})
+	if r.judgeLate(t.Context()); len(r.rejected) != 0 {
+		t.Errorf("rejected %+v: it is in use", r.one())
+	}
+	r.late.put(serve.Rejection{Type: xds.RouteType, Name: "shop/web:80", Version: want.Version, Detail: "bad '/a(b+)c'", Clients: []string{"old"}, Accepted: []string{"new"}, Kept: "v0"})
 	r.judgeLate(t.Context())
 	if got := r.one(); got.Field != "spec.http[0].match[0].uri.regex" || got.Serving != LastGood {
 		t.Errorf("rejected %+v", got)

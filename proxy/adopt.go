@@ -53,9 +53,10 @@ func (s *supervisor) adopt(ctx context.Context) (bool, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.active = saved.Active
+	s.serve(saved.Active)
 	if drains[s.active] || found[s.active] == nil && found[1-s.active] != nil && !drains[1-s.active] {
-		s.active, saved.Other = 1-s.active, ""
+		s.serve(1 - s.active)
+		saved.Other = ""
 	}
 	active, other := found[s.active], found[1-s.active]
 	if active != nil {

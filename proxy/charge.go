@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
 	"fairlead.io/fairlead/xds"
 	"fairlead.io/fairlead/xds/serve"
 )
@@ -50,6 +52,19 @@ type charge struct {
 	refusing sync.Mutex
 	refuse   map[resource]serve.Rejection // what no Envoy of this proxy takes
 }
+
+// InCharge names the proxy of a run folder that is in charge, as its feed does to the
+// agent; "": none is.
+func InCharge(runDir string) string {
+	name, err := os.Readlink(PathsIn(runDir).Control)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// FeedName is a proxy's name, by what its feed says of itself.
+func FeedName(n *core.Node) string { return n.GetUserAgentName() }
 
 // held reports whether this proxy is in charge.
 func (c *charge) held() bool {

@@ -29,15 +29,19 @@ const (
 )
 
 // feed keeps a stream to the agent and puts what comes into the server. What it
-// answers the agent is what Envoy answered; of several, the one that takes most.
+// answers the agent is what Envoy answered; of several, the one that serves.
 type feed struct {
 	node, socket string
+	name         string // of this proxy; see InCharge
 	server       *serve.Server
 	names        *authority.Index // of what the server holds
 	log          *slog.Logger
 	connected    func() // to an agent
 	changed      func() // something came, or was judged
 	synced       func() // the agent has sent everything that there was
+	// inUse reports whether the Envoy that serves has what another one rejects. It must
+	// not block.
+	inUse func(serve.Rejection) bool
 
 	mu      sync.Mutex
 	session *session // nil: not connected
@@ -124,7 +128,7 @@ func (f *feed) connect(ctx context.Context) error {
 			TypeUrl: t, ResourceNamesSubscribe: []string{"*"}, InitialResourceVersions: has[t],
 		}
 		if i == 0 {
-			req.Node = &core.Node{Id: f.node, Cluster: "fairlead"}
+			req.Node = &core.Node{Id: f.node, Cluster: "fairlead", UserAgentName: f.name}
 		}
 		s.post(event{request: req})
 	}
@@ -169,9 +173,9 @@ func (f *feed) take(s *session, resp *discovery.DeltaDiscoveryResponse) {
 		f.log.Warn("names not read", "error", err)
 	}
 	f.server.Apply(changes, func(o serve.Outcome) {
-		// What one Envoy takes and another does not, the agent may count on: it would
-		// replace what serves. If none is left that takes it, rejected is told.
-		o.Rejected = slices.DeleteFunc(o.Rejected, func(r serve.Rejection) bool { return len(r.Accepted) > 0 })
+		// What the Envoy that serves takes, the agent may count on: one that does not would
+		// replace it. If none is left that takes it, rejected is told.
+		o.Rejected = slices.DeleteFunc(o.Rejected, f.inUse)
 		named(o)
 		var bad []string
 		for _, r := range o.Rejected {

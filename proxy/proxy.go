@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -166,11 +167,11 @@ func Run(ctx context.Context, opts Options) error {
 	p.envoys.charge = inCharge
 	p.newAuthority(saved.resources)
 	p.feed = &feed{
-		node: opts.Node, socket: opts.FeedSocket, names: p.names, log: p.log,
-		connected: p.envoys.tell, changed: p.markDirty, synced: p.serveEnvoy,
+		node: opts.Node, name: filepath.Base(p.paths.Own), socket: opts.FeedSocket, names: p.names, log: p.log,
+		connected: p.envoys.tell, changed: p.markDirty, synced: p.serveEnvoy, inUse: p.inUse,
 	}
 	p.server = serve.New(serve.Options{
-		Log: p.log, StandIn: StandIn, OnReject: p.rejected,
+		Log: p.log, StandIn: StandIn, OnReject: p.rejected, OnContest: p.contested,
 		Client: func(n *core.Node) string { return clientName(bankOf(n)) },
 		Adapt:  adapt, Static: staticClusters(p.paths),
 		Lazy: true, InUse: saved.inUse, OnUse: p.markDirty, Candidates: render.Candidates,
@@ -196,6 +197,20 @@ func (p *proxy) rejected(r serve.Rejection) {
 	p.charge.refused(r)
 	p.feed.rejected(r)
 	p.envoys.letGo()
+}
+
+// inUse reports whether the Envoy that serves has what another one rejects: one that is to
+// replace it, say, and may never do so. It must not block.
+func (p *proxy) inUse(r serve.Rejection) bool {
+	return slices.Contains(r.Accepted, clientName(int(p.envoys.serves.Load())))
+}
+
+// contested is told of what some Envoys of this proxy have and others reject. It must not
+// block.
+func (p *proxy) contested(r serve.Rejection) {
+	if !p.inUse(r) {
+		p.feed.rejected(r)
+	}
 }
 
 // load reads what there is to begin with: of another proxy, if that is in charge.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"fairlead.io/fairlead/xds/serve"
@@ -62,6 +63,8 @@ type supervisor struct {
 	// in vain.
 	served <-chan struct{}
 
+	serves atomic.Int32 // active, for who must not wait for the lock
+
 	worse chan struct{} // has a token if an Envoy may have rejected what another takes
 
 	ctx    context.Context // of what waits for Envoys; ends with run
@@ -78,7 +81,7 @@ type supervisor struct {
 	want     *build
 	bad      string // hash of a wanted build that did not get ready
 	gens     [Banks]*generation
-	active   int
+	active   int                  // see serve
 	pauses   [Banks]time.Duration // before the next start, if what runs ends soon
 	restart  [Banks]*time.Timer   // set: a start is due
 	request  *request             // nil: no replacement is under way
@@ -182,7 +185,8 @@ func (s *supervisor) tryBegin() (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		s.active, s.homeless = bank, false
+		s.homeless = false
+		s.serve(bank)
 		if err := s.start(bank, s.serving(), s.want); err != nil {
 			return false, err
 		}
@@ -193,6 +197,12 @@ func (s *supervisor) tryBegin() (bool, error) {
 	s.flip()
 	s.fill()
 	return true, nil
+}
+
+// serve makes a bank's Envoy the one that serves, or is to.
+func (s *supervisor) serve(bank int) {
+	s.active = bank
+	s.serves.Store(int32(bank))
 }
 
 // serving is the role of the Envoy that serves, or is to when this proxy is in charge.
@@ -419,14 +429,14 @@ func (s *supervisor) warm(g *generation) {
 // had them go.
 func (s *supervisor) takeOver(g *generation) {
 	old, before := s.gens[s.active], s.active
-	s.active = g.bank
+	s.serve(g.bank)
 	g.is(Active)
 	if old != nil {
 		old.is(Draining)
 	}
 	s.save()
 	if err := s.flip(); err != nil {
-		s.active = before
+		s.serve(before)
 		g.is(Next)
 		if old != nil {
 			old.is(Active)
@@ -526,7 +536,7 @@ func (s *supervisor) lost(g *generation) {
 	s.restarts++
 	s.log.Warn("envoy is gone", "pid", g.pid, "bank", g.bank, "log", lastWords(s.opts.RunDir, g.bank))
 	if other := s.gens[1-g.bank]; other != nil && other.role == Standby && other.ready {
-		s.active = other.bank
+		s.serve(other.bank)
 		other.is(Active)
 		s.save()
 		s.flip() // the kernel finds it as it is, only not at once

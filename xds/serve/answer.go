@@ -47,6 +47,7 @@ func (st *stream) answer(typ string, nonce uint64, req *discovery.DeltaDiscovery
 		}
 		s.accepted(x.of, x.from)
 		s.tell(s.entry(keyOf(x.of)))
+		s.contest(s.entry(keyOf(x.of)))
 		st.rest(sub, x.res.Name)
 		st.settleName(typ, x.res.Name)
 	}

@@ -28,6 +28,9 @@ type Options struct {
 	// is connected accepts, once this is known. It runs under the server's lock: it must
 	// not block nor call back.
 	OnReject func(Rejection)
+	// OnContest is told, maybe again and again, of every resource that some client
+	// rejected and another has accepted. It runs like OnReject.
+	OnContest func(Rejection)
 	// Client gives the name by which rejections tell clients apart; nil: the node's id.
 	Client func(*core.Node) string
 	// Adapt gives what rewrites resources for a client before they are sent; nil: as

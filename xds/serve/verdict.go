@@ -177,6 +177,7 @@ func (st *stream) reject(r *xds.Resource, detail string) {
 	e.verdicts = append(e.verdicts, verdict{st, st.name, r.Version, detail})
 	s.judged[keyOf(r)] = e
 	s.tell(e)
+	s.contest(e)
 }
 
 // pardon forgets who rejected a version and is gone: one who is here has judged it.
@@ -191,6 +192,16 @@ func (s *Server) tell(e *entry) {
 		if s.opts.OnReject != nil {
 			s.opts.OnReject(s.rejection(e))
 		}
+	}
+}
+
+// contest tells of what is wanted where some have rejected it and others have it.
+func (s *Server) contest(e *entry) {
+	if s.opts.OnContest == nil || e == nil || e.told || !e.isRejected() {
+		return
+	}
+	if r := s.rejection(e); len(r.Accepted) > 0 {
+		s.opts.OnContest(r)
 	}
 }
 

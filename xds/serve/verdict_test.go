@@ -23,19 +23,33 @@ import (
 // named is a server that tells clients apart by their node's cluster, and what it told
 // of rejections.
 func named(initial ...xds.Resource) (*serve.Server, func() []string) {
+	s, told, _ := contested(initial...)
+	return s, told
+}
+
+// contested is named, with what it told of rejections by some.
+func contested(initial ...xds.Resource) (s *serve.Server, told, contests func() []string) {
 	var mu sync.Mutex
-	var told []string
-	s := serve.New(serve.Options{StandIn: standIn, Client: func(n *core.Node) string { return n.GetCluster() },
+	var all, some []string
+	s = serve.New(serve.Options{StandIn: standIn, Client: func(n *core.Node) string { return n.GetCluster() },
 		OnReject: func(r serve.Rejection) {
 			mu.Lock()
 			defer mu.Unlock()
-			told = append(told, r.Name+"@"+r.Version)
+			all = append(all, r.Name+"@"+r.Version)
+		},
+		OnContest: func(r serve.Rejection) {
+			mu.Lock()
+			defer mu.Unlock()
+			some = append(some, fmt.Sprintf("%s@%s by %v, not %v", r.Name, r.Version, r.Clients, r.Accepted))
 		}}, initial)
-	return s, func() []string {
-		mu.Lock()
-		defer mu.Unlock()
-		return slices.Clone(told)
+	read := func(list *[]string) func() []string {
+		return func() []string {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(*list)
+		}
 	}
+	return s, read(&all), read(&some)
 }
 
 func (c *client) subscribeAs(name, typ string, names ...string) {
@@ -114,6 +128,36 @@ func TestClientsJudgeForThemselves(t *testing.T) {
 	last.sync()
 	if got := s.Contested("next"); len(got) != 0 {
 		t.Errorf("contested %+v", got)
+	}
+}
+
+// TestContests: whoever wants to know what one client has and another rejects is told,
+// whichever of them answers first.
+func TestContests(t *testing.T) {
+	s, told, contests := contested(resource(rds, "r", 1))
+	connect := start(t, s)
+	a, b := connect(), connect()
+	for name, c := range map[string]*client{"a": a, "b": b} {
+		c.subscribeAs(name, rds, "r")
+		c.want("RouteConfiguration r@1")
+		c.sync()
+	}
+	push(t, s, set(resource(rds, "r", 2))...)
+	b.want("RouteConfiguration r@2")
+	b.sync()
+	a.refuse("RouteConfiguration r@2")
+	eventually(t, "news", func() bool { return slices.Contains(contests(), "r@2 by [a], not [b]") })
+
+	push(t, s, set(resource(rds, "r", 3))...)
+	a.refuse("RouteConfiguration r@3")
+	a.sync()
+	if got := contests(); slices.ContainsFunc(got, func(c string) bool { return strings.HasPrefix(c, "r@3") }) {
+		t.Errorf("told %q before b has said anything", got)
+	}
+	b.want("RouteConfiguration r@3")
+	eventually(t, "news", func() bool { return slices.Contains(contests(), "r@3 by [a], not [b]") })
+	if got := told(); len(got) != 0 {
+		t.Errorf("told %q, though there is one that has it", got)
 	}
 }
 
