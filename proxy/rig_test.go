@@ -190,7 +190,7 @@ func newAgent(t testing.TB, opts Options, initial ...xds.Resource) *rig {
 
 func (r *rig) startAgent(initial ...xds.Resource) {
 	r.t.Helper()
-	r.agent = serve.New(serve.Options{StandIn: StandIn}, initial)
+	r.agent = serve.New(serve.Options{StandIn: StandIn, Client: FeedName}, initial)
 	g := grpc.NewServer(serve.GRPCOptions()...)
 	r.agent.Register(g)
 	l, err := Listen(PathsIn(r.dir).Feed, -1)

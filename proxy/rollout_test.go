@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -376,6 +377,58 @@ func TestPodsCrash(t *testing.T) {
 		again("the other one", other)
 	})
 	l.stop()
+}
+
+// TestDrainsAndIsInChargeAgain: one that was relieved, and lets its connections go because
+// it rejects what the one in charge has, is needed again when that one dies. Its Envoy
+// cannot be told to stay; another one follows it.
+func TestDrainsAndIsInChargeAgain(t *testing.T) {
+	r, envoy := rollout(t)
+	strict := filepath.Join(t.TempDir(), "envoy")
+	writeBinary(t, strict, strictEnvoy(t))
+	old := r.startPod("strict", strict, helperDrain+"=4s")
+	r.push(one(t)...)
+	old.inCharge()
+	r.wantStatus(1, 200)
+	kept, err := dialer(alpha).Dial("tcp", vip(1)) // the drain waits for it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	fmt.Fprint(kept, "GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+	if _, err := http.ReadResponse(bufio.NewReader(kept), nil); err != nil {
+		t.Fatal(err)
+	}
+	next := r.startPod("new", envoy)
+	next.inCharge()
+	before := old.status().byRole(Relieved).PID
+	long := to("a")
+	long.ID, long.Match = "long", pathMatch(model.Regex, "/(a{40}|b{40}|c{40})")
+	bad := r.pushOutcome(service(1, long, to("a"))...).Rejected
+	if len(bad) != 1 || !slices.Equal(bad[0].Accepted, []string{InCharge(r.dir)}) || !slices.Equal(bad[0].Clients, []string{filepath.Base(old.own)}) {
+		t.Errorf("rejected %+v; in charge is %s", bad, InCharge(r.dir))
+	}
+	r.wantStatus(1, 200)
+	r.waitFor("the old one to drain", func() bool { return old.status().byRole(Draining).PID == before })
+	l := r.load(1, "/")
+	next.crash()
+	time.Sleep(200 * time.Millisecond)
+	failed := l.failed.Load()
+	began := time.Now()
+	got := old.inCharge()
+	t.Logf("%d requests of 8 connections lost; another Envoy after %v", failed, time.Since(began).Round(time.Millisecond))
+	if g := old.status().byRole(Active); g.PID == before || g.Bank != got.Bank {
+		t.Errorf("%+v, was %d", g, before)
+	}
+	r.wantStatus(1, 200)
+	if n := l.failed.Load() - failed; failed > 8 || n != 0 {
+		t.Errorf("%d requests lost with the pod, and %d after it", failed, n)
+	}
+	l.stop()
+	// It serves what it takes, and another one can follow it.
+	next = r.startPod("next", envoy)
+	next.inCharge()
+	r.wantStatus(1, 200)
 }
 
 // TestRolloutWithoutAnAgent: a new pod gets from the old one what that has, and what it

@@ -273,9 +273,31 @@ func (s *supervisor) takeCharge() {
 	case g == nil && s.restart[s.active] == nil && s.locks[s.active] != nil:
 		s.startAgain(s.active, Active, s.want)
 	}
+	s.renew()
 	s.save()
 	s.flip()
 	s.fill()
+}
+
+// renew starts an Envoy in the other bank where the one that is to serve drains, or is told
+// to end: it cannot be told to stay. Until the new one listens the kernel finds the old one,
+// as long as that is there. The proxy that was in charge may have left an Envoy that ends.
+func (s *supervisor) renew() {
+	g := s.gens[s.active]
+	if !s.charge || g == nil || g.role != Draining && g.role != Stopping || s.gens[1-s.active] != nil {
+		return
+	}
+	bank := 1 - s.active
+	if err := s.occupy(bank); err != nil {
+		if !errors.Is(err, errHeld) {
+			s.log.Error("envoy not started", "bank", bank, "error", err)
+		}
+		s.after(bank, bankPoll, s.renew) // unless the bank of the one that drains is free before
+		return
+	}
+	s.serve(bank)
+	s.startAgain(bank, Active, s.want)
+	s.flip()
 }
 
 // relieve is takeCharge's reverse: another proxy takes over. What serves goes on.
@@ -478,15 +500,46 @@ func (s *supervisor) flip() error {
 func (s *supervisor) retire(g *generation) {
 	s.log.Info("envoy drains", "pid", g.pid, "bank", g.bank)
 	s.tasks.Go(func() {
-		ctx, cancel := context.WithTimeout(s.ctx, s.opts.DrainTime)
-		defer cancel()
-		if err := g.drain(ctx, g.admin, min(lastArrival, s.opts.DrainTime/2)); err != nil {
-			s.log.Warn("envoy not drained", "pid", g.pid, "bank", g.bank, "error", err)
+		for {
+			s.drain(g)
+			if !s.awaitOther(g) {
+				break
+			}
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.end(g)
 	})
+}
+
+func (s *supervisor) drain(g *generation) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.opts.DrainTime)
+	defer cancel()
+	if err := g.drain(ctx, g.admin, min(lastArrival, s.opts.DrainTime/2)); err != nil {
+		s.log.Warn("envoy not drained", "pid", g.pid, "bank", g.bank, "error", err)
+	}
+}
+
+// awaitOther waits, where the Envoy that is to serve has not come or has gone, until there
+// is one: what drains is what the kernel finds meanwhile. It reports whether it had to.
+func (s *supervisor) awaitOther(g *generation) (had bool) {
+	needed := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		active := s.gens[s.active]
+		return s.charge && !s.closed && (active == nil || active == g || !active.ready)
+	}
+	for needed() {
+		had = true
+		select {
+		case <-s.ctx.Done():
+			return had
+		case <-g.done:
+			return false
+		case <-time.After(readyPoll):
+		}
+	}
+	return had
 }
 
 // end stops an Envoy.
@@ -524,6 +577,11 @@ func (s *supervisor) ended(g *generation) {
 		s.log.Warn("relieved envoy is gone", "pid", g.pid, "bank", g.bank, "log", lastWords(s.opts.RunDir, g.bank))
 	case Standby:
 		s.later(g, Standby)
+	case Draining, Stopping:
+		if s.charge && g.bank == s.active { // it was to serve again: see renew
+			s.stopTimer(1 - g.bank)
+			s.startAgain(g.bank, Active, s.want)
+		}
 	}
 	s.save()
 	s.fill()
