@@ -24,11 +24,16 @@ const rounds = 10
 type Removed struct {
 	Statuses int `json:"statuses"`
 	Events   int `json:"events"`
+	// Other is the namespace of another installation, which writes, or is to write now:
+	// then all is left to it; "": there is none.
+	Other string `json:"other,omitempty"`
 }
 
 // Cleanup takes away what operators of an installation have written: its part of objects'
 // statuses, its Events, its Lease. Operators that run write nothing from then on. What
-// others have written stays, and so do definitions, which users' objects depend on.
+// others have written stays, and so do definitions, which users' objects depend on. Beside
+// another installation that is everything: one of two has written all that there is, and the
+// other takes over from it.
 func Cleanup(ctx context.Context, o Options) (Removed, error) {
 	if o.Times == (lead.Times{}) {
 		o.Times = lead.DefaultTimes
@@ -39,6 +44,9 @@ func Cleanup(ctx context.Context, o Options) (Removed, error) {
 	}
 	var out Removed
 	err = e.Retire(ctx, func(ctx context.Context) error {
+		if out.Other, err = e.Other(ctx); err != nil || out.Other != "" {
+			return err
+		}
 		out.Events, err = status.RemoveEvents(ctx, o.Config)
 		if err != nil {
 			return err

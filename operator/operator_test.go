@@ -423,6 +423,77 @@ func TestCleanupLeavesNothing(t *testing.T) {
 	})
 }
 
+// cleanUp cleans up after the installation of a namespace.
+func (r *rig) cleanUp(namespace string) Removed {
+	r.t.Helper()
+	removed, err := Cleanup(r.t.Context(), Options{Config: r.Config(), Namespace: namespace, Identity: "cleanup", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		r.t.Error(err)
+	}
+	return removed
+}
+
+// Another installation's statuses and Events are its own, whether it led so far or is to
+// lead now: nothing is written for its sake, to be written again.
+func TestCleanupBesideAnotherInstallation(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		r.Apply(route("a", "/.*") + "\n---\n" + split("s", "web"))
+		r.start("one", "fairlead-system")
+		r.after(10 * time.Second)
+		second := r.start("two", "another")
+		r.after(10 * time.Second)
+		if got := r.cleanUp("another"); got != (Removed{Other: "fairlead-system"}) {
+			t.Errorf("%+v", got)
+		}
+		if w := r.after(time.Minute); len(w) > 0 {
+			t.Errorf("writes: %v", w)
+		}
+		r.want("a", accepted, "True Accepted 1")
+		if l := r.Keys("coordination.k8s.io", "leases"); len(l) != 1 || !strings.HasPrefix(l[0], "fairlead-system/") {
+			t.Errorf("leases: %v", l)
+		}
+		if !strings.Contains(second.log.String(), "was cleaned up") {
+			t.Errorf("it says %s", second.log)
+		}
+		second.stop()
+
+		r.start("three", "another")
+		r.after(10 * time.Second)
+		if got := r.cleanUp("fairlead-system"); got != (Removed{Other: "another"}) {
+			t.Errorf("%+v", got)
+		}
+		if w := r.after(time.Minute); len(w) > 0 {
+			t.Errorf("writes: %v", w)
+		}
+		r.Apply(route("a", "("))
+		r.after(30 * time.Second)
+		r.want("a", accepted, "False LastValidVersionInUse 2")
+	})
+}
+
+// A Lease that nobody renews any more is no installation, and neither is one that nobody
+// holds, or that is being cleaned up itself.
+func TestCleanupBesideLeasesOfNobody(t *testing.T) {
+	for name, spec := range map[string]string{
+		"left":       "spec: {holderIdentity: gone, leaseDurationSeconds: 15}",
+		"given back": "spec: {holderIdentity: ''}",
+		"cleaned up": "  annotations: {fairlead.io/retired: other}\nspec: {holderIdentity: other}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(t *testing.T, r *rig) {
+				r.Apply(route("a", "/.*"))
+				one := r.start("one", "fairlead-system")
+				r.after(10 * time.Second)
+				one.stop()
+				r.Apply("apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata:\n  name: fairlead-operator\n  namespace: old\n  labels: {app.kubernetes.io/name: fairlead, app.kubernetes.io/component: operator}\n" + spec)
+				if got := r.cleanUp("fairlead-system"); got != (Removed{Statuses: 1}) {
+					t.Errorf("%+v", got)
+				}
+			})
+		})
+	}
+}
+
 // Where the namespace is gone, or going, nobody can lead: what was written is taken back
 // without the Lease.
 func TestCleanupWithoutANamespace(t *testing.T) {

@@ -282,7 +282,9 @@ func (i *installation) cleanup(ctx context.Context, c *cobra.Command) error {
 	}
 	o.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn})) // the rest is for a log
 	removed, err := operator.Cleanup(ctx, o.Options)
-	if err == nil {
+	if err == nil && removed.Other != "" {
+		fmt.Fprintf(c.ErrOrStderr(), "statuses and Events are left to the installation in namespace %s\n", removed.Other)
+	} else if err == nil {
 		fmt.Fprintf(c.ErrOrStderr(), "taken back: %d statuses, %d Events\n", removed.Statuses, removed.Events)
 	}
 	return err

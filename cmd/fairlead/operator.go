@@ -100,7 +100,8 @@ func cleanupCommand() *cobra.Command {
 		Short: "Take back what operators have written: conditions, Events, the Lease",
 		Long: `Cleanup takes away what operators have written into the cluster, for an uninstall. Those
 that still run write nothing any more. Conditions and Events of others stay, and so do
-CustomResourceDefinitions: users' objects would go with them.`,
+CustomResourceDefinitions: users' objects would go with them. Beside another installation
+of Fairlead, all but the Lease is left to that one.`,
 		Args: noArgs,
 	}
 	o, api := operatorFlags(c)
@@ -117,6 +118,10 @@ CustomResourceDefinitions: users' objects would go with them.`,
 			return err
 		}
 		return out.print(c.OutOrStdout(), removed, func(w io.Writer) error {
+			if removed.Other != "" {
+				_, err := fmt.Fprintf(w, "taken back: the Lease; statuses and Events are those of the installation in namespace %s\n", removed.Other)
+				return err
+			}
 			_, err := fmt.Fprintf(w, "taken back: %d statuses, %d Events, and the Lease; CustomResourceDefinitions stay\n", removed.Statuses, removed.Events)
 			return err
 		})

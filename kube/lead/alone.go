@@ -83,6 +83,37 @@ func (e *Election) first(ctx context.Context, seen map[string]sighting) (bool, s
 	return true, ""
 }
 
+// Other is the namespace of another installation that lives; "": there is none. One whose
+// Lease says neither is watched until its time is over.
+func (e *Election) Other(ctx context.Context) (string, error) {
+	seen := map[string]sighting{}
+	for first := map[string]string{}; ; {
+		list, err := e.leases.Leases("").List(ctx, metav1.ListOptions{LabelSelector: labels.SelectorFromSet(e.o.Labels).String()})
+		if err != nil {
+			return "", fmt.Errorf("look for other installations: %w", err)
+		}
+		open := false
+		for i := range list.Items {
+			l := &list.Items[i]
+			if l.Namespace == e.o.Namespace && l.Name == e.o.Name || holderOf(l) == "" || l.Annotations[retiredKey] != "" {
+				continue
+			}
+			key := l.Namespace + "/" + l.Name
+			if had, known := first[key]; known && had != l.ResourceVersion {
+				return l.Namespace, nil // it was renewed
+			}
+			first[key] = l.ResourceVersion
+			open = e.lives(l, seen) || open
+		}
+		if !open {
+			return "", nil
+		}
+		if err := pause(ctx, e.o.Times.Retry); err != nil {
+			return "", err
+		}
+	}
+}
+
 // lives reports whether a Lease is renewed, or may be.
 func (e *Election) lives(l *coordinationv1.Lease, seen map[string]sighting) bool {
 	key, now := l.Namespace+"/"+l.Name, time.Now()
