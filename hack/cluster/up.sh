@@ -10,14 +10,19 @@
 #   NODE_REPORT=5m hack/cluster/up.sh         kubelets tell that nothing has changed as seldom as
 #                                             anywhere else, and not every 2 s
 #   CLUSTER=other hack/cluster/up.sh          another one beside the first
+#   WAIT=600 hack/cluster/up.sh               seconds that nodes and DNS may take, default 300
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 export CLUSTER CNI=${CNI:-ptp} PROXY_MODE=${PROXY_MODE:-iptables}
+# A node that was killed has its pods to start anew, with their networks, beside its own
+# programs: two minutes on a busy machine.
+WAIT=${WAIT:-300}
 
 check_machine() {
 	local program missing=
 	case $PROXY_MODE in iptables | nftables) ;; *) die "PROXY_MODE=$PROXY_MODE: want iptables or nftables" ;; esac
+	[[ $WAIT =~ ^[1-9][0-9]*$ ]] || die "WAIT=$WAIT: want seconds"
 	case $CNI in ptp | bridge) ;; *) die "CNI=$CNI: want ptp or bridge" ;; esac
 	[ "$(id -u)" = 0 ] || die "this makes namespaces, cgroups and mounts: run it as root"
 	for program in go ip nft nsenter unshare setsid flock mount awk; do
@@ -131,7 +136,7 @@ control_plane() {
 		chmod 600 "$RUN/kubeconfig.new"
 		mv "$RUN/kubeconfig.new" "$RUN/kubeconfig"
 	fi
-	wait_for 120 "the API server" ready kube-apiserver
+	wait_for "$WAIT" "the API server" ready kube-apiserver
 	start kube-controller-manager $in "$bin/kube-controller-manager" --kubeconfig="$pki/admin.kubeconfig" \
 		--kube-api-qps=300 --kube-api-burst=600 --leader-elect=false --bind-address=127.0.0.1 \
 		--root-ca-file="$pki/ca.crt" --service-account-private-key-file="$pki/service-accounts.key" \
@@ -169,7 +174,7 @@ nodes() {
 		if version2; then clear_cgroup "$node"; fi
 	done
 	for node in $NODES; do
-		wait_for 90 "$node to start its programs" started "$node"
+		wait_for "$WAIT" "$node to start its programs" started "$node"
 	done
 }
 
@@ -187,12 +192,29 @@ started() {
 	[ -f "$RUN/$1/started" ]
 }
 
-# wait_for SECONDS WHAT COMMAND... asks until the command says yes.
+# node_ready asks for a node's own word: nodes has taken back that of one that it started.
+node_ready() {
+	state=$(kube get node "$1" -o jsonpath='{range .status.conditions[?(@.type=="Ready")]}{.status}, {.reason}: {.message}{end}' 2>&1) || return
+	[ "${state%%,*}" = True ]
+}
+
+dns_ready() {
+	kube -n kube-system rollout status deployment/coredns --timeout=1s >/dev/null 2>&1 && return
+	state=$(kube -n kube-system get pods -l k8s-app=kube-dns -o wide --no-headers 2>&1)
+	return 1
+}
+
+# wait_for SECONDS WHAT COMMAND... asks until the command says yes. It may say in $state
+# what is the matter, which is told now and then.
 wait_for() {
-	local until=$((SECONDS + $1)) what=$2
+	local until=$((SECONDS + $1)) what=$2 begun=$SECONDS told=$SECONDS state=
 	shift 2
 	until "$@"; do
-		[ $SECONDS -lt $until ] || die "waited for $what in vain; see $RUN/logs, run this again, or take all of it away with hack/cluster/down.sh"
+		[ $SECONDS -lt $until ] || die "waited for $what in vain${state:+ ($state)}; see $RUN/logs, run this again, or take all of it away with hack/cluster/down.sh"
+		if [ $((SECONDS - told)) -ge 15 ]; then
+			told=$SECONDS
+			say "waiting for $what for $((SECONDS - begun)) s${state:+: $state}"
+		fi
 		sleep 0.1
 	done
 }
@@ -220,10 +242,9 @@ images
 control_plane
 nodes
 for node in $NODES; do
-	kube wait --for=condition=Ready "node/$node" --timeout=120s >/dev/null || die "$node is not Ready; see $RUN/logs/kubelet-$node.log"
+	wait_for "$WAIT" "$node to be Ready" node_ready "$node"
 done
 kube apply -f "$here/coredns.yaml" >/dev/null # now that it finds both nodes
-kube -n kube-system rollout status deployment/coredns --timeout=120s >/dev/null ||
-	die "the cluster's DNS is not ready; see $RUN/logs and kubectl --kubeconfig $RUN/kubeconfig -n kube-system describe pods"
+wait_for "$WAIT" "the cluster's DNS" dns_ready
 say "$CLUSTER is up after $((SECONDS - begun)) s, $settings"
 echo "export KUBECONFIG=$RUN/kubeconfig PATH=$RUN/bin:\$PATH"
