@@ -29,6 +29,7 @@ func pluginFlags(c *cobra.Command, run *string) (options func() (*install.Option
 	c.Flags().StringSliceVar(&o.Config.Exempt, "cni-exempt", cni.DefaultExempt(), "namespaces that are never fail-closed")
 	c.Flags().IntVar(&o.Config.WaitSeconds, "cni-wait", cni.DefaultWaitSeconds, "seconds that a pod waits for the agent")
 	c.Flags().StringVar(&o.Config.AgentNamespace, "cni-agent-namespace", cni.DefaultAgentNamespace, "namespace of the agent's pods, for messages")
+	c.Flags().BoolVar(&o.OwnList, "cni-own-list", true, "keep a list of plugins that comes before the node's own, which its owner may write anew before there is an agent")
 	remove := c.Flags().Bool("cni-remove", false, "take the plugin out where an earlier agent has put it in")
 	return func() (*install.Options, error) {
 		switch {

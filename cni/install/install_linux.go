@@ -35,6 +35,9 @@ type Options struct {
 	BinDir  string // of the plugins
 	Binary  string // the plugin's file, to be copied
 	Config  cni.Config
+	// OwnList puts a list of ours before the one in use, beside the plugin in it: it is there
+	// when the node starts anew, whatever the list's owner writes before there is an agent.
+	OwnList bool
 }
 
 // stateName is the folder, below that of the configurations, for what must be there when
@@ -51,8 +54,8 @@ func (o Options) plugin() ([]byte, error) {
 	return json.Marshal(c)
 }
 
-// derived is how the list is called that is made of a configuration of one plugin: before
-// it in the order of names, so that the runtime takes it in its place.
+// derived is how a list is called that is made of a configuration: before it in the order
+// of names, so that the runtime takes it in its place.
 const derived = ".00-fairlead.conflist"
 
 func derivedName(conf string) string {
@@ -80,33 +83,51 @@ func Ensure(o Options) (where string, changed bool, err error) {
 	}
 	first := names[0]
 	where = filepath.Join(o.ConfDir, first)
-	if filepath.Ext(first) == ".conflist" {
-		did, err := edit(where, func(text []byte) ([]byte, error) {
-			now, err := Add(text, plugin)
-			return now, err
-		})
-		if err != nil {
-			return "", changed, err
-		}
-		return where, changed || did, removeAll(o.ConfDir, ours)
-	}
 	text, err := os.ReadFile(where)
 	if err != nil {
 		return "", changed, fmt.Errorf("read network configuration: %w", err)
 	}
-	list, err := Chain(text, plugin)
+	chain := Chain
+	if filepath.Ext(first) == ".conflist" {
+		did, err := edit(where, func(text []byte) ([]byte, error) { return Add(text, plugin) })
+		changed = changed || did
+		switch {
+		case !o.OwnList && err != nil, errors.Is(err, errChanged):
+			return "", changed, err
+		case !o.OwnList:
+			return where, changed, removeAll(o.ConfDir, ours)
+		}
+		if _, err := parseList(text); err != nil { // perhaps it is being written
+			return "", changed, fmt.Errorf("%s: %w; the plugin is in use only as it was before", where, err)
+		}
+		chain = Add // also of what was not to be edited
+	}
+	list, err := chain(text, plugin)
 	if err != nil {
-		return "", changed, fmt.Errorf("%s: %w; the plugin is not in use", where, err)
+		err = fmt.Errorf("%s: %w; the plugin is not in use", where, err)
+		if filepath.Ext(first) == ".conflist" { // a copy of what was there before is not what is meant
+			err = errors.Join(err, removeAll(o.ConfDir, ours))
+		}
+		return "", changed, err
+	}
+	where, did, err := o.put(first, list)
+	if err != nil {
+		return "", changed, err
+	}
+	return where, changed || did, removeAll(o.ConfDir, slices.DeleteFunc(ours, func(n string) bool { return n == filepath.Base(where) }))
+}
+
+// put writes the list that is made of a configuration, with its mode.
+func (o Options) put(first string, list []byte) (where string, changed bool, err error) {
+	mode := fs.FileMode(0o644)
+	if info, err := os.Stat(filepath.Join(o.ConfDir, first)); err == nil {
+		mode = info.Mode().Perm()
 	}
 	where = filepath.Join(o.ConfDir, derivedName(first))
-	had, err := os.ReadFile(where)
-	if err != nil || !bytes.Equal(had, list) {
-		if err := cni.ReplaceFile(where, list, 0o644); err != nil {
-			return "", changed, err
-		}
-		changed = true
+	if had, err := os.ReadFile(where); err == nil && bytes.Equal(had, list) {
+		return where, false, nil
 	}
-	return where, changed, removeAll(o.ConfDir, slices.DeleteFunc(ours, func(n string) bool { return n == filepath.Base(where) }))
+	return where, true, cni.ReplaceFile(where, list, mode)
 }
 
 // configurations lists the files that a runtime considers, in its order, apart from those

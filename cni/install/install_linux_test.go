@@ -172,6 +172,72 @@ func TestSinglePlugin(t *testing.T) {
 	}
 }
 
+// A node's CNI plugin writes its list anew as the node starts, before there is an agent:
+// the runtime goes on with a list of ours, which has the plugin.
+func TestOwnList(t *testing.T) {
+	const own = "10-a.00-fairlead.conflist"
+	n := newNode(t)
+	n.OwnList = true
+	n.write("10-a.conflist", listText)
+	n.write("20-b.conflist", listText)
+	n.ensure(own, true)
+	n.ensure(own, false)
+	if got := n.names(); got[0] != own {
+		t.Errorf("there is %v: the runtime takes the first", got)
+	}
+	if n.read(own) != n.read("10-a.conflist") || !strings.Contains(n.read(own), cni.Type) {
+		t.Errorf("they are %s and %s", n.read(own), n.read("10-a.conflist"))
+	}
+	if info, err := os.Stat(n.path(own)); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("its mode is %v, %v", info.Mode(), err)
+	}
+	n.write("10-a.conflist", listText)
+	if got := n.names(); got[0] != own || !strings.Contains(n.read(own), cni.Type) {
+		t.Error("the list is not there without an agent")
+	}
+	newer := strings.ReplaceAll(listText, "ptp", "bridge")
+	n.write("10-a.conflist", newer)
+	n.ensure(own, true)
+	if !strings.Contains(n.read(own), "bridge") {
+		t.Errorf("it is %s", n.read(own))
+	}
+	// One that is being written has no say; one that cannot have the plugin is in use as it is.
+	n.write("10-a.conflist", newer[:20])
+	if _, _, err := Ensure(n.Options); err == nil || !strings.Contains(n.read(own), "bridge") {
+		t.Errorf("of half a list: %v", err)
+	}
+	n.write("10-a.conflist", strings.ReplaceAll(newer, "1.0.0", "0.1.0"))
+	if _, _, err := Ensure(n.Options); err == nil || slices.Contains(n.names(), own) {
+		t.Errorf("of a version without chains: %v, and there is %v", err, n.names())
+	}
+	n.write("10-a.conflist", newer)
+	n.ensure(own, true)
+	without := n.Options
+	without.OwnList = false
+	if where, _, err := Ensure(without); err != nil || where != n.path("10-a.conflist") || slices.Contains(n.names(), own) {
+		t.Errorf("without: it is in %s, %v, and there is %v", where, err, n.names())
+	}
+	n.ensure(own, true)
+	if _, err := Uninstall(n.Options); err != nil {
+		t.Error(err)
+	}
+	if got := n.names(); !slices.Equal(got, []string{"10-a.conflist", "20-b.conflist"}) || n.read("10-a.conflist") != newer {
+		t.Errorf("there is %v, and %s", got, n.read("10-a.conflist"))
+	}
+	// Where the list is a link, ours is in use alone.
+	elsewhere := filepath.Join(t.TempDir(), "x.conflist")
+	if err := os.Rename(n.path("10-a.conflist"), elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(elsewhere, n.path("10-a.conflist")); err != nil {
+		t.Fatal(err)
+	}
+	n.ensure(own, true)
+	if n.read("10-a.conflist") != newer {
+		t.Errorf("what the link leads to is %s", n.read("10-a.conflist"))
+	}
+}
+
 // What is not understood is left as it is, and told of.
 func TestUnusable(t *testing.T) {
 	n := newNode(t)
