@@ -67,6 +67,7 @@ configure() {
 	ptp) plugin='"type":"ptp","ipMasq":false' ;;
 	bridge) plugin='"type":"bridge","bridge":"cni0","isGateway":true,"hairpinMode":true,"ipMasq":false' ;;
 	esac
+	# Anew at each start, as most CNI plugins do.
 	cat >/etc/cni/net.d/10-fairlead-test.conflist <<-EOF
 		{"cniVersion": "1.0.0", "name": "fairlead-test", "plugins": [
 		  {$plugin, "ipam": {"type": "host-local", "ranges": $ranges}},

@@ -32,42 +32,57 @@ check_machine() {
 	[ -n "$(cgroup2)" ] || die "no cgroup2 file system is mounted; mount one: mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified"
 }
 
+# namespace makes a network namespace, which a mount holds. No address waits for an answer
+# to whether somebody else has it: nobody has.
+namespace() {
+	touch "$RUN/netns/$1"
+	unshare --net="$RUN/netns/$1" sh -c 'ip link set lo up
+		for i in all default; do
+			echo 0 >/proc/sys/net/ipv6/conf/$i/accept_dad
+			echo 1 >/proc/sys/net/ipv6/conf/$i/forwarding
+		done
+		echo 1 >/proc/sys/net/ipv4/ip_forward'
+}
+
 # network makes a bridge in the control plane's namespace, on which the nodes hang. Which
 # node has which pods is in static routes. An unfinished network is made anew.
 network() {
-	local name node other n=0
+	local name node n=0
 	[ ! -f "$RUN/netns/complete" ] || return 0
 	mkdir -p "$RUN/netns"
 	for name in control-plane $NODES; do
 		umount "$RUN/netns/$name" 2>/dev/null || true
-		touch "$RUN/netns/$name"
-		# No address waits for an answer to whether somebody else has it: nobody has.
-		unshare --net="$RUN/netns/$name" sh -c 'ip link set lo up
-			for i in all default; do
-				echo 0 >/proc/sys/net/ipv6/conf/$i/accept_dad
-				echo 1 >/proc/sys/net/ipv6/conf/$i/forwarding
-			done
-			echo 1 >/proc/sys/net/ipv4/ip_forward'
 	done
+	namespace control-plane
 	in_netns control-plane sh -c "ip link add fabric type bridge && ip link set fabric up &&
 		ip addr add $CONTROL_PLANE/24 dev fabric && ip addr add $CONTROL_PLANE6/64 dev fabric"
 	for node in $NODES; do
 		n=$((n + 1))
-		in_netns "$node" ip link add eth0 type veth peer name "$node" netns "$RUN/netns/control-plane"
-		in_netns control-plane ip link set "$node" master fabric up
-		in_netns "$node" sh -c "ip link set eth0 up &&
-			ip addr add $(address $n)/24 dev eth0 && ip addr add $(address6 $n)/64 dev eth0 &&
-			ip route add default via $CONTROL_PLANE && ip route add default via $CONTROL_PLANE6"
-	done
-	n=0
-	for node in $NODES; do
-		n=$((n + 1))
-		for other in control-plane $NODES; do
-			[ "$other" != "$node" ] || continue
-			in_netns "$other" sh -c "ip route add $(pod_cidr $n) via $(address $n) && ip route add $(pod_cidr6 $n) via $(address6 $n)"
-		done
+		node_network "$node" $n
+		in_netns control-plane sh -c "ip route add $(pod_cidr $n) via $(address $n) && ip route add $(pod_cidr6 $n) via $(address6 $n)"
 	done
 	touch "$RUN/netns/complete"
+}
+
+# node_network makes a node's network, anew if there is one: of a node that was killed
+# nothing that the kernel had is left.
+node_network() {
+	local node=$1 other n=0
+	in_netns control-plane ip link del "$node" 2>/dev/null || true # with its other end
+	umount "$RUN/netns/$node" 2>/dev/null || true
+	namespace "$node"
+	in_netns "$node" ip link add eth0 type veth peer name "$node" netns "$RUN/netns/control-plane"
+	in_netns control-plane ip link set "$node" master fabric up
+	# What is for a pod that is not there goes no further, as on nodes of CNI plugins with routes.
+	in_netns "$node" sh -c "ip link set eth0 up &&
+		ip addr add $(address "$2")/24 dev eth0 && ip addr add $(address6 "$2")/64 dev eth0 &&
+		ip route add default via $CONTROL_PLANE && ip route add default via $CONTROL_PLANE6 &&
+		ip route add blackhole $(pod_cidr "$2") metric 4096 && ip route add blackhole $(pod_cidr6 "$2") metric 4096"
+	for other in $NODES; do
+		n=$((n + 1))
+		[ "$other" != "$node" ] || continue
+		in_netns "$node" sh -c "ip route add $(pod_cidr $n) via $(address $n) && ip route add $(pod_cidr6 $n) via $(address6 $n)"
+	done
 }
 
 # images builds what runs in pods: archives that nodes take up when they start.
@@ -157,6 +172,7 @@ nodes() {
 	for node in $NODES; do
 		n=$((n + 1))
 		if running "$node"; then continue; fi
+		[ ! -d "$RUN/$node" ] || node_network "$node" $n
 		# Registered by us, so that it has the pods' addresses that the routes say. Of one that
 		# was killed the last word may be that it is ready: it has to say that anew.
 		kube get node "$node" >/dev/null 2>&1 || kube apply -f - >/dev/null <<-EOF
