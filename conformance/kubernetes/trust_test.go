@@ -277,6 +277,9 @@ func TestHalfInstalled(t *testing.T) {
 	f.deploy(t)
 	f.fromAPIServer(t)
 	f.apply(t, fmt.Sprintf(trustPolicy, "/always")+"---\n"+identityPolicy)
+	for _, n := range nodes {
+		f.uninstallAtEnd(t, n)
+	}
 	f.start(t, "node-1")
 	four, six := f.c.addresses(t, "mesh", "pod", "guarded-1", ".status.podIPs[*].ip")
 	at := func(path string) []string {
