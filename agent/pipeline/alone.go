@@ -101,13 +101,17 @@ func planesKinds() (map[objects.Kind]bool, error) {
 	return theirs, nil
 }
 
+// Marks are labels and annotations of an object, by their keys.
+type Marks struct{ Labels, Annotations []string }
+
 // Applied is what a batch of a cluster would be with the objects of files applied to it:
 // in place of those of the same names, as old as these, with what a cluster adds to them:
 // a service's addresses, and labels and annotations of a namespace that others have put
-// there. Those that are new are the youngest. What the files have of nodes and pods does
+// there. Those of a namespace that were applied before, by its name, go if the files lack
+// them. Those that are new are the youngest. What the files have of nodes and pods does
 // not count: those are the cluster's. With prune, objects of control planes that the files
 // lack are gone.
-func Applied(b, files *objects.Batch, prune bool) (*objects.Batch, error) {
+func Applied(b, files *objects.Batch, before map[string]Marks, prune bool) (*objects.Batch, error) {
 	theirs, err := planesKinds()
 	if err != nil {
 		return nil, err
@@ -131,7 +135,7 @@ func Applied(b, files *objects.Batch, prune bool) (*objects.Batch, error) {
 		delete(fresh, o.Ref())
 		switch {
 		case n != nil:
-			out.Objects = append(out.Objects, over(o, n))
+			out.Objects = append(out.Objects, over(o, n, before))
 		case !prune || !theirs[o.Kind]:
 			out.Objects = append(out.Objects, o)
 		}
@@ -147,7 +151,7 @@ func Applied(b, files *objects.Batch, prune bool) (*objects.Batch, error) {
 }
 
 // over is an object of a file in place of a cluster's.
-func over(old, file *objects.Object) *objects.Object {
+func over(old, file *objects.Object, before map[string]Marks) *objects.Object {
 	c := *file
 	c.Created, c.Order = old.Created, old.Order
 	switch had := old.Value.(type) {
@@ -159,16 +163,20 @@ func over(old, file *objects.Object) *objects.Object {
 			c.Value = svc
 		}
 	case *corev1.Namespace:
-		c.Labels, c.Annotations = union(old.Labels, file.Labels), union(old.Annotations, file.Annotations)
+		m := before[old.Name]
+		c.Labels, c.Annotations = union(old.Labels, m.Labels, file.Labels), union(old.Annotations, m.Annotations, file.Annotations)
 	}
 	return &c
 }
 
-// union is both, b's where they have the same key.
-func union(a, b map[string]string) map[string]string {
+// union is both but for what of a was applied before; b's where they have the same key.
+func union(a map[string]string, before []string, b map[string]string) map[string]string {
 	out := maps.Clone(a)
 	if out == nil {
 		out = map[string]string{}
+	}
+	for _, key := range before {
+		delete(out, key)
 	}
 	maps.Copy(out, b)
 	return out

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"fairlead.io/fairlead/agent/diff"
 	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/kube/annotations"
 	"fairlead.io/fairlead/lab/cluster"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/incr"
@@ -40,8 +42,9 @@ both sides. It compares what things mean, by requests that the matches and rules
 sides tell apart, not how they are written; what it cannot prove to be the same it tells.
 
 With --kubeconfig the old side is a cluster, and the new one the same cluster with the
-files' objects applied to it; with --prune, also without those of the control planes'
-objects that the files lack. Pods are the cluster's on both sides.
+files' objects applied to it, as kubectl apply does: labels and annotations of a namespace
+that were applied before and that its file lacks are taken away, those of others stay. With
+--prune it is also without those of the control planes' objects that the files lack. Pods are the cluster's on both sides.
 
 What both sides have in common may be named by -f: services and workloads, if the two are
 of the mesh's objects alone. With --from and --to each side is what there would be if its
@@ -215,8 +218,38 @@ func (f *diffFlags) clusterSides(c *cobra.Command, in *input, files string) (bef
 	if before, err = one.whole(c, asItIs); err != nil {
 		return nil, nil, err
 	}
-	after, err = one.whole(c, func(b *objects.Batch) (*objects.Batch, error) { return pipeline.Applied(b, theirs, f.prune) })
+	applied, err := appliedBefore(c.Context(), in.server, theirs)
+	if err != nil {
+		return nil, nil, err
+	}
+	after, err = one.whole(c, func(b *objects.Batch) (*objects.Batch, error) { return pipeline.Applied(b, theirs, applied, f.prune) })
 	return before, after, err
+}
+
+// appliedBefore says what was applied before to the namespaces that files have.
+func appliedBefore(ctx context.Context, api *server, files *objects.Batch) (map[string]pipeline.Marks, error) {
+	cfg, err := api.config()
+	if err != nil {
+		return nil, err
+	}
+	client, err := annotations.NewClient(cfg)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
+	out := map[string]pipeline.Marks{}
+	for _, o := range files.Objects {
+		if o.Kind != objects.NamespaceKind {
+			continue
+		}
+		m, err := client.Applied(ctx, o.Name)
+		if err != nil {
+			return nil, err
+		}
+		out[o.Name] = pipeline.Marks(m)
+	}
+	return out, nil
 }
 
 func stdins(paths []string) int {

@@ -146,6 +146,34 @@ spec: {ports: [{name: http, port: 80}]}
 	}
 }
 
+// What a namespace's file lacks since it was applied last is taken away by applying it.
+func TestDiffOfANamespacesMarks(t *testing.T) {
+	const deny = "fairlead.io/default-deny: istio"
+	for what, c := range map[string]struct {
+		annotations, file, want string
+		code                    int
+	}{
+		"applied, and taken out": {deny + `, kubectl.kubernetes.io/last-applied-configuration: '{"metadata": {"annotations": {"fairlead.io/default-deny": "istio"}}}'`, "{}", "WIDENED", 1},
+		"applied, and kept":      {deny + `, kubectl.kubernetes.io/last-applied-configuration: '{"metadata": {"annotations": {"fairlead.io/default-deny": "istio"}}}'`, "{" + deny + "}", "Nothing would change", 0},
+		"another's":              {deny + `, kubectl.kubernetes.io/last-applied-configuration: '{"metadata": {"annotations": {}}}'`, "{}", "Nothing would change", 0},
+		"put in":                 {"", "{" + deny + "}", "NARROWED", 1},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := kubetest.New(t)
+			s.Define("networking.istio.io", "VirtualService", "virtualservices", "v1")
+			s.Apply(cluster1 + "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {istio-injection: enabled}, annotations: {" + c.annotations + "}}\n")
+			file := filepath.Join(t.TempDir(), "ns.yaml")
+			if err := os.WriteFile(file, []byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: "+c.file+"}\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r := fairlead(t, "", "diff", "--kubeconfig", kubeconfig(t, s.TCP()), file)
+			if r.code != c.code || !strings.Contains(r.out, c.want) {
+				t.Errorf("ended with %d, want %d and %q\n%s%s", r.code, c.code, c.want, r.out, r.err)
+			}
+		})
+	}
+}
+
 func TestCheckACluster(t *testing.T) {
 	s := kubetest.New(t)
 	s.Define("networking.istio.io", "VirtualService", "virtualservices", "v1")
