@@ -54,6 +54,9 @@ func Cleanup(ctx context.Context, o Options) (Removed, error) {
 		out.Statuses, err = removeStatuses(ctx, o)
 		return err
 	})
+	if apierrors.IsForbidden(err) {
+		err = fmt.Errorf("%w; allow what the chart's ClusterRole and Role fairlead-operator do: get, create, update, patch and delete of leases in namespace %s among it", err, o.Namespace)
+	}
 	return out, err
 }
 

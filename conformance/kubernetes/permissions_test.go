@@ -256,3 +256,184 @@ func (f *fleet) build(t *testing.T) {
 		t.Fatalf("build fairlead: %v\n%s", err, out)
 	}
 }
+
+// told is what a process says, read while it does.
+type told struct {
+	mu  sync.Mutex
+	out strings.Builder
+}
+
+// Write implements io.Writer.
+func (s *told) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.Write(b)
+}
+
+func (s *told) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.String()
+}
+
+// operatorObjects are a VirtualService, which gets a status, and a TrafficSplit that means
+// nothing, of which there is an Event.
+const operatorObjects = `apiVersion: v1
+kind: Namespace
+metadata: {name: told, annotations: {fairlead.io/control-plane: smi}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: told}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: told}
+spec: {hosts: [web], http: [{route: [{destination: {host: web}}]}]}
+`
+
+const ownBackend = `apiVersion: split.smi-spec.io/v1alpha4
+kind: TrafficSplit
+metadata: {name: self, namespace: told}
+spec: {service: web, backends: [{service: web, weight: 1}]}
+`
+
+// Each thing that an operator may ask, but for what agents ask, too, taken from it: it says
+// which it lacks, and does what it could not when it is given back.
+func TestOperatorPermissions(t *testing.T) {
+	f := &fleet{c: main}
+	f.c.up(t)
+	f.build(t)
+	f.permitted(t)
+	crds, err := os.ReadFile("testdata/istio-crds.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.apply(t, strings.ReplaceAll(string(crds), ", schema: {", ", subresources: {status: {}}, schema: {"))
+	f.c.kubectl(t, "delete", "--ignore-not-found", "-f", "../../deploy/crds")
+	t.Cleanup(func() {
+		_, _ = f.c.try(context.Background(), "", "delete", "namespace", "told", "--wait=false")
+		_, _ = f.c.try(context.Background(), "", "delete", "--ignore-not-found", "-f", "testdata/istio-crds.yaml", "-f", "../../deploy/crds", "--wait=false")
+	})
+	f.c.kubectl(t, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+	eventually(t, time.Minute, "objects", func() error { return f.write("", operatorObjects) })
+	kubeconfig := f.as(t, "fairlead-operator")
+	run := func(t *testing.T, out *told, args ...string) *exec.Cmd {
+		cmd := exec.CommandContext(t.Context(), f.binary(), append(append([]string{"operator"}, args...), "--kubeconfig", kubeconfig, "--namespace", namespace)...)
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	has := func(what string, args ...string) func() error {
+		return func() error {
+			out, err := f.c.try(t.Context(), "", args...)
+			if err == nil && !strings.Contains(out, what) {
+				err = fmt.Errorf("no %q in %s", what, out)
+			}
+			return err
+		}
+	}
+	split := func(t *testing.T) {
+		eventually(t, time.Minute, "a TrafficSplit", func() error { return f.write("", ownBackend) })
+	}
+	events := []string{"get", "events.events.k8s.io", "-n", "told", "-o", "jsonpath={range .items[*]}{.reason} {.regarding.name} {end}."}
+	const cluster, local = "clusterrole/fairlead-operator", "role/fairlead-operator"
+	const lease = "allow get, create and update of leases.coordination.k8s.io in namespace fairlead-system by a Role"
+	held := has("_", "get", "lease", "-n", namespace, "fairlead-operator", "-o", "jsonpath={.spec.holderIdentity}")
+	for _, one := range []struct {
+		role string
+		lack
+		before func(t *testing.T)
+		want   string
+		after  func() error
+	}{
+		{local, lack{"coordination.k8s.io", "leases", "create"}, nil, lease, held},
+		{local, lack{"coordination.k8s.io", "leases", "get"}, nil, lease, held},
+		{local, lack{"coordination.k8s.io", "leases", "update"}, nil, lease, held},
+		{cluster, lack{"coordination.k8s.io", "leases", "list"}, nil, "allow list of leases.coordination.k8s.io by a ClusterRole", held},
+		{cluster, lack{"apiextensions.k8s.io", "customresourcedefinitions", "create"}, func(t *testing.T) {
+			f.c.kubectl(t, "delete", "crd", "trafficsplits.split.smi-spec.io", "--ignore-not-found")
+		}, "allow get, create and update of customresourcedefinitions by a ClusterRole",
+			has("trafficsplits", "get", "crd", "-o", "name")},
+		{cluster, lack{"apiextensions.k8s.io", "customresourcedefinitions", "get"}, func(t *testing.T) {
+			f.c.kubectl(t, "delete", "crd", "udproutes.specs.smi-spec.io")
+		}, "allow get, create and update of customresourcedefinitions by a ClusterRole", has("udproutes", "get", "crd", "-o", "name")},
+		{cluster, lack{"apiextensions.k8s.io", "customresourcedefinitions", "update"}, func(t *testing.T) {
+			f.c.kubectl(t, "annotate", "crd", "udproutes.specs.smi-spec.io", "fairlead.io/installed-definition=other", "--overwrite")
+		}, "allow get, create and update of customresourcedefinitions by a ClusterRole", nil},
+		{cluster, lack{"networking.istio.io", "virtualservices/status", "patch"}, func(t *testing.T) { // without the status that it has
+			f.c.kubectl(t, "delete", "virtualservice", "-n", "told", "web")
+			f.apply(t, operatorObjects)
+		}, "allow patch of the status subresource by a ClusterRole",
+			has("Accepted", "get", "virtualservice", "-n", "told", "web", "-o", "jsonpath={.status}")},
+		{cluster, lack{"events.k8s.io", "events", "create"}, split, "allow create of events.events.k8s.io by a ClusterRole", has("self", events...)},
+		{cluster, lack{"events.k8s.io", "events", "watch"}, nil, "allow list and watch of events.events.k8s.io by a ClusterRole", nil},
+		{cluster, lack{"events.k8s.io", "events", "delete"}, func(t *testing.T) {
+			f.c.kubectl(t, "delete", "trafficsplit", "-n", "told", "self")
+		}, "allow delete of events.events.k8s.io by a ClusterRole", func() error {
+			out, err := f.c.try(t.Context(), "", events...)
+			if err == nil && strings.Contains(out, "OwnBackend self") {
+				err = fmt.Errorf("there is still %s", out)
+			}
+			return err
+		}},
+	} {
+		t.Run(one.lack.String(), func(t *testing.T) {
+			giveBack := sync.OnceFunc(f.take(t, one.role, one.lack))
+			defer giveBack()
+			if one.before != nil {
+				one.before(t)
+			}
+			out := &told{}
+			cmd := run(t, out)
+			defer func() {
+				_ = cmd.Process.Signal(os.Interrupt)
+				_ = cmd.Wait()
+			}()
+			eventually(t, 30*time.Second, "what is lacking is told", func() error {
+				if text := out.String(); !strings.Contains(text, one.want) {
+					return fmt.Errorf("no %q in %s", one.want, text)
+				}
+				return nil
+			})
+			begun := time.Now()
+			giveBack()
+			if one.after != nil {
+				eventually(t, 2*time.Minute, "all is well again", one.after)
+				t.Logf("well %s after it was given back", time.Since(begun).Round(100*time.Millisecond))
+			}
+		})
+	}
+	for _, one := range []struct {
+		role string
+		lack
+		want string
+	}{
+		{local, lack{"coordination.k8s.io", "leases", "patch"}, "patch and delete of leases in namespace fairlead-system"},
+		{local, lack{"coordination.k8s.io", "leases", "delete"}, "patch and delete of leases in namespace fairlead-system"},
+		{cluster, lack{"events.k8s.io", "events", "list"}, "allow list of events.events.k8s.io by a ClusterRole"},
+	} {
+		t.Run(one.lack.String()+", to clean up", func(t *testing.T) {
+			leader := run(t, &told{})
+			defer func() {
+				_ = leader.Process.Signal(os.Interrupt)
+				_ = leader.Wait()
+			}()
+			eventually(t, time.Minute, "a leader", held)
+			giveBack := sync.OnceFunc(f.take(t, one.role, one.lack))
+			defer giveBack()
+			out := &told{}
+			if err := run(t, out, "cleanup").Wait(); err == nil || !strings.Contains(out.String(), one.want) {
+				t.Errorf("%v: %s", err, out)
+			}
+			giveBack()
+			again := &told{}
+			if err := run(t, again, "cleanup").Wait(); err != nil {
+				t.Errorf("%v: %s", err, again)
+			}
+		})
+	}
+}

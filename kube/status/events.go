@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -206,6 +205,16 @@ func (e *Events) informer(context.Context) toolscache.SharedIndexInformer {
 	}); err != nil {
 		panic("status: " + err.Error()) // of an informer that has ended already
 	}
+	said := ""
+	if err := inf.SetWatchErrorHandlerWithContext(func(ctx context.Context, r *toolscache.Reflector, err error) {
+		toolscache.DefaultWatchErrorHandler(ctx, r, err)
+		if text := allow(err, "list and watch").Error(); apierrors.IsForbidden(err) && text != said {
+			said = text
+			e.log.Warn("no Events are written: those that were cannot be seen", "problem", text)
+		}
+	}); err != nil {
+		panic("status: " + err.Error()) // of an informer that runs already
+	}
 	return inf
 }
 
@@ -313,7 +322,7 @@ func (e *Events) do(ctx context.Context, s step) error {
 	if s.remove != nil {
 		err := e.client.Resource(EventsResource).Namespace(s.remove.namespace).Delete(limited, s.remove.name, metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
-			return err
+			return allow(err, "delete")
 		}
 		e.mu.Lock()
 		delete(e.have, s.remove.namespace+"/"+s.remove.name)
@@ -323,16 +332,21 @@ func (e *Events) do(ctx context.Context, s step) error {
 	u := s.event.object(s.mended, e.instance, time.Now())
 	_, err := e.client.Resource(EventsResource).Namespace(u.GetNamespace()).Create(limited, u, metav1.CreateOptions{FieldManager: FieldManager})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
-		if apierrors.IsForbidden(err) && !apierrors.HasStatusCause(err, "NamespaceTerminating") {
-			err = errors.New(err.Error() + "; allow create of events.events.k8s.io by a ClusterRole")
-		}
-		return err
+		return allow(err, "create")
 	}
 	t, _ := toldBy(u)
 	e.mu.Lock()
 	e.have[t.namespace+"/"+t.name] = t
 	e.mu.Unlock()
 	return nil
+}
+
+// allow adds to an error that something may not be done what to do about it.
+func allow(err error, verbs string) error {
+	if !apierrors.IsForbidden(err) || apierrors.HasStatusCause(err, "NamespaceTerminating") {
+		return err
+	}
+	return fmt.Errorf("%w; allow %s of events.events.k8s.io by a ClusterRole", err, verbs)
 }
 
 // RemoveEvents takes back all Events that were told, and returns how many.
@@ -345,7 +359,7 @@ func RemoveEvents(ctx context.Context, cfg *kube.Config) (int, error) {
 	for next := ""; ; {
 		list, err := client.Resource(EventsResource).List(ctx, metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy, Limit: 500, Continue: next})
 		if err != nil {
-			return n, fmt.Errorf("list Events: %w", err)
+			return n, fmt.Errorf("list Events: %w", allow(err, "list"))
 		}
 		for i := range list.Items {
 			t, ok := toldBy(&list.Items[i])
@@ -354,7 +368,7 @@ func RemoveEvents(ctx context.Context, cfg *kube.Config) (int, error) {
 			}
 			err := client.Resource(EventsResource).Namespace(t.namespace).Delete(ctx, t.name, metav1.DeleteOptions{})
 			if err != nil && !apierrors.IsNotFound(err) {
-				return n, fmt.Errorf("delete Event %s/%s: %w", t.namespace, t.name, err)
+				return n, fmt.Errorf("delete Event %s/%s: %w", t.namespace, t.name, allow(err, "delete"))
 			}
 			n++
 		}
