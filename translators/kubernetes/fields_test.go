@@ -22,7 +22,8 @@ const (
 	reported = "refused or approximated, with a diagnostic"
 	dns      = "names: the cluster's DNS reads it"
 	alloc    = "read by who hands out addresses and ports; the result counts"
-	outside  = "about traffic from outside, which is refused by spec.type"
+	outside  = "about traffic from outside, which stays kube-proxy's; policy holds for it"
+	noted    = outside + ", and a note says so"
 	kubelet  = "about running containers, not about traffic"
 	decided  = "part of readiness, which counts"
 )
@@ -31,8 +32,8 @@ const (
 var ledger = map[reflect.Type]map[string]string{
 	reflect.TypeFor[corev1.ServiceSpec](): {
 		"ports": used, "selector": used, "clusterIP": used, "clusterIPs": used, "type": used, "sessionAffinity": used,
-		"sessionAffinityConfig": used, "publishNotReadyAddresses": used, "externalIPs": reported, "loadBalancerIP": outside,
-		"loadBalancerSourceRanges": reported, "externalName": "with spec.type, which is refused then", "externalTrafficPolicy": reported,
+		"sessionAffinityConfig": used, "publishNotReadyAddresses": used, "externalIPs": noted, "loadBalancerIP": outside,
+		"loadBalancerSourceRanges": outside, "externalName": "with spec.type, which is refused then", "externalTrafficPolicy": outside,
 		"healthCheckNodePort": outside, "ipFamilies": alloc, "ipFamilyPolicy": alloc, "allocateLoadBalancerNodePorts": outside,
 		"loadBalancerClass": outside, "internalTrafficPolicy": reported, "trafficDistribution": reported,
 	},

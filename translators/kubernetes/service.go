@@ -100,25 +100,24 @@ func affinity(v *corev1.Service) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
-// outside reports what brings traffic from outside the cluster, and hints at
-// locality, which are not done.
+// outside reports what brings traffic from outside the cluster, which stays kube-proxy's,
+// and hints at locality, which are not done.
 func outside(v *corev1.Service, rep *report) {
-	const advice = "reach it by its cluster address, or leave this part to kube-proxy"
+	stays := func(field, what string) {
+		rep.say(field, "outside-access", model.Cosmetic, model.Translated,
+			what+" stay kube-proxy's: policy holds for what comes that way, routes do not", "")
+	}
 	switch v.Spec.Type {
-	case corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer:
-		rep.refused("spec.type", "outside-access", fmt.Sprintf("only the cluster address of a service of type %s is served, not its node port or load balancer", v.Spec.Type), advice)
+	case corev1.ServiceTypeNodePort:
+		stays("spec.type", "its node ports")
+	case corev1.ServiceTypeLoadBalancer:
+		stays("spec.type", "its node ports and load balancer")
 	case "", corev1.ServiceTypeClusterIP:
 	default:
 		rep.refused("spec.type", "unknown-value", fmt.Sprintf("%q is not a type of service", v.Spec.Type), "")
 	}
-	for i := range v.Spec.ExternalIPs {
-		rep.refused(fmt.Sprintf("spec.externalIPs[%d]", i), "outside-access", "external addresses are not served", advice)
-	}
-	if p := v.Spec.ExternalTrafficPolicy; p == corev1.ServiceExternalTrafficPolicyLocal {
-		rep.refused("spec.externalTrafficPolicy", "outside-access", "traffic from outside is not served", advice)
-	}
-	for i := range v.Spec.LoadBalancerSourceRanges {
-		rep.refused(fmt.Sprintf("spec.loadBalancerSourceRanges[%d]", i), "outside-access", "traffic from outside is not served", advice)
+	if len(v.Spec.ExternalIPs) > 0 {
+		stays("spec.externalIPs", "its external addresses")
 	}
 	if p := v.Spec.InternalTrafficPolicy; p != nil && *p == corev1.ServiceInternalTrafficPolicyLocal {
 		rep.refused("spec.internalTrafficPolicy", "locality", "all endpoints are used, not only those of the client's node", "")
