@@ -53,7 +53,7 @@ type Pod struct {
 	Name    string          `json:"name"` // ns/name
 	Node    string          `json:"node"`
 	Capture explain.Capture `json:"capture"`
-	// GovernedBy are the objects whose permissions hold for it; none: all may come in.
+	// GovernedBy are the objects that permit or deny; none: all may come in.
 	GovernedBy []model.Source `json:"governedBy,omitempty"`
 }
 
@@ -99,8 +99,7 @@ func Check(t, bare Tables) *Report {
 		if w.Capture {
 			n.Captured++
 		}
-		if g, _ := t.Get(plan.Governance, row.Key).(*plan.Governed); g != nil {
-			p.GovernedBy = g.Src
+		if p.GovernedBy = governedBy(t, row.Key); len(p.GovernedBy) > 0 {
 			n.Guarded++
 		}
 		r.Pods = append(r.Pods, p)
@@ -131,6 +130,21 @@ func Check(t, bare Tables) *Report {
 	}
 	slices.SortFunc(r.Namespaces, func(a, b Namespace) int { return cmp.Compare(a.Name, b.Name) })
 	return r
+}
+
+// governedBy are the objects that let a workload have less than everything come in. Every
+// workload has a row: where nobody says anything it is empty.
+func governedBy(t Tables, workload string) []model.Source {
+	g, _ := t.Get(plan.Governance, workload).(*plan.Governed)
+	if g == nil {
+		return nil
+	}
+	by := slices.Clone(g.Src)
+	for _, rule := range g.Deny {
+		by = append(by, rule.Src...)
+	}
+	slices.SortFunc(by, model.CompareSources)
+	return slices.Compact(by)
 }
 
 // Only keeps what is of some namespaces.

@@ -189,11 +189,33 @@ apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: closed, namespace: shop}
 spec: {}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: open}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: free, namespace: open}
+spec: {nodeName: n1, containers: [{name: main}]}
+status: {phase: Running, podIP: 10.0.0.3, conditions: [{type: Ready, status: 'True'}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: some, namespace: open, labels: {app: some}}
+spec: {nodeName: n1, containers: [{name: main}]}
+status: {phase: Running, podIP: 10.0.0.4, conditions: [{type: Ready, status: 'True'}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: not-shop, namespace: open}
+spec: {action: DENY, selector: {matchLabels: {app: some}}, rules: [{from: [{source: {namespaces: [shop]}}]}]}
 `)
 	path := kubeconfig(t, s.TCP())
 	r := fairlead(t, "", "check", "--kubeconfig", path, "--all")
 	for _, w := range []string{
 		"shop       istio  2     1         2        1",
+		"open       -      2     0         1        0", "open/free    n1    nobody: everything may come in", "open/some    n1    AuthorizationPolicy open/not-shop",
 		"captured      1     the namespace's mark says so", "not captured  1     the pod's mark says so",
 		"shop/old     n1    AuthorizationPolicy shop/closed",
 		"shop/web:80  istio", "timeout: none -> 5s", "NARROWED shop/client, shop/old",
