@@ -369,6 +369,9 @@ func (p *operator) define(ctx context.Context) {
 		if err == nil {
 			for _, r := range results {
 				p.o.Log.Info("definition", "name", r.Name, "outcome", string(r.Outcome), "serves", strings.Join(r.Serves, ","), "lacks", strings.Join(r.Lacks, ","))
+				if why := r.Problem(); why != "" {
+					p.o.Log.Warn("adopted definition", "name", r.Name, "problem", why, "advice", r.Advice())
+				}
 			}
 			return
 		}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"fairlead.io/fairlead/agent/check"
 	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/kube/crds"
 	"fairlead.io/fairlead/model"
 )
 
@@ -61,7 +63,21 @@ cannot be read, 2 wrong usage.`,
 		if len(*namespaces) > 0 {
 			r.Only(*namespaces...)
 		}
-		if err := out.print(c.OutOrStdout(), r, func(w io.Writer) error { return checkPage(w, r, *all) }); err != nil {
+		full := struct {
+			*check.Report
+			// Definitions are those of SMI that others have made, and what users miss by them.
+			Definitions []crds.Result `json:"definitions,omitempty"`
+		}{Report: r}
+		if in.server.named() {
+			full.Definitions = in.adopted(c)
+		}
+		page := func(w io.Writer) error {
+			if err := checkPage(w, r, *all); err != nil {
+				return err
+			}
+			return definitionsPage(w, full.Definitions)
+		}
+		if err := out.print(c.OutOrStdout(), full, page); err != nil {
 			return err
 		}
 		return failOnErrors(r.Diagnostics())
@@ -85,6 +101,31 @@ func (in *input) check(c *cobra.Command) (*check.Report, error) {
 		return nil, err
 	}
 	return check.Check(with, without), nil
+}
+
+// adopted are the definitions that others have made and that lose something.
+func (in *input) adopted(c *cobra.Command) []crds.Result {
+	cfg, err := in.server.config()
+	var all []crds.Result
+	if err == nil {
+		all, err = lookAtDefinitions(c.Context(), cfg)
+	}
+	if err != nil { // not what it is asked for
+		fmt.Fprintf(c.ErrOrStderr(), "fairlead: %v; whether they keep what users write is not told\n", err)
+	}
+	return slices.DeleteFunc(all, func(r crds.Result) bool { return r.Problem() == "" })
+}
+
+func definitionsPage(w io.Writer, all []crds.Result) error {
+	for i, r := range all {
+		if i == 0 {
+			fmt.Fprint(w, "\nDefinitions that others have made, which do not keep all that is written:\n")
+		}
+		if _, err := fmt.Fprintf(w, "  %s: %s\n    %s\n", r.Name, r.Problem(), r.Advice()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkPage writes what a person wants to know.

@@ -21,7 +21,7 @@ func preflightCommand() *cobra.Command {
 		Short: "Say what would not work on this cluster, or on this node, and why",
 		Long: `Preflight looks at a cluster before Fairlead is installed there: nodes and their kernels,
 who balances services, the network that pods have, other meshes that are still there,
-another installation, what you may do. With --node it looks at the machine that it runs
+another installation, what you may do, SMI's definitions where others have made them. With --node it looks at the machine that it runs
 on: privileges, each feature of the kernel, other owners' programs at the same hooks. It
 changes nothing. The agent does the latter by itself before it begins.
 
@@ -65,7 +65,11 @@ func (s *server) preflight(c *cobra.Command, namespace string) ([]preflight.Find
 	if err != nil {
 		return nil, err
 	}
-	return preflight.Look(c.Context(), cfg, namespace)
+	found, err := preflight.Look(c.Context(), cfg, namespace)
+	if err != nil {
+		return nil, err
+	}
+	return append(found, aboutDefinitions(c.Context(), cfg)...), nil
 }
 
 // printFindings writes a line for each, and below it what to do.

@@ -227,6 +227,21 @@ spec: {action: DENY, selector: {matchLabels: {app: some}}, rules: [{from: [{sour
 	if r := fairlead(t, "", "check", "--kubeconfig", path, "-n", "nowhere"); r.code != exitUsage || !strings.Contains(r.err, `no namespace "nowhere"`) {
 		t.Errorf("ended with %d: %s", r.code, r.err)
 	}
+	if r := fairlead(t, "", "check", "--kubeconfig", path, "-o", "json"); strings.Contains(r.out, "definitions") || r.err != "" {
+		t.Errorf("of definitions that are not there: %s%s", r.out, r.err)
+	}
+	s.Define("specs.smi-spec.io", "UDPRoute", "udproutes", "v1alpha4")
+	s.Apply(`apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: udproutes.specs.smi-spec.io}
+spec: {group: specs.smi-spec.io, versions: [{name: v1alpha4, served: true, schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object}}}}}]}`)
+	const drops = "udproutes.specs.smi-spec.io: of objects written or read as v1alpha4 it drops spec.matches; what these fields restrict"
+	if r := fairlead(t, "", "check", "--kubeconfig", path); !strings.Contains(r.out, drops) || !strings.Contains(r.out, "kubectl apply -f deploy/crds") {
+		t.Errorf("of another's definition: %s%s", r.out, r.err)
+	}
+	if r := fairlead(t, "", "preflight", "--kubeconfig", path); !strings.Contains(r.out, strings.Replace(drops, ":", ", of another:", 1)) || !strings.Contains(r.out, "kubectl apply -f deploy/crds") {
+		t.Errorf("of another's definition: %s%s", r.out, r.err)
+	}
 	t.Setenv("KUBECONFIG", path)
 	if r := fairlead(t, "", "check", "-o", "json"); !strings.Contains(r.out, `"captured": 1`) {
 		t.Errorf("as kubectl has it: %s%s", r.out, r.err)

@@ -44,6 +44,7 @@ const (
 	Updated   Outcome = "updated"   // one that was made here, and differed
 	AsItWas   Outcome = "as it was" // made here
 	Adopted   Outcome = "adopted"   // made by another: nothing was changed
+	Missing   Outcome = "missing"   // of Look
 )
 
 // Result is what became of one definition.
@@ -54,15 +55,37 @@ type Result struct {
 	// Lacks are versions that Fairlead's own definition serves and an adopted one does not:
 	// the API server takes no objects of them.
 	Lacks []string `json:"lacks,omitempty"`
+	// Drops are fields that the API server takes away from objects by an adopted one.
+	Drops []Drop `json:"drops,omitempty"`
 }
 
 // String is what people read.
 func (r Result) String() string {
 	s := fmt.Sprintf("%s: %s; it serves %s", r.Name, r.Outcome, strings.Join(r.Serves, ", "))
-	if len(r.Lacks) > 0 {
-		s += "; it does not serve " + strings.Join(r.Lacks, ", ") + ", so that objects of these versions cannot be applied"
+	if why := r.Problem(); why != "" {
+		s += "; " + why
 	}
 	return s
+}
+
+// Problem is what a user may miss with an adopted definition; "": nothing.
+func (r Result) Problem() string {
+	var all []string
+	if len(r.Lacks) > 0 {
+		all = append(all, "it does not serve "+strings.Join(r.Lacks, ", ")+", so that objects of these versions cannot be applied")
+	}
+	for _, d := range r.Drops {
+		all = append(all, fmt.Sprintf("of objects written or read as %s it drops %s", strings.Join(d.Versions, ", "), strings.Join(d.Fields, ", ")))
+	}
+	if len(r.Drops) > 0 {
+		all = append(all, loss(r.Name))
+	}
+	return strings.Join(all, "; ")
+}
+
+// Advice is what to do about a problem.
+func (r Result) Advice() string {
+	return fmt.Sprintf("have a definition that serves every version and keeps every field: kubectl apply -f deploy/crds, unless who made %s writes it back; then apply its objects again, as what was dropped is lost", r.Name)
 }
 
 var resource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
@@ -71,6 +94,38 @@ var resource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Versio
 // here before up to date. Each is by itself: the results are those that succeeded, the
 // error tells of the others.
 func Install(ctx context.Context, cfg *kube.Config, manifests [][]byte) ([]Result, error) {
+	return each(ctx, cfg, manifests, install)
+}
+
+// Look says what Install would find, and writes nothing.
+func Look(ctx context.Context, cfg *kube.Config, manifests [][]byte) ([]Result, error) {
+	return each(ctx, cfg, manifests, func(ctx context.Context, c dynamic.ResourceInterface, own *unstructured.Unstructured) (Result, error) {
+		there, err := c.Get(ctx, own.GetName(), metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return Result{Name: own.GetName(), Outcome: Missing}, nil
+		}
+		if err != nil {
+			return Result{}, fmt.Errorf("%s: %w", own.GetName(), err)
+		}
+		if _, ours := there.GetAnnotations()[contentKey]; ours {
+			return Result{Name: own.GetName(), Outcome: AsItWas, Serves: versions(there)}, nil
+		}
+		return adopt(own, there), nil
+	})
+}
+
+// adopt says what a definition that another has made is like.
+func adopt(own, there *unstructured.Unstructured) Result {
+	r := Result{Name: own.GetName(), Outcome: Adopted, Serves: versions(there), Drops: drops(own, there)}
+	for _, v := range versions(own) {
+		if !slices.Contains(r.Serves, v) {
+			r.Lacks = append(r.Lacks, v)
+		}
+	}
+	return r
+}
+
+func each(ctx context.Context, cfg *kube.Config, manifests [][]byte, do func(context.Context, dynamic.ResourceInterface, *unstructured.Unstructured) (Result, error)) ([]Result, error) {
 	c := kube.Prepare(cfg)
 	client, err := rest.HTTPClientFor(c)
 	if err != nil {
@@ -83,7 +138,11 @@ func Install(ctx context.Context, cfg *kube.Config, manifests [][]byte) ([]Resul
 	var out []Result
 	var failed []string
 	for _, m := range manifests {
-		r, err := install(ctx, d.Resource(resource), m)
+		own, err := decode(m)
+		var r Result
+		if err == nil {
+			r, err = do(ctx, d.Resource(resource), own)
+		}
 		if err != nil {
 			failed = append(failed, err.Error())
 			continue
@@ -96,15 +155,19 @@ func Install(ctx context.Context, cfg *kube.Config, manifests [][]byte) ([]Resul
 	return out, nil
 }
 
-func install(ctx context.Context, c dynamic.ResourceInterface, manifest []byte) (Result, error) {
+func decode(manifest []byte) (*unstructured.Unstructured, error) {
 	own := &unstructured.Unstructured{}
 	text, err := yaml.YAMLToJSON(manifest)
 	if err != nil {
-		return Result{}, fmt.Errorf("read definition: %w", err)
+		return nil, fmt.Errorf("read definition: %w", err)
 	}
 	if err := json.Unmarshal(text, &own.Object); err != nil {
-		return Result{}, fmt.Errorf("read definition: %w", err)
+		return nil, fmt.Errorf("read definition: %w", err)
 	}
+	return own, nil
+}
+
+func install(ctx context.Context, c dynamic.ResourceInterface, own *unstructured.Unstructured) (Result, error) {
 	name := own.GetName()
 	for range tries {
 		r, err := once(ctx, c, own)
@@ -138,13 +201,7 @@ func once(ctx context.Context, c dynamic.ResourceInterface, own *unstructured.Un
 	made, ours := there.GetAnnotations()[contentKey]
 	switch {
 	case !ours:
-		r.Outcome, r.Serves, r.Lacks = Adopted, versions(there), nil
-		for _, v := range versions(own) {
-			if !slices.Contains(r.Serves, v) {
-				r.Lacks = append(r.Lacks, v)
-			}
-		}
-		return r, nil
+		return adopt(own, there), nil
 	case made == content:
 		r.Outcome, r.Serves = AsItWas, versions(there)
 		return r, nil
