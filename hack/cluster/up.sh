@@ -32,6 +32,17 @@ check_machine() {
 	[ -n "$(cgroup2)" ] || die "no cgroup2 file system is mounted; mount one: mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified"
 }
 
+# check_inotify: programs that find no inotify instance left, of those that the machine
+# gives a user, fail late and say "too many open files". A cluster with Fairlead has
+# some 25.
+check_inotify() {
+	local need=25 max used
+	any_node && return
+	max=$(cat /proc/sys/fs/inotify/max_user_instances 2>/dev/null) || return 0
+	used=$({ find /proc/[0-9]*/fd -user 0 -lname anon_inode:inotify 2>/dev/null || true; } | wc -l) # processes may end meanwhile
+	[ $((used + need)) -le "$max" ] || die "root has $used of $max inotify instances, and a cluster needs $need: take another cluster down (CLUSTER=... hack/cluster/down.sh), or allow more: sysctl -w fs.inotify.max_user_instances=$((max * 2 > used + need ? max * 2 : used + need))"
+}
+
 # namespace makes a network namespace, which a mount holds. No address waits for an answer
 # to whether somebody else has it: nobody has.
 namespace() {
@@ -250,6 +261,7 @@ fi
 mkdir -p "$RUN"/{logs,bin}
 ln -sf "$programs/bin/kubectl" "$RUN/bin/kubectl"
 echo "$settings" >"$RUN/settings"
+check_inotify
 begun=$SECONDS
 for name in up control-plane $PROGRAMS $NODES; do make_cgroup "$name"; done
 enter_cgroup up # what this starts, down.sh finds, at whatever moment this is killed
