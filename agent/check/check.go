@@ -22,6 +22,7 @@ import (
 
 // Report is what there is to say.
 type Report struct {
+	Settings   *Settings          `json:"settings,omitempty"` // nil: of files
 	Namespaces []Namespace        `json:"namespaces"`
 	Pods       []Pod              `json:"pods"`
 	Frontends  []Frontend         `json:"frontends"`
@@ -30,6 +31,16 @@ type Report struct {
 	Standby    []diff.Standby     `json:"standby,omitempty"`
 	// Effects are what changes where nothing but Kubernetes was in force before.
 	Effects *diff.Report `json:"effects"`
+}
+
+// Settings are what no object says and the report is judged by.
+type Settings struct {
+	// Installation is the namespace of the one whose settings they are; "" if there is none,
+	// or none that may be read.
+	Installation string `json:"installation,omitempty"`
+	// Flags are those that are set, by the installation or on the command line, which counts
+	// before; others are at their defaults.
+	Flags map[string]string `json:"flags,omitempty"`
 }
 
 // Namespace is what holds in one.

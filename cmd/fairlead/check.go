@@ -32,7 +32,8 @@ func checkCommand() *cobra.Command {
 namespaces and who owns them, which pods are captured or not and why, who is guarded and
 by what, what is refused or not the same, which control plane stands by and what would
 differ if it served, and for whom something changes against a cluster where nobody reads
-the control planes' objects. It needs no installation and writes nothing.
+the control planes' objects. It needs no installation and writes nothing. Where there is
+one, its settings count (those of the DaemonSet fairlead-agent), unless flags say otherwise.
 
 Exit status: 0 clean, 1 if something was refused or would widen access, or the cluster
 cannot be read, 2 wrong usage.`,
@@ -100,7 +101,9 @@ func (in *input) check(c *cobra.Command) (*check.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	return check.Check(with, without), nil
+	r := check.Check(with, without)
+	r.Settings = in.server.settings
+	return r, nil
 }
 
 // adopted are the definitions that others have made and that lose something.

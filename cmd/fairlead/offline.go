@@ -58,7 +58,8 @@ func meshFlags(c *cobra.Command, o *pipeline.Options) {
 	c.Flags().StringVar(&o.IstioVersion, "istio-version", "", "Istio release whose defaults are meant (default: the newest that is known)")
 	c.Flags().StringVar(&o.IstioOutboundTrafficPolicy, "istio-outbound-traffic-policy", "",
 		"what becomes of requests that name a host that nobody has: ALLOW_ANY (pass) or REGISTRY_ONLY (502); default: as MeshConfig says")
-	c.Flags().Func("istio-protocol-detection-timeout",
+	text := func(name, usage string, set func(string) error) { c.Flags().Var(&textFlag{set: set}, name, usage) }
+	text("istio-protocol-detection-timeout",
 		"how long the first bytes to a port of undeclared protocol are waited for (0: for ever); default: as MeshConfig says", func(s string) error {
 			d, err := time.ParseDuration(s)
 			o.IstioDetectionTimeout = &d
@@ -69,7 +70,7 @@ func meshFlags(c *cobra.Command, o *pipeline.Options) {
 	c.Flags().StringVar(&o.LinkerdControlPlaneNamespace, "linkerd-control-plane-namespace", "linkerd", "namespace that is part of the names of Linkerd's identities")
 	c.Flags().StringVar(&o.LinkerdDefaultInboundPolicy, "linkerd-default-inbound-policy", "all-unauthenticated",
 		"what Linkerd lets in where no Server and no annotation says so: all-unauthenticated, all-authenticated, cluster-unauthenticated, cluster-authenticated, deny or audit")
-	c.Flags().Func("linkerd-cluster-networks", "ranges of addresses, with commas between them, that Linkerd takes for the cluster's (default: private ones)", func(s string) error {
+	text("linkerd-cluster-networks", "ranges of addresses, with commas between them, that Linkerd takes for the cluster's (default: private ones)", func(s string) error {
 		for part := range strings.SplitSeq(s, ",") {
 			p, err := netip.ParsePrefix(strings.TrimSpace(part))
 			if err != nil {
@@ -79,7 +80,7 @@ func meshFlags(c *cobra.Command, o *pipeline.Options) {
 		}
 		return nil
 	})
-	c.Flags().Func("default-mode", "of namespaces without the annotation "+kubernetes.ModeKey+": enforce, or observe (what policies and routes come to is told, and not done) (default: enforce)", func(s string) error {
+	text("default-mode", "of namespaces without the annotation "+kubernetes.ModeKey+": enforce, or observe (what policies and routes come to is told, and not done) (default: enforce)", func(s string) error {
 		if s != kubernetes.ModeEnforce && s != kubernetes.ModeObserve {
 			return fmt.Errorf("want %s or %s", kubernetes.ModeEnforce, kubernetes.ModeObserve)
 		}
@@ -99,17 +100,22 @@ func (in *input) read(c *cobra.Command, node string) (*pipeline.Pipeline, conten
 	case len(in.files) > 0 && in.server.named():
 		return nil, content{}, usageError("read files (-f) or a cluster (--kubeconfig, --in-cluster), not both")
 	}
-	o := in.pipeline
-	o.Node = node
-	p, err := pipeline.New(o)
+	p, err := in.empty(node)
 	if err != nil {
-		return nil, content{}, usageError("%v", err)
+		return nil, content{}, err
 	}
 	if in.given.inputs != nil || in.given.served != nil {
 		return p, in.given, nil
 	}
 	if in.server.named() {
 		b, err := in.server.read(c, p.Registry())
+		if err == nil {
+			err = in.server.settle(c)
+		}
+		if err != nil {
+			return nil, content{}, err
+		}
+		p, err = in.empty(node)
 		return p, content{served: b}, err
 	}
 	for _, f := range in.files {
@@ -118,6 +124,17 @@ func (in *input) read(c *cobra.Command, node string) (*pipeline.Pipeline, conten
 		}
 	}
 	return p, content{inputs: objects.Files(in.files, c.InOrStdin())}, nil
+}
+
+// empty is a pipeline without content.
+func (in *input) empty(node string) (*pipeline.Pipeline, error) {
+	o := in.pipeline
+	o.Node = node
+	p, err := pipeline.New(o)
+	if err != nil {
+		return nil, usageError("%v", err)
+	}
+	return p, nil
 }
 
 // failOnErrors gives exit status 1 if a diagnostic is an error.

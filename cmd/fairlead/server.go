@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fairlead.io/fairlead/agent/check"
 	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/kube"
 	"fairlead.io/fairlead/translators/objects"
@@ -21,6 +22,8 @@ type server struct {
 	inCluster           bool
 	usual               bool // where only a context is named, the files are those that kubectl reads
 	here                bool // nothing was named: it is the one that kubectl would speak to
+
+	settings *check.Settings // what is judged by; see settle
 }
 
 func serverFlags(c *cobra.Command) *server {

@@ -247,3 +247,53 @@ spec: {group: specs.smi-spec.io, versions: [{name: v1alpha4, served: true, schem
 		t.Errorf("as kubectl has it: %s%s", r.out, r.err)
 	}
 }
+
+// What is judged is judged by what the agents were told, unless a flag says otherwise.
+func TestSettingsAreTheInstallations(t *testing.T) {
+	s := kubetest.New(t)
+	s.Add(&kubetest.Resource{Group: "apps", Kind: "DaemonSet", Plural: "daemonsets", Versions: []string{"v1"}})
+	s.Define("security.istio.io", "AuthorizationPolicy", "authorizationpolicies", "v1")
+	s.Define("networking.istio.io", "VirtualService", "virtualservices", "v1")
+	s.Apply(cluster1 + `---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: mine, namespace: shop}
+spec: {rules: [{from: [{source: {principals: [example.org/ns/shop/sa/default]}}]}]}
+`)
+	path := kubeconfig(t, s.TCP())
+	const without = "nothing is installed in this cluster"
+	for _, args := range [][]string{{"check"}, {"swap", "shop", "--to", "gateway", "--dry-run"}, {"diff", "--from", "istio", "--to", "gateway"}} {
+		if r := fairlead(t, "", append(args, "--kubeconfig", path)...); !strings.Contains(r.err, without) {
+			t.Errorf("%v: %s", args, r.err)
+		}
+	}
+	s.Apply(`apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: fairlead-agent, namespace: mesh, labels: {app.kubernetes.io/name: fairlead, app.kubernetes.io/component: agent}}
+spec: {template: {spec: {containers: [{name: agent, args: [agent, --node=$(NODE_NAME), --in-cluster, --trust-domain=example.org, --default-mode=observe, --linkerd-cluster-networks=10.0.0.0/8]}]}}}
+`)
+	const with = "the installation in namespace mesh: --default-mode=observe --linkerd-cluster-networks=10.0.0.0/8 --trust-domain=example.org\n"
+	for _, args := range [][]string{{"check"}, {"swap", "shop", "--to", "gateway", "--dry-run"}, {"diff", "--from", "istio", "--to", "gateway"}} {
+		if r := fairlead(t, "", append(args, "--kubeconfig", path)...); !strings.Contains(r.err, with) || strings.Count(r.err, "judged by") != 1 {
+			t.Errorf("%v: %s", args, r.err)
+		}
+	}
+	r := fairlead(t, "", "check", "--kubeconfig", path, "-o", "json")
+	if !strings.Contains(r.out, `"installation": "mesh"`) || !strings.Contains(r.out, `"trust-domain": "example.org"`) {
+		t.Errorf("%s%s", r.out, r.err)
+	}
+	// The settings are used, not only told: what is observed has no effect, and pods of
+	// this cluster have the identities that the policy means.
+	r = fairlead(t, "", "explain", "shop/client", "--kubeconfig", path)
+	if !strings.Contains(r.out, "spiffe://example.org/ns/shop/sa/default") {
+		t.Errorf("%s%s", r.out, r.err)
+	}
+	r = fairlead(t, "", "explain", "shop/client", "--kubeconfig", path, "--trust-domain", "cluster.local", "--default-mode", "observe")
+	if !strings.Contains(r.out, "spiffe://cluster.local/ns/shop/sa/default") || !strings.Contains(r.err, "warning: not as the installation has it: --trust-domain=cluster.local (there: example.org)") {
+		t.Errorf("%s%s", r.out, r.err)
+	}
+	r = fairlead(t, "", "check", "--kubeconfig", path, "--default-mode", "enforce")
+	if !strings.Contains(r.err, "--default-mode=enforce (there: observe)") {
+		t.Errorf("%s%s", r.out, r.err)
+	}
+}

@@ -107,7 +107,7 @@ Exit status: 0 swapped, or nothing to do; 1 refused, taken back or interrupted, 
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
 		f.limits = swap.Limits{Rate: f.percent / 100, Least: 5}
-		s := &swapping{swapFlags: f, c: c, out: *out, mesh: mesh, result: swapped{Namespace: args[0]}}
+		s := &swapping{swapFlags: f, c: c, out: *out, mesh: &mesh, result: swapped{Namespace: args[0]}}
 		return s.run()
 	}
 	return c
@@ -146,7 +146,7 @@ type swapping struct {
 	swapFlags
 	c      *cobra.Command
 	out    format
-	mesh   pipeline.Options
+	mesh   *pipeline.Options // see server.settle
 	place  place
 	given  content // as it was when the difference was shown
 	asked  []asked // whose requests are watched
@@ -222,7 +222,7 @@ func (s *swapping) target() (err error) {
 
 // change compares the namespace as it is with what it would be.
 func (s *swapping) change(of content) (*diff.Report, error) {
-	in := &input{files: []string{"-"}, given: of, pipeline: s.mesh}
+	in := &input{files: []string{"-"}, given: of, pipeline: *s.mesh}
 	given := func(plane string) (*pipeline.Pipeline, error) {
 		return in.whole(s.c, func(b *objects.Batch) (*objects.Batch, error) {
 			if plane == swap.None {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fairlead.io/fairlead/agent/pipeline"
 	"fairlead.io/fairlead/agent/swap"
 )
 
@@ -34,7 +35,7 @@ func shownSwap(t *testing.T) *swapping {
 	c.SetContext(t.Context())
 	c.SetOut(io.Discard)
 	c.SetErr(io.Discard)
-	s := &swapping{swapFlags: swapFlags{to: "smi", folder: dir, server: &server{}}, c: c, out: "json", result: swapped{Namespace: "shop"}}
+	s := &swapping{swapFlags: swapFlags{to: "smi", folder: dir, server: &server{}}, c: c, out: "json", mesh: &pipeline.Options{}, result: swapped{Namespace: "shop"}}
 	if err := s.find(); err != nil {
 		t.Fatal(err)
 	}
