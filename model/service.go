@@ -83,6 +83,9 @@ type Endpoints struct {
 	Namespace string          `json:"namespace"`
 	Service   string          `json:"service"`
 	Ports     []EndpointsPort `json:"ports,omitempty"` // sorted by Port, Protocol
+	// Local: clients of a node get those of that node alone, by Node of the endpoints, or
+	// none if it has none.
+	Local bool `json:"local,omitempty"`
 }
 
 // EndpointsPort lists who serves one port of the service.
@@ -107,6 +110,13 @@ type Endpoint struct {
 	// Workload is the key of the one that it is, if not that which has the address:
 	// labels and locality are those of it.
 	Workload string `json:"workload,omitempty"`
+	// Node that it is on, if the endpoints are Local; "": on none.
+	Node string `json:"node,omitempty"`
+	// ForZones and ForNodes are hints whose clients it is meant for: names, sorted, with
+	// commas between; "": no hint. They count where all ready endpoints of the port and
+	// family have them, and the client's node or zone is named by some.
+	ForZones string `json:"forZones,omitempty"`
+	ForNodes string `json:"forNodes,omitempty"`
 }
 
 // Workload is a running pod, or what a plane declares to run elsewhere (External; Node

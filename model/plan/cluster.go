@@ -11,8 +11,13 @@ import (
 	"fairlead.io/fairlead/model"
 )
 
-// endpoints are the ready endpoints of a backend, narrowed by its labels.
+// endpoints are the ready endpoints of a backend for clients that its plane steers,
+// narrowed by its labels and to those that are near.
 func (c *compiler) endpoints(b model.Backend, proto model.Protocol) []model.Endpoint {
+	return c.endpointsFor(b, proto, c.hints)
+}
+
+func (c *compiler) endpointsFor(b model.Backend, proto model.Protocol, hints func(model.Backend) bool) []model.Endpoint {
 	if b.Missing {
 		return nil
 	}
@@ -24,16 +29,14 @@ func (c *compiler) endpoints(b model.Backend, proto model.Protocol) []model.Endp
 		if p.Port != b.Port || p.Protocol != proto {
 			continue
 		}
-		if len(b.Labels) == 0 {
-			return p.Backends
+		out := p.Backends
+		if len(b.Labels) > 0 {
+			out = keep(out, func(e model.Endpoint) bool {
+				w := c.workloadOf(e)
+				return w != nil && hasLabels(w.Labels, b.Labels)
+			})
 		}
-		var out []model.Endpoint
-		for _, e := range p.Backends {
-			if w := c.workloadOf(e); w != nil && hasLabels(w.Labels, b.Labels) {
-				out = append(out, e)
-			}
-		}
-		return out
+		return c.nearby(eps, out, slices.ContainsFunc(out, hinted) && hints(b))
 	}
 	return nil
 }

@@ -66,17 +66,23 @@ const maxSlots = 4096
 // balanced sets what the kernel gives the service's clients, of the family: the port's
 // own endpoints, and where it follows the routes those that these lead captured ones to.
 func (c *compiler) balanced(s *Service, p *servicePort) {
-	s.Backends = c.kernelBackends([]model.Backend{p.own()}, p.port.Protocol)
-	if s.Mode != Kernel || p.frontend == nil || len(p.frontend.Backends) == 0 {
+	own := []model.Backend{p.own()}
+	s.Backends = c.kernelBackends(own, p.port.Protocol, func(model.Backend) bool { return true })
+	switch {
+	case s.Mode != Kernel:
 		return
+	case p.frontend != nil && len(p.frontend.Backends) > 0:
+		own = p.frontend.Backends
+	case p.frontend == nil || c.hints(own[0]):
+		return // nobody leads them elsewhere
 	}
-	if led := c.kernelBackends(p.frontend.Backends, p.port.Protocol); !slices.Equal(led, s.Backends) {
+	if led := c.kernelBackends(own, p.port.Protocol, c.hints); !slices.Equal(led, s.Backends) {
 		s.Routed = &KernelRoute{led}
 	}
 }
 
 // kernelBackends are the endpoints of backends, of the family, with their shares.
-func (c *compiler) kernelBackends(backends []model.Backend, proto model.Protocol) []KernelBackend {
+func (c *compiler) kernelBackends(backends []model.Backend, proto model.Protocol, hints func(model.Backend) bool) []KernelBackend {
 	type share struct {
 		weight uint32
 		of     []Backend
@@ -85,7 +91,7 @@ func (c *compiler) kernelBackends(backends []model.Backend, proto model.Protocol
 	var shares []share
 	for _, b := range backends {
 		sh := share{weight: b.Weight}
-		for _, e := range c.endpoints(b, proto) {
+		for _, e := range c.endpointsFor(b, proto, hints) {
 			if e.Addr.Is6() == c.v6 {
 				sh.of = append(sh.of, backend(e))
 				sh.units += max(1, e.Weight)

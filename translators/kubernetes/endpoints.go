@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -59,11 +60,11 @@ func endpoints(r *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 	if v.Spec.Type == corev1.ServiceTypeExternalName {
 		return nil
 	}
-	found := behind{}
+	found := behind{service: v, ports: map[portKey]portEndpoints{}}
 	slicesOf := slices.DeleteFunc(r.Select(translators.Objects(objects.EndpointSliceKind), slicesByService, o.Key()),
 		func(row incr.Row) bool { return row.Value.(*objects.Object).Invalid })
 	for _, row := range slicesOf {
-		found.slice(row.Value.(*objects.Object), v, rep)
+		found.slice(row.Value.(*objects.Object), rep)
 	}
 	if len(v.Spec.Selector) > 0 {
 		pods := selection(r, o.Namespace, v.Spec.Selector)
@@ -71,11 +72,14 @@ func endpoints(r *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 			if isRepeated(v, i) {
 				continue
 			}
-			found.pods(pods, v, i, len(slicesOf) == 0, rep)
+			found.pods(pods, i, len(slicesOf) == 0, rep)
 		}
 	}
-	e := &model.Endpoints{Namespace: o.Namespace, Service: o.Name}
-	for port, of := range found {
+	if len(slicesOf) == 0 {
+		noHints(v, rep)
+	}
+	e := &model.Endpoints{Namespace: o.Namespace, Service: o.Name, Local: isLocal(v)}
+	for port, of := range found.ports {
 		e.Ports = append(e.Ports, model.EndpointsPort{Port: port.number, Protocol: port.protocol,
 			Backends: sortedEndpoints(of.ready), Unready: sortedEndpoints(of.unready)})
 	}
@@ -90,24 +94,29 @@ func endpoints(r *incr.Reader, o *objects.Object, rep *report) []incr.Row {
 
 func sortedEndpoints(in []model.Endpoint) []model.Endpoint {
 	slices.SortFunc(in, func(a, b model.Endpoint) int {
-		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port))
+		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Node, b.Node),
+			cmp.Compare(a.ForZones, b.ForZones), cmp.Compare(a.ForNodes, b.ForNodes))
 	})
-	return slices.Compact(in)
+	// Of one that several slices have the first counts, which is one without hints.
+	return slices.CompactFunc(in, func(a, b model.Endpoint) bool { return a.Addr == b.Addr && a.Port == b.Port })
 }
 
 // behind gathers the endpoints of each port of a service.
-type behind map[portKey]portEndpoints
+type behind struct {
+	service *corev1.Service
+	ports   map[portKey]portEndpoints
+}
 
 type portEndpoints struct{ ready, unready []model.Endpoint }
 
 func (b behind) add(key portKey, e model.Endpoint, ready bool) {
-	of := b[key]
+	of := b.ports[key]
 	if ready {
 		of.ready = append(of.ready, e)
 	} else {
 		of.unready = append(of.unready, e)
 	}
-	b[key] = of
+	b.ports[key] = of
 }
 
 type portKey struct {
@@ -131,8 +140,8 @@ func keyOf(p corev1.ServicePort) (portKey, bool) {
 }
 
 // slice adds the endpoints of an EndpointSlice. Ports belong together by name.
-func (b behind) slice(o *objects.Object, svc *corev1.Service, rep *report) {
-	v := o.Value.(*discoveryv1.EndpointSlice)
+func (b behind) slice(o *objects.Object, rep *report) {
+	svc, v := b.service, o.Value.(*discoveryv1.EndpointSlice)
 	of := &report{object: o}
 	defer func() { rep.out = append(rep.out, of.out...) }()
 	if v.AddressType == discoveryv1.AddressTypeFQDN {
@@ -167,19 +176,67 @@ func (b behind) slice(o *objects.Object, svc *corev1.Service, rep *report) {
 			of.refused(field+".port", "bad-port", "a port number is needed", "")
 			continue
 		}
-		b.addresses(v, key, uint16(*p.Port), svc.Spec.PublishNotReadyAddresses, of)
+		b.addresses(v, key, uint16(*p.Port), of)
 	}
 }
 
-func (b behind) addresses(v *discoveryv1.EndpointSlice, key portKey, port uint16, unready bool, of *report) {
+func (b behind) addresses(v *discoveryv1.EndpointSlice, key portKey, port uint16, of *report) {
 	for i, e := range v.Endpoints {
-		ready := e.Conditions.Ready == nil || *e.Conditions.Ready || unready
+		ready := e.Conditions.Ready == nil || *e.Conditions.Ready || b.service.Spec.PublishNotReadyAddresses
+		at := model.Endpoint{Port: port}
+		if isLocal(b.service) && e.NodeName != nil {
+			at.Node = *e.NodeName
+		}
+		if h := e.Hints; h != nil && !isHeadless(b.service) {
+			at.ForZones = hint(h.ForZones, func(z discoveryv1.ForZone) string { return z.Name })
+			at.ForNodes = hint(h.ForNodes, func(n discoveryv1.ForNode) string { return n.Name })
+		}
 		for j, s := range e.Addresses {
-			if a, ok := address(s); ok {
-				b.add(key, model.Endpoint{Addr: a, Port: port}, ready)
+			var ok bool
+			if at.Addr, ok = address(s); ok {
+				b.add(key, at, ready)
 			} else {
 				of.refused(fmt.Sprintf("endpoints[%d].addresses[%d]", i, j), "bad-address", fmt.Sprintf("%q is not an address", s), "")
 			}
+		}
+	}
+}
+
+// hint writes whom an endpoint is for; "": nobody is named.
+func hint[T any](in []T, name func(T) string) string {
+	var names []string
+	for _, v := range in {
+		names = append(names, name(v))
+	}
+	slices.Sort(names)
+	return strings.Join(slices.Compact(names), ",")
+}
+
+// isHeadless reports whether a service has no address: its clients choose an endpoint by DNS,
+// whatever it says of near ones.
+func isHeadless(v *corev1.Service) bool {
+	return v.Spec.ClusterIP == corev1.ClusterIPNone || slices.Contains(v.Spec.ClusterIPs, corev1.ClusterIPNone)
+}
+
+// isLocal reports whether clients of a node get its own endpoints alone.
+func isLocal(v *corev1.Service) bool {
+	p := v.Spec.InternalTrafficPolicy
+	return p != nil && *p == corev1.ServiceInternalTrafficPolicyLocal && !isHeadless(v)
+}
+
+// noHints reports, of a service without EndpointSlices, preferences for near endpoints: they
+// come as hints in these, from who writes them.
+func noHints(v *corev1.Service, rep *report) {
+	say := func(field, said string) {
+		rep.say(field, "locality", model.Degrades, model.Approximated,
+			said+" is followed by the hints of EndpointSlices, and there are none here: all endpoints are used alike, but where Istio's plane owns the service", "")
+	}
+	if d := v.Spec.TrafficDistribution; d != nil {
+		say("spec.trafficDistribution", *d)
+	}
+	for _, key := range []string{corev1.AnnotationTopologyMode, corev1.DeprecatedAnnotationTopologyAwareHints} {
+		if m := v.Annotations[key]; m != "" && !strings.EqualFold(m, "disabled") {
+			say(`metadata.annotations["`+key+`"]`, m)
 		}
 	}
 }
@@ -195,7 +252,8 @@ func selected(selector map[string]string, pod *objects.Object) bool {
 
 // pods adds the selected pods' endpoints of one port of the service, and reports a
 // named target port that none of them has.
-func (b behind) pods(pods []incr.Row, svc *corev1.Service, i int, add bool, rep *report) {
+func (b behind) pods(pods []incr.Row, i int, add bool, rep *report) {
+	svc := b.service
 	p := svc.Spec.Ports[i]
 	key, ok := keyOf(p)
 	if !ok {
@@ -213,8 +271,12 @@ func (b behind) pods(pods []incr.Row, svc *corev1.Service, i int, add bool, rep 
 		if !add || finished(pod) {
 			continue
 		}
-		for _, a := range podAddresses(pod) {
-			b.add(key, model.Endpoint{Addr: a, Port: port}, ready(pod, svc.Spec.PublishNotReadyAddresses))
+		at := model.Endpoint{Port: port}
+		if isLocal(svc) {
+			at.Node = pod.Spec.NodeName
+		}
+		for _, at.Addr = range podAddresses(pod) {
+			b.add(key, at, ready(pod, svc.Spec.PublishNotReadyAddresses))
 		}
 	}
 	if len(pods) > 0 && !named {

@@ -26,6 +26,9 @@ const (
 	noted    = outside + ", and a note says so"
 	kubelet  = "about running containers, not about traffic"
 	decided  = "part of readiness, which counts"
+	near     = "used: Local gives a node's clients its own endpoints or none, whatever plane leads them there"
+	hinted   = "by hints of EndpointSlices, which Kubernetes writes for it; Istio's plane reads it by itself. Without slices, a diagnostic"
+	hints    = "used under kube-proxy's conditions: every ready endpoint has them, and one is for the node or its zone. What Istio's plane steers, and a policy with an order of its own, goes by that instead"
 )
 
 // ledger says for every field what becomes of it.
@@ -35,7 +38,7 @@ var ledger = map[reflect.Type]map[string]string{
 		"sessionAffinityConfig": used, "publishNotReadyAddresses": used, "externalIPs": noted, "loadBalancerIP": outside,
 		"loadBalancerSourceRanges": outside, "externalName": "with spec.type, which is refused then", "externalTrafficPolicy": outside,
 		"healthCheckNodePort": outside, "ipFamilies": alloc, "ipFamilyPolicy": alloc, "allocateLoadBalancerNodePorts": outside,
-		"loadBalancerClass": outside, "internalTrafficPolicy": reported, "trafficDistribution": reported,
+		"loadBalancerClass": outside, "internalTrafficPolicy": near, "trafficDistribution": hinted,
 	},
 	reflect.TypeFor[corev1.ServicePort](): {
 		"name": used, "protocol": used, "appProtocol": used, "port": used, "targetPort": used, "nodePort": outside,
@@ -43,8 +46,8 @@ var ledger = map[reflect.Type]map[string]string{
 	reflect.TypeFor[discoveryv1.EndpointSlice](): {"addressType": used, "endpoints": used, "ports": used},
 	reflect.TypeFor[discoveryv1.Endpoint](): {
 		"addresses": used, "conditions": used, "hostname": dns, "targetRef": "the pod is found by its address",
-		"deprecatedTopology": "from before v1", "nodeName": "the pod's own counts", "zone": "where the pod's node is counts",
-		"hints": "not followed, see service.kubernetes.io/topology-mode",
+		"deprecatedTopology": "from before v1", "nodeName": "used where the service is for its node alone; else the pod's own counts", "zone": "where the pod's node is counts",
+		"hints": hints,
 	},
 	reflect.TypeFor[discoveryv1.EndpointConditions](): {"ready": used, "serving": decided, "terminating": decided},
 	reflect.TypeFor[discoveryv1.EndpointPort]():       {"name": used, "protocol": used, "port": used, "appProtocol": "the service's own counts"},

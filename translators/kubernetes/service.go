@@ -101,7 +101,7 @@ func affinity(v *corev1.Service) time.Duration {
 }
 
 // outside reports what brings traffic from outside the cluster, which stays kube-proxy's,
-// and hints at locality, which are not done.
+// and where it means nothing that endpoints are to be near.
 func outside(v *corev1.Service, rep *report) {
 	stays := func(field, what string) {
 		rep.say(field, "outside-access", model.Cosmetic, model.Translated,
@@ -119,18 +119,8 @@ func outside(v *corev1.Service, rep *report) {
 	if len(v.Spec.ExternalIPs) > 0 {
 		stays("spec.externalIPs", "its external addresses")
 	}
-	if p := v.Spec.InternalTrafficPolicy; p != nil && *p == corev1.ServiceInternalTrafficPolicyLocal {
-		rep.refused("spec.internalTrafficPolicy", "locality", "all endpoints are used, not only those of the client's node", "")
-	}
-	if d := v.Spec.TrafficDistribution; d != nil {
-		rep.say("spec.trafficDistribution", "locality", model.Degrades, model.Approximated,
-			fmt.Sprintf("%s is honoured for captured clients where Istio's plane owns the service; elsewhere all endpoints are used alike", *d), "")
-	}
-	for _, key := range []string{corev1.AnnotationTopologyMode, corev1.DeprecatedAnnotationTopologyAwareHints} {
-		if m := v.Annotations[key]; m != "" && !strings.EqualFold(m, "disabled") {
-			rep.say(`metadata.annotations["`+key+`"]`, "locality", model.Degrades, model.Approximated,
-				"topology hints are not honoured: all endpoints are used alike", "")
-		}
+	if p := v.Spec.InternalTrafficPolicy; p != nil && *p == corev1.ServiceInternalTrafficPolicyLocal && isHeadless(v) {
+		rep.say("spec.internalTrafficPolicy", "locality", model.Cosmetic, model.Approximated, "a service without an address has clients choose among all of its endpoints, in Kubernetes, too", "")
 	}
 }
 
