@@ -171,6 +171,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer kernel.Close()
+	if err := proxy.TakeUp(o.RunDir); err != nil {
+		return err
+	}
 	p, err := openPorts(filepath.Join(o.RunDir, "ports.json"), time.Now)
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ type Paths struct {
 	// namespace.
 	Control, Own string
 	State        string        // resources accepted last
+	GivenBack    string        // there: the node is no installation's, and State nobody's
 	Banks        string        // which of two Envoys serves
 	Envoy        string        // folder that Envoy may write to
 	Admin        [Banks]string // an Envoy's own socket, by bank
@@ -49,6 +50,7 @@ func PathsIn(dir string) Paths {
 		Own:       in(fmt.Sprintf("proxy-%d.sock", pidNamespace())),
 		OwnLock:   in(fmt.Sprintf("proxy-%d.lock", pidNamespace())),
 		State:     in("proxy-state"),
+		GivenBack: in("given-back"),
 		Banks:     in("proxy-banks"),
 		Envoy:     in("envoy"),
 		Lock:      in("proxy.lock"),

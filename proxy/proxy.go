@@ -215,6 +215,9 @@ func (p *proxy) contested(r serve.Rejection) {
 
 // load reads what there is to begin with: of another proxy, if that is in charge.
 func (p *proxy) load(ctx context.Context, inCharge bool) (state, error) {
+	if p.paths.isGivenBack() {
+		return state{}, errNoState // what there is, and what another proxy still does, was another installation's
+	}
 	if !inCharge {
 		ctx, cancel := context.WithTimeout(ctx, peerLimit)
 		defer cancel()
@@ -370,6 +373,10 @@ func (p *proxy) saveState() {
 	case <-p.ready:
 	default:
 		return // a part of the configuration must not pass for the whole
+	}
+	if p.paths.isGivenBack() {
+		p.markDirty() // if an agent takes the node up, it is saved
+		return
 	}
 	if err := saveState(p.paths.State, state{p.server.Resources(), p.server.InUse()}); err != nil {
 		p.log.Error("state not saved", "error", err)
