@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -64,6 +65,9 @@ func (p plugin) add(args *skel.CmdArgs) error {
 		return p.answer(previous)
 	}
 	closed, why := c.IsClosed(r.Namespace)
+	if err := c.TellPlace(); err != nil { // an agent tries, too
+		fmt.Fprintf(p.errs, "%s: %v\n", cni.Type, err)
+	}
 	if r.Link, err = p.lookAt(args.Netns, args.IfName); err != nil {
 		// What has no veth on the node is never guarded here, however long it waits.
 		return p.judge(previous, closed, fmt.Sprintf("Fairlead cannot guard pod %s: %v; %s", r.Key(), err, why))
@@ -84,8 +88,12 @@ func (p plugin) add(args *skel.CmdArgs) error {
 	if got.Heard {
 		who = "the agent of this node is not done"
 	}
-	err = p.judge(previous, closed, fmt.Sprintf("Fairlead has no policy in the kernel yet for pod %s after %s: %s: %s; %s. It is tried again; see kubectl -n %s get pods -o wide, and the logs of fairlead-agent on this node",
-		r.Key(), got.Waited.Round(100*time.Millisecond), who, got.State, why, c.AgentNamespace))
+	text := fmt.Sprintf("Fairlead has no policy in the kernel yet for pod %s after %s: %s: %s; %s. It is tried again; see kubectl -n %s get pods -o wide, and the logs of fairlead-agent on this node",
+		r.Key(), got.Waited.Round(100*time.Millisecond), who, got.State, why, c.AgentNamespace)
+	if !got.Heard {
+		text += fmt.Sprintf(". If Fairlead is no longer in this cluster, run fairlead agent uninstall on this node, or take %s out of the files in %s", cni.Type, filepath.Dir(c.StateDir))
+	}
+	err = p.judge(previous, closed, text)
 	if err != nil {
 		// The runtime gives the attachment up, and need not say so.
 		return errors.Join(err, cni.Remove(c.RunDir, r.ID))

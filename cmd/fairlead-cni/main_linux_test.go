@@ -146,7 +146,7 @@ func TestNoAgent(t *testing.T) {
 	t.Run("closed", func(t *testing.T) {
 		c := newCall(t)
 		c.closed("shop")
-		c.refused(c.add("shop"), "does not answer", "no agent answers at "+c.run, "policy governs the namespace", "tried again", "kubectl -n fairlead-system get pods", "fairlead-agent")
+		c.refused(c.add("shop"), "does not answer", "no agent answers at "+c.run, "policy governs the namespace", "tried again", "kubectl -n fairlead-system get pods", "fairlead-agent", "fairlead agent uninstall on this node")
 	})
 	t.Run("open", func(t *testing.T) {
 		c := newCall(t)
@@ -180,6 +180,19 @@ func TestNoAgent(t *testing.T) {
 		c.conf = `"failClosed": "nonsense"`
 		if err := c.plugin().del(c.args("shop")); err != nil {
 			t.Errorf("of a configuration that is broken: %v", err)
+		}
+	})
+	t.Run("tells whence it is called", func(t *testing.T) {
+		c := newCall(t)
+		conf := filepath.Join(c.run, "net.d")
+		c.conf += fmt.Sprintf(`, "stateDir": %q`, filepath.Join(conf, cni.StateName))
+		c.refused(c.add("shop"), "take fairlead-cni out of the files in "+conf)
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all, err := cni.Places(c.run); err != nil || len(all) != 1 || all[0] != (cni.Place{ConfDir: conf, BinDir: filepath.Dir(self)}) {
+			t.Errorf("places are %v, %v", all, err)
 		}
 	})
 	t.Run("status", func(t *testing.T) {

@@ -152,11 +152,6 @@ func uninstallCommand() *cobra.Command {
 	nodeFlags(c, &o)
 	pluginFolders(c, &plugin, install.DefaultConfDir, install.DefaultBinDir)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		dir, err := filepath.Abs(o.RunDir)
-		if err != nil {
-			return err
-		}
-		plugin.Config.RunDir = dir
 		changed, err := giveBack(c.Context(), o, plugin, logger(c))
 		for _, path := range changed {
 			fmt.Fprintf(c.OutOrStdout(), "the CNI plugin was taken out of %s\n", path)

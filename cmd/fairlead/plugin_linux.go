@@ -52,7 +52,7 @@ func pluginFlags(c *cobra.Command, run *string) (options func() (*install.Option
 		if err != nil {
 			return nil, err
 		}
-		o.Config.RunDir = dir
+		o.Config.RunDir, o.NodeRoot = dir, nodeRoot
 		if *remove {
 			// What is not taken out goes on calling an agent, which answers.
 			if _, err := install.Uninstall(*o); err != nil {

@@ -3,10 +3,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 
 	"fairlead.io/fairlead/agent"
@@ -14,6 +16,7 @@ import (
 	"fairlead.io/fairlead/cni/install"
 	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/kube/owner"
+	"fairlead.io/fairlead/proxy"
 )
 
 // runAgent runs an agent of a DaemonSet until it is stopped. If the DaemonSet is gone by
@@ -61,9 +64,18 @@ func runAgent(ctx context.Context, o agent.Options, daemonSet string) error {
 	return err
 }
 
+// nodeRoot is the node's root folder as a pod has it that sees the node's processes.
+const nodeRoot = "/proc/1/root"
+
 // giveBack leaves a node as it was before the first agent, and names the files that the CNI
-// plugin was taken out of. That is first: whoever calls it waits for an agent.
+// plugin was taken out of. That is first: whoever calls it waits for an agent. An agent that
+// was told to do without the plugin takes it out where an earlier one has left it.
 func giveBack(ctx context.Context, o agent.Options, plugin install.Options, log *slog.Logger) (changed []string, err error) {
+	run, err := filepath.Abs(o.RunDir)
+	if err != nil {
+		return nil, err
+	}
+	plugin.Config.RunDir, plugin.NodeRoot = run, nodeRoot
 	return giveBackBoth(plugin, func() error {
 		ctx, cancel := context.WithTimeout(ctx, uninstallLimit)
 		defer cancel()
@@ -71,17 +83,15 @@ func giveBack(ctx context.Context, o agent.Options, plugin install.Options, log 
 		if errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("%w; an agent still runs on this node: stop it first", err)
 		}
-		return err
+		return errors.Join(err, proxy.GiveBack(run))
 	})
 }
 
 // giveBackBoth is giveBack with the kernel's part given. It is done whatever becomes of the
 // plugin's: captured connections wait for a proxy that does not come.
 func giveBackBoth(plugin install.Options, kernel func() error) (changed []string, err error) {
-	if plugin.ConfDir != "" {
-		if changed, err = install.Uninstall(plugin); err != nil {
-			err = fmt.Errorf("%w; pods may not start here until the plugin %s is out of the files in %s: take it out by hand, or try again", err, cni.Type, plugin.ConfDir)
-		}
+	if changed, err = install.Uninstall(plugin); err != nil {
+		err = fmt.Errorf("%w; pods may not start here until the plugin %s is out of the files in %s: take it out by hand, or try again", err, cni.Type, cmp.Or(plugin.ConfDir, install.DefaultConfDir))
 	}
 	return changed, errors.Join(err, kernel())
 }

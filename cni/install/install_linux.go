@@ -38,14 +38,13 @@ type Options struct {
 	// OwnList puts a list of ours before the one in use, beside the plugin in it: it is there
 	// when the node starts anew, whatever the list's owner writes before there is an agent.
 	OwnList bool
+	// NodeRoot is the node's root folder, for what is to be taken out of folders that this
+	// process does not have under their names; "" if there is no other than its own.
+	NodeRoot string
 }
 
-// stateName is the folder, below that of the configurations, for what must be there when
-// the node starts anew. Runtimes read files there, and no folders.
-const stateName = "fairlead"
-
 // StateDir is where the agent leaves what the plugin goes by without it.
-func (o Options) StateDir() string { return filepath.Join(o.ConfDir, stateName) }
+func (o Options) StateDir() string { return filepath.Join(o.ConfDir, cni.StateName) }
 
 // plugin is the plugin's own part of a configuration.
 func (o Options) plugin() ([]byte, error) {
@@ -64,8 +63,21 @@ func derivedName(conf string) string {
 
 // Ensure puts the plugin where it is called: its file, and its part in the configuration
 // that the runtime uses, which is the first by name. It returns that one's path, and
-// whether something was changed. What it cannot understand it leaves as it is.
+// whether something was changed. What it cannot understand it leaves as it is. Out of folders
+// that it was put in before, by an agent that was told of others, it is taken.
 func Ensure(o Options) (where string, changed bool, err error) {
+	// First: whoever is to take it away must know of it.
+	if err := cni.AddPlace(o.Config.RunDir, o.place()); err != nil {
+		return "", false, err
+	}
+	if where, changed, err = o.ensure(); err != nil {
+		return where, changed, err
+	}
+	left, err := o.leaveFormer()
+	return where, changed || len(left) > 0, err
+}
+
+func (o Options) ensure() (where string, changed bool, err error) {
 	if changed, err = copyBinary(o); err != nil {
 		return "", false, err
 	}
@@ -169,10 +181,15 @@ var errChanged = errors.New("it changes")
 // edit exchanges a configuration for another version of it, whole, with its mode and its
 // owner. What its owner writes meanwhile is not lost: then nothing is done.
 func edit(path string, f func([]byte) ([]byte, error)) (changed bool, err error) {
-	if real, err := filepath.EvalSymlinks(path); err == nil && filepath.Dir(real) != filepath.Dir(path) {
-		return false, fmt.Errorf("%s is a link to %s, which is not edited; the plugin is not in use", path, real)
-	} else if err == nil {
-		path = real
+	for range 10 {
+		link, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if filepath.Base(link) != link && filepath.Dir(link) != filepath.Dir(path) {
+			return false, fmt.Errorf("%s is a link to %s, which is not edited; the plugin is not in use", path, link)
+		}
+		path = filepath.Join(filepath.Dir(path), filepath.Base(link))
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -323,72 +340,4 @@ func watcher() (events <-chan fsnotify.Event, watch func(dir string) error, stop
 		}
 	}()
 	return w.Events, w.Add, func() { _ = w.Close() }
-}
-
-// Uninstall takes the plugin out of every configuration, and away. What it has changed is
-// as it was before; what others have changed since stays. A plugin of another run folder is
-// another installation's.
-func Uninstall(o Options) (changed []string, err error) {
-	names, ours, err := configurations(o.ConfDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // the node has no container runtime
-	}
-	if err != nil {
-		return nil, err
-	}
-	var errs []error
-	others := false
-	for _, n := range names {
-		path := filepath.Join(o.ConfDir, n)
-		if filepath.Ext(n) != ".conflist" {
-			continue
-		}
-		text, err := os.ReadFile(path)
-		if err != nil || !bytes.Contains(text, []byte(cni.Type)) {
-			continue
-		}
-		if run, err := runDirIn(text); err == nil && run != o.Config.RunDir {
-			others = true
-			continue
-		}
-		did, err := edit(path, Remove)
-		for tries := 0; errors.Is(err, errChanged) && tries < 10; tries++ {
-			time.Sleep(settle)
-			did, err = edit(path, Remove)
-		}
-		errs = append(errs, err)
-		if did {
-			changed = append(changed, path)
-		}
-	}
-	for _, n := range ours {
-		path := filepath.Join(o.ConfDir, n)
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		if run, err := runDirIn(text); err == nil && run != o.Config.RunDir {
-			others = true
-			continue
-		}
-		errs = append(errs, os.Remove(path))
-		changed = append(changed, path)
-	}
-	if err := errors.Join(errs...); err != nil || others {
-		return changed, err // it may be called still: its file stays
-	}
-	places := []string{filepath.Join(o.BinDir, cni.Type), o.StateDir()}
-	if o.Config.RunDir != "" { // the plugin takes no record away any more
-		places = append(places, filepath.Join(o.Config.RunDir, cni.Folder))
-	}
-	for _, path := range places {
-		if _, err := os.Lstat(path); err != nil {
-			continue
-		}
-		if err := os.RemoveAll(path); err != nil {
-			return changed, fmt.Errorf("take the plugin away: %w", err)
-		}
-		changed = append(changed, path)
-	}
-	return changed, nil
 }

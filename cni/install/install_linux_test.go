@@ -118,7 +118,7 @@ func TestList(t *testing.T) {
 		t.Fatal(err)
 	}
 	changed, err := Uninstall(n.Options)
-	if want := []string{n.path("10-a.conflist"), binary, n.StateDir(), records}; err != nil || !slices.Equal(changed, want) {
+	if want := []string{n.path("10-a.conflist"), n.StateDir(), binary, records}; err != nil || !slices.Equal(changed, want) {
 		t.Errorf("changed %v, %v, want %v", changed, err, want)
 	}
 	if n.read("10-a.conflist") != listText || n.read("20-b.conflist") != listText {
