@@ -131,7 +131,8 @@ type agent struct {
 	standby   []diff.Standby
 	standbyOf string
 	problems  map[topic]string
-	pluginIn  string // the network configuration that has the plugin
+	findings  []datapath.Finding // of preflight that are not fine
+	pluginIn  string             // the network configuration that has the plugin
 	rejected  rejections
 	waiting   map[resourceKey]time.Time // not acknowledged in time, since when they were pushed
 	// Copies for status of what the loop owns: all ports, and those that the kernel may
@@ -163,6 +164,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
 		return fmt.Errorf("make run folder: %w", err)
 	}
+	findings := datapath.Preflight(o.datapathOptions())
 	host := newAddresses()
 	// It returns when no other agent writes this node's state any more.
 	kernel, err := datapath.Open(ctx, datapath.Options{PinDir: o.Bpffs, StateDir: o.RunDir, Cgroup: o.Cgroup,
@@ -180,6 +182,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	a := newAgent(o, src, pipe, p)
 	a.host = host
+	a.found(findings)
 	a.pipe.SetHostAddresses(host.get())
 	server := serve.New(serve.Options{StandIn: proxy.StandIn, Client: proxy.FeedName, OnReject: a.late.put, OnContest: a.late.put}, nil)
 	a.pods = kernel
@@ -225,6 +228,9 @@ func (a *agent) run(parent context.Context, kernel *datapath.Datapath, server *s
 	start("kernel events", func(ctx context.Context) error { return kernel.Events(ctx, a.kernelFlow) })
 	start("access records", a.accessRecords)
 	start("attachments", a.attached.watch)
+	start("preflight", func(ctx context.Context) error {
+		return a.keepFinding(ctx, func() []datapath.Finding { return datapath.Others(a.opts.datapathOptions()) })
+	})
 	start("plugins", func(ctx context.Context) error { return cni.Serve(ctx, a.opts.RunDir, a.attached.answers) })
 	if o := a.opts.Plugin; o != nil {
 		start("plugin", func(ctx context.Context) error { return a.keepPlugin(ctx, *o) })

@@ -55,6 +55,10 @@ type Status struct {
 	// differ if they did.
 	Standby []diff.Standby `json:"standby,omitempty"`
 
+	// Preflight is what was found on the node that is in the way, or beside: see "fairlead
+	// preflight --node".
+	Preflight []datapath.Finding `json:"preflight,omitempty"`
+
 	// Plugin is the chained CNI plugin, nil if the node has none.
 	Plugin *PluginStatus `json:"plugin,omitempty"`
 

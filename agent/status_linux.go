@@ -145,7 +145,7 @@ func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.Objects, s.Revision, s.Applied = a.pipe.Objects(), a.revision, a.applied
-	s.Problem = a.problemLocked()
+	s.Problem, s.Preflight = a.problemLocked(), slices.Clone(a.findings)
 	for _, d := range a.pipe.Diagnostics() {
 		if d.IsError() {
 			s.Errors++

@@ -36,8 +36,14 @@ func Preflight(opt Options) []Finding {
 		mounted("BPF file system", nearest(opt.PinDir), unix.BPF_FS_MAGIC, "mount -t bpf bpf /sys/fs/bpf"),
 		mounted("cgroup2", opt.Cgroup, unix.CGROUP2_SUPER_MAGIC, "name the folder where cgroups of version 2 are by --cgroup"),
 		tables())
+	return append(out, Others(opt)...)
+}
+
+// Others is the part of Preflight that may be otherwise at any time: who else takes part. It
+// costs little and tries nothing.
+func Others(opt Options) []Finding {
 	mine := pinnedPrograms(opt.PinDir)
-	out = append(out, socketPrograms(opt.Cgroup, mine), rules())
+	out := []Finding{socketPrograms(opt.Cgroup, mine), rules()}
 	for _, name := range opt.Uplinks {
 		out = append(out, uplink(name, mine))
 	}

@@ -19,6 +19,8 @@ import (
 const (
 	VersionKey  = "fairlead.io/version"
 	RevisionKey = "fairlead.io/revision"
+	// PreflightKey is what was found on the node that is in the way, as JSON; see kube/preflight.
+	PreflightKey = "fairlead.io/preflight"
 )
 
 // beat is what a Lease says by its last renewal.

@@ -23,7 +23,8 @@ func preflightCommand() *cobra.Command {
 who balances services, the network that pods have, other meshes that are still there,
 another installation, what you may do, SMI's definitions where others have made them. With --node it looks at the machine that it runs
 on: privileges, each feature of the kernel, other owners' programs at the same hooks. It
-changes nothing. The agent does the latter by itself before it begins.
+changes nothing. An agent does the latter by itself before it begins, and looks for others
+again and again; what it finds is in its log, in fairlead status, and here.
 
 Exit status: 0 nothing stands in the way, 1 something does, 2 wrong usage.`,
 		Example: "  fairlead preflight\n  fairlead preflight --kubeconfig prod.yaml -o json\n  fairlead preflight --node --uplink eth0",

@@ -87,6 +87,9 @@ func printStatus(w io.Writer, s *agent.Status) error {
 	for _, i := range s.Kernel.Interfaces {
 		rows = append(rows, []string{"interface", attachedLine(i)})
 	}
+	for _, f := range s.Preflight {
+		rows = append(rows, []string{"preflight", findingLine(f)})
+	}
 	for _, n := range s.Kernel.Host {
 		rows = append(rows, []string{"host", needLine(n)})
 	}
@@ -186,6 +189,15 @@ func standbyLine(b diff.Standby) string {
 
 func attachedLine(a datapath.Attached) string {
 	return fmt.Sprintf("%s: %s", a.Name, strings.Join(a.Programs, ", "))
+}
+
+// findingLine tells of something that stands in the way on a node.
+func findingLine(f datapath.Finding) string {
+	line := fmt.Sprintf("%s: %s: %s", strings.ToUpper(string(f.Level)), f.Name, f.Detail)
+	if f.Advice != "" {
+		line += "; " + f.Advice
+	}
+	return line
 }
 
 func needLine(n datapath.Need) string {

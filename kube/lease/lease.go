@@ -55,6 +55,7 @@ type State struct {
 	Nodes    int    // that the cluster has
 	Revision string // of the configuration that was applied
 	Behind   string // why what the node's proxy checks does not count; "": it does
+	Findings string // of the node, that are not fine, as JSON; "": none
 }
 
 // Source is what hears of Leases; see kube.Source.
@@ -367,6 +368,7 @@ func (w *Writer) fill(l *coordinationv1.Lease, now time.Time, duration time.Dura
 	note(&l.Labels, "app.kubernetes.io/component", "agent")
 	note(&l.Annotations, kube.VersionKey, w.opts.Version)
 	note(&l.Annotations, kube.RevisionKey, s.Revision)
+	note(&l.Annotations, kube.PreflightKey, s.Findings)
 	note(&l.Annotations, kubernetes.BehindKey, s.Behind)
 	note(&l.Annotations, kubernetes.NodeUIDKey, s.NodeUID)
 	l.OwnerReferences = nil

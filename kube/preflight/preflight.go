@@ -2,12 +2,14 @@
 
 // Package preflight looks at a cluster, before Fairlead is installed there, for what would
 // not work and why. It reads and writes nothing. What only a node itself can tell, its
-// kernel's features and other owners' programs, the agent looks at before it begins.
+// kernel's features and other owners' programs, the agent looks at before it begins, and
+// again and again; where one is installed, what it has found is told from its node's Lease.
 package preflight
 
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,6 +18,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -68,6 +71,7 @@ func Look(ctx context.Context, cfg *rest.Config, namespace string) ([]Finding, e
 		l.networks(sets.Items)
 		l.installed(sets.Items)
 	}
+	l.nodesThemselves()
 	var pods corev1.PodList
 	if l.may("the cluster's pods", l.list(corev1.SchemeGroupVersion, "pods", "", &pods)) {
 		l.sidecars(pods.Items)
@@ -79,6 +83,29 @@ func Look(ctx context.Context, cfg *rest.Config, namespace string) ([]Finding, e
 
 func (l *looker) say(name string, level Level, detail, advice string) {
 	l.out = append(l.out, Finding{name, level, detail, advice})
+}
+
+// nodesThemselves passes on what the agents have found on their nodes, where there are some.
+func (l *looker) nodesThemselves() {
+	var leases coordinationv1.LeaseList
+	err := l.list(coordinationv1.SchemeGroupVersion, "leases", l.namespace+"/", &leases)
+	if apierrors.IsNotFound(err) || !l.may("the agents' Leases", err) {
+		return
+	}
+	for _, lease := range leases.Items {
+		text := lease.Annotations[kube.PreflightKey]
+		if text == "" {
+			continue
+		}
+		var found []Finding
+		if err := json.Unmarshal([]byte(text), &found); err != nil {
+			l.say("node "+lease.Name, Warning, "what its agent has found cannot be read: "+err.Error(), "look with the command of the agent's version")
+			continue
+		}
+		for _, f := range found {
+			l.say("node "+lease.Name+": "+f.Name, f.Level, f.Detail, f.Advice)
+		}
+	}
 }
 
 // may tells of what could not be read.

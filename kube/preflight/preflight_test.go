@@ -75,7 +75,10 @@ func TestLook(t *testing.T) {
 			map[string]string{"sidecars": "bank (1), shop (1)"}, Warning},
 		"ipvs":         {"/api/v1/namespaces/kube-system/configmaps/kube-proxy", "{apiVersion: v1, kind: ConfigMap, data: {config.conf: \"kind: X\\nmode: ipvs\\n\"}}", map[string]string{"kube-proxy": "ipvs"}, Warning},
 		"pod security": {"/api/v1/namespaces/fairlead-system", "{apiVersion: v1, kind: Namespace, metadata: {name: fairlead-system, labels: {pod-security.kubernetes.io/enforce: restricted}}}", map[string]string{"pod security": `enforces "restricted"`}, Problem},
-		"may not":      {"refused", "create clusterroles", map[string]string{"permissions": "you may not create clusterroles"}, Problem},
+		"a node's own": {"/apis/coordination.k8s.io/v1/namespaces/fairlead-system/leases", `{apiVersion: coordination.k8s.io/v1, kind: LeaseList, items: [{metadata: {name: a}}, {metadata: {name: b, annotations: {fairlead.io/preflight:
+  '[{"name": "socket load balancing", "level": "warning", "detail": "others'' programs stand at /sys/fs/cgroup", "advice": "turn that off"}]'}}}]}`,
+			map[string]string{"node b: socket load balancing": "others' programs"}, Warning},
+		"may not": {"refused", "create clusterroles", map[string]string{"permissions": "you may not create clusterroles"}, Problem},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answers := map[string]string{c.path: c.answer}
