@@ -46,8 +46,8 @@ type Closed struct {
 	Everywhere bool `json:"everywhere"`
 	// Namespaces in which something governs; sorted.
 	Namespaces []string `json:"namespaces"`
-	// Open are namespaces that are not closed though Everywhere says so: what governs them is
-	// only observed; sorted.
+	// Open are the namespaces of which it is known that they are not closed; sorted. One
+	// that is in neither list is newer than the agent's knowledge, and closed.
 	Open []string `json:"open,omitempty"`
 }
 
@@ -112,11 +112,11 @@ func (c *Config) IsClosed(namespace string) (closed bool, why string) {
 	case err != nil:
 		return true, "which namespaces are fail-closed is not known: " + err.Error()
 	case slices.Contains(all.Open, namespace):
-		return false, "policy of the namespace is observed"
+		return false, "no policy governs the namespace, or it is observed"
 	case all.Everywhere:
 		return true, "policy governs every namespace"
 	case slices.Contains(all.Namespaces, namespace):
 		return true, "policy governs the namespace"
 	}
-	return false, "no policy governs the namespace"
+	return true, "no agent of this node has told of the namespace yet, so that policy may govern it"
 }

@@ -114,11 +114,14 @@ func TestClosed(t *testing.T) {
 	check("before any agent", Governed, "shop", true, "has told yet")
 	check("before any agent", Governed, "kube-system", false, "exempt")
 	check("before any agent", Never, "shop", false, "")
-	if err := WriteClosed(state, Closed{Namespaces: []string{"shop"}}); err != nil {
+	if err := WriteClosed(state, Closed{Namespaces: []string{"shop"}, Open: []string{"open"}}); err != nil {
 		t.Fatal(err)
 	}
 	check("some", Governed, "shop", true, "governs the namespace")
-	check("some", Governed, "open", false, "")
+	check("some", Governed, "open", false, "no policy")
+	check("some", Governed, "newer", true, "no agent of this node has told of the namespace")
+	check("some", Governed, "kube-system", false, "exempt")
+	check("some", Never, "newer", false, "")
 	check("some", Always, "open", true, "")
 	check("some", Always, "kube-system", false, "")
 	if err := WriteClosed(state, Closed{Everywhere: true}); err != nil {
@@ -129,7 +132,7 @@ func TestClosed(t *testing.T) {
 	if err := WriteClosed(state, Closed{Everywhere: true, Open: []string{"watched"}}); err != nil {
 		t.Fatal(err)
 	}
-	check("all but one", Governed, "watched", false, "observed")
+	check("all but one", Governed, "watched", false, "no policy")
 	check("all but one", Governed, "open", true, "every namespace")
 	check("all but one", Always, "watched", true, "")
 	for _, text := range []string{"", "{", "{}", `{"everywhere": false}`, `{"namespaces": []}`, `{"everywhere": null, "namespaces": null}`, `[]`} {
@@ -137,8 +140,11 @@ func TestClosed(t *testing.T) {
 		check("broken: "+text, Governed, "open", true, "not known")
 		check("broken: "+text, Governed, "kube-system", false, "")
 	}
-	write(`{"everywhere": false, "namespaces": [], "more": 1}`)
+	write(`{"everywhere": false, "namespaces": [], "open": ["open"], "more": 1}`)
 	check("none", Governed, "open", false, "")
+	// What an agent of before wrote lists nobody who is open.
+	write(`{"everywhere": false, "namespaces": []}`)
+	check("none is known", Governed, "open", true, "has told of the namespace")
 }
 
 func TestConfig(t *testing.T) {

@@ -46,17 +46,27 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: watched, annotations: {fairlead.io/mode: observe, fairlead.io/default-deny: smi}, labels: {istio-injection: enabled}}
 `
+	const pod = `
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p, namespace: unwritten}
+spec: {nodeName: n1, containers: [{name: main, image: x}]}
+status: {phase: Running, podIP: 10.1.0.1}
+`
 	for _, c := range []struct {
 		what, text string
 		want, open []string
 		everywhere bool
 	}{
 		{"nothing", "", nil, nil, false},
-		{"a default", namespaces, []string{"denied"}, nil, false},
-		{"a policy", namespaces + policy("guarded"), []string{"denied", "guarded"}, nil, false},
+		{"a default", namespaces, []string{"denied"}, []string{"guarded", "open"}, false},
+		{"a policy", namespaces + policy("guarded"), []string{"denied", "guarded"}, []string{"open"}, false},
+		{"a policy before its namespace", namespaces + policy("new"), []string{"denied", "new"}, []string{"guarded", "open"}, false},
 		{"a policy of the mesh", namespaces + policy("istio-system"), []string{"denied"}, nil, true},
-		{"services that are known", namespaces + known, []string{"denied", "open"}, nil, false},
-		{"a namespace that is observed", namespaces + observed + policy("watched") + known, []string{"denied", "open"}, nil, false},
+		{"services that are known", namespaces + known, []string{"denied", "open"}, []string{"guarded"}, false},
+		{"a namespace that is observed", namespaces + observed + policy("watched") + known, []string{"denied", "open"}, []string{"guarded", "watched"}, false},
+		{"pods whose namespace is not written down", namespaces + pod, []string{"denied"}, []string{"guarded", "open", "unwritten"}, false},
 		{"one, and a policy of the mesh", namespaces + observed + policy("istio-system"), []string{"denied"}, []string{"watched"}, true},
 	} {
 		p, err := New(Options{Node: "n1"})

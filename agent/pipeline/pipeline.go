@@ -222,8 +222,8 @@ func (p *Pipeline) Guards(workload string) []string {
 	return out
 }
 
-// Closed are the namespaces in which something governs pods, sorted; everywhere says that
-// something governs those of all, but of these that are open.
+// Closed are the namespaces in which something governs pods, and those that are known to be
+// open, each sorted; everywhere says that something governs those of all others.
 func (p *Pipeline) Closed() (namespaces, open []string, everywhere bool) {
 	return plan.Closed(p.store, p.planes)
 }

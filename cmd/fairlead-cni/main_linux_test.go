@@ -59,10 +59,10 @@ func (c *call) args(namespace string) *skel.CmdArgs {
 	return a
 }
 
-// closed leaves what an agent would.
+// closed leaves what an agent would that knows these namespaces, and one that is open.
 func (c *call) closed(namespaces ...string) {
 	c.Helper()
-	if err := cni.WriteClosed(c.run, cni.Closed{Namespaces: namespaces}); err != nil {
+	if err := cni.WriteClosed(c.run, cni.Closed{Namespaces: namespaces, Open: []string{"open"}}); err != nil {
 		c.Fatal(err)
 	}
 }
@@ -151,10 +151,18 @@ func TestNoAgent(t *testing.T) {
 	t.Run("open", func(t *testing.T) {
 		c := newCall(t)
 		c.closed("other")
-		c.goesOn(c.add("shop"))
+		c.goesOn(c.add("open"))
 		if len(c.records()) != 1 {
 			t.Error("an agent that comes later does not hear of it")
 		}
+	})
+	t.Run("a namespace that is newer", func(t *testing.T) {
+		c := newCall(t)
+		c.closed("other")
+		c.refused(c.add("shop"), "does not answer", "no agent of this node has told of the namespace", "tried again")
+		// As soon as an agent answers it starts, whatever stands in the file.
+		c.agent(cni.Answer{Guarded: true, Ready: true})
+		c.goesOn(c.add("shop"))
 	})
 	t.Run("before any agent", func(t *testing.T) {
 		c := newCall(t)

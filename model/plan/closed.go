@@ -12,17 +12,18 @@ import (
 
 // Closed lists the namespaces in which something governs what pods may receive, or holds
 // what they send to services that are known, so that none should run without its policy;
-// sorted. everywhere: something selects pods of all namespaces, and open are those where it
-// is not enforced. Pods need not be there yet, and not each one that is must be selected.
-// None waits for a policy that is only observed.
+// sorted. everywhere: something selects pods of all namespaces. open are those that are known
+// and not closed. Pods need not be there yet, and not each one that is must be selected. None
+// waits for a policy that is only observed.
 func Closed(t interface {
 	getter
 	Rows(incr.Table) []incr.Row
 }, planes []string) (closed, open []string, everywhere bool) {
 	found := map[string]bool{}
-	observed := map[string]bool{"": true}
+	known, observed := map[string]bool{}, map[string]bool{"": true}
 	for _, row := range t.Rows(namespaces) {
 		n := row.Value.(*model.Namespace)
+		known[n.Name] = true
 		if n.Observed {
 			observed[n.Name] = true
 		}
@@ -31,7 +32,9 @@ func Closed(t interface {
 		}
 	}
 	for _, row := range t.Rows(workloads) {
-		if w := row.Value.(*model.Workload); w.Capture && !found[w.Namespace] && UnknownOf(t, w) == model.UnknownRefuse {
+		w := row.Value.(*model.Workload)
+		known[w.Namespace] = true
+		if w.Capture && !found[w.Namespace] && UnknownOf(t, w) == model.UnknownRefuse {
 			found[w.Namespace] = true
 		}
 	}
@@ -48,9 +51,6 @@ func Closed(t interface {
 		}
 	}
 	maps.DeleteFunc(found, func(name string, _ bool) bool { return observed[name] })
-	delete(observed, "")
-	if everywhere {
-		open = slices.Sorted(maps.Keys(observed))
-	}
-	return slices.Sorted(maps.Keys(found)), open, everywhere
+	maps.DeleteFunc(known, func(name string, _ bool) bool { return found[name] || everywhere && !observed[name] })
+	return slices.Sorted(maps.Keys(found)), slices.Sorted(maps.Keys(known)), everywhere
 }
