@@ -112,6 +112,7 @@ func Register(s *incr.Store, node string, planes []string) {
 	s.Add(b.detectionStage())
 	s.Add(b.clientStage())
 	s.Add(b.addressStage())
+	s.Add(b.askedStage())
 	s.Add(b.governStage())
 	s.Add(b.heldStage())
 	s.Add(b.serviceStage())
