@@ -60,13 +60,21 @@ func (f *fleet) deployShop(t *testing.T) {
 			all = append(all, p)
 		}
 	}
-	f.apply(t, probed.ReplaceAllString(manifest(t, all), ""))
+	f.apply(t, unhurried(t, all))
 	f.c.kubectl(t, "wait", "-n", "shop", "--for=condition=Ready", "pod", "--all", "--timeout=90s")
 }
 
 // probed are lines of a pod's manifest that have it killed, and taken out of its services,
 // by a kubelet without time.
 var probed = regexp.MustCompile(`(?m)^    (startup|readiness|liveness)Probe: .*\n`)
+
+// unhurried are pods that are ready when they serve, and stay so whatever a kubelet without
+// time finds.
+func unhurried(t *testing.T, pods []served) string {
+	t.Helper()
+	return strings.ReplaceAll(probed.ReplaceAllString(manifest(t, pods), ""), "    imagePullPolicy: Never\n",
+		"    imagePullPolicy: Never\n    readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 100}\n")
+}
 
 // plane applies or deletes the shop's objects of a control plane, as its users would.
 func (f *fleet) plane(t *testing.T, name, verb string) {

@@ -15,8 +15,6 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 export CLUSTER CNI=${CNI:-ptp} PROXY_MODE=${PROXY_MODE:-iptables}
-# A node that was killed has its pods to start anew, with their networks, beside its own
-# programs: two minutes on a busy machine.
 WAIT=${WAIT:-300}
 
 check_machine() {
@@ -75,14 +73,13 @@ network() {
 	touch "$RUN/netns/complete"
 }
 
-# node_network makes a node's network, anew if there is one: of a node that was killed
-# nothing that the kernel had is left.
+# node_network makes a node's network, anew if there is one.
 node_network() {
 	local node=$1 other n=0
 	in_netns control-plane ip link del "$node" 2>/dev/null || true # with its other end
 	umount "$RUN/netns/$node" 2>/dev/null || true
 	namespace "$node"
-	in_netns "$node" ip link add eth0 type veth peer name "$node" netns "$RUN/netns/control-plane"
+	in_netns "$node" ip link add eth0 address "02:fa:1d:00:00:0$2" type veth peer name "$node" netns "$RUN/netns/control-plane"
 	in_netns control-plane ip link set "$node" master fabric up
 	# What is for a pod that is not there goes no further, as on nodes of CNI plugins with routes.
 	in_netns "$node" sh -c "ip link set eth0 up &&
@@ -183,7 +180,10 @@ nodes() {
 	for node in $NODES; do
 		n=$((n + 1))
 		if running "$node"; then continue; fi
-		[ ! -d "$RUN/$node" ] || node_network "$node" $n
+		if [ -d "$RUN/$node" ]; then # it was killed: nothing that the kernel had is left
+			node_network "$node" $n
+			forget_cgroups "$node"
+		fi
 		# Registered by us, so that it has the pods' addresses that the routes say. Of one that
 		# was killed the last word may be that it is ready: it has to say that anew.
 		kube get node "$node" >/dev/null 2>&1 || kube apply -f - >/dev/null <<-EOF
@@ -202,6 +202,15 @@ nodes() {
 	done
 	for node in $NODES; do
 		wait_for "$WAIT" "$node to start its programs" started "$node"
+	done
+}
+
+# forget_cgroups takes away those of a dead node's pods. Kubelet waits three seconds for each,
+# twice, before its node is Ready.
+forget_cgroups() {
+	local at
+	for at in $(hierarchies); do
+		find "$at/$CLUSTER/$1" -mindepth 1 -depth -type d -exec rmdir {} +
 	done
 }
 
