@@ -33,7 +33,7 @@ type installation struct {
 func installationFlags(c *cobra.Command, limit time.Duration) *installation {
 	i := &installation{server: &server{usual: true}}
 	i.server.fileFlags(c, "kubeconfig file of the cluster (default: as kubectl has it)")
-	c.Flags().StringVar(&i.namespace, "namespace", defaultNamespace, "namespace of the installation")
+	namespaceFlag(c, &i.namespace, "namespace of the installation")
 	c.Flags().DurationVar(&i.limit, "timeout", limit, "how long it may take")
 	return i
 }
@@ -85,6 +85,9 @@ Interrupted or failed it can be run again, or taken back by "fairlead uninstall"
 	skip := c.Flags().Bool("skip-preflight", false, "install though something stands in the way")
 	show := c.Flags().Bool("print", false, "print the manifests that would be applied, and do nothing")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := ownNamespace(i.namespace); err != nil {
+			return err
+		}
 		e.namespace = i.namespace
 		args, err := mesh()
 		if err != nil {

@@ -30,6 +30,12 @@ func TestInstallPrint(t *testing.T) {
 		"install --print --image-pull-policy Sometimes":           "want Always, IfNotPresent or Never",
 		"install --kubeconfig /nowhere/config":                    "read kubeconfig /nowhere/config",
 		"uninstall --kubeconfig /nowhere/config":                  "read kubeconfig /nowhere/config",
+		"install --print --namespace kube-system":                 "Kubernetes' own",
+		"install --namespace kube-node-lease":                     "Kubernetes' own",
+		"install --print --namespace Mesh_1":                      "want the name of a namespace",
+		"uninstall --namespace a.b":                               "want the name of a namespace",
+		"preflight --namespace -a":                                "want the name of a namespace",
+		"operator --in-cluster --namespace a/b":                   "want the name of a namespace",
 		"install --print --linkerd-default-inbound-policy=nobody": "nobody",
 	} {
 		if r := fairlead(t, "", strings.Fields(args)...); r.code == 0 || !strings.Contains(r.err, want) {

@@ -22,7 +22,6 @@ import (
 	"fairlead.io/fairlead/kube/lease"
 	"fairlead.io/fairlead/lab"
 	"fairlead.io/fairlead/proxy"
-	"fairlead.io/fairlead/translators/kubernetes"
 )
 
 // nodeCommands run on a node.
@@ -47,7 +46,7 @@ takes over. So they do while the API server is away; fairlead status says since 
 	c.Flags().StringVar(&o.Node, "node", "", "name of this node, as in the objects")
 	c.Flags().StringVar(&o.Source, "source", "", "folder of objects")
 	api := serverFlags(c)
-	c.Flags().StringVar(&o.Pipeline.Leases, "namespace", kubernetes.SystemNamespace, "namespace of Fairlead's own objects, where the agents of all nodes have their Leases")
+	namespaceFlag(c, &o.Pipeline.Leases, "namespace of Fairlead's own objects, where the agents of all nodes have their Leases")
 	c.Flags().DurationVar(&o.LeaseRenew, "lease-renew", lease.DefaultRenew,
 		"how often the node's Lease is renewed; one that is not renewed three times has the other nodes not count what this one's proxy has checked. Longer in large clusters")
 	c.Flags().StringVar(&o.NetnsDir, "netns", "/run/netns", "folder of the pods' network namespaces")

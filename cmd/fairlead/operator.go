@@ -57,7 +57,7 @@ type operatorOptions struct{ operator.Options }
 // operatorFlags are those that say which installation is meant.
 func operatorFlags(c *cobra.Command) (*operatorOptions, *server) {
 	o := &operatorOptions{}
-	c.Flags().StringVar(&o.Namespace, "namespace", "fairlead-system", "namespace of the installation, which has its Lease")
+	namespaceFlag(c, &o.Namespace, "namespace of the installation, which has its Lease")
 	return o, serverFlags(c)
 }
 

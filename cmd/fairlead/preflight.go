@@ -12,9 +12,6 @@ import (
 	"fairlead.io/fairlead/kube/preflight"
 )
 
-// defaultNamespace is where Fairlead is installed.
-const defaultNamespace = "fairlead-system"
-
 func preflightCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "preflight [--kubeconfig FILE | --node]",
@@ -32,7 +29,8 @@ Exit status: 0 nothing stands in the way, 1 something does, 2 wrong usage.`,
 	}
 	s := &server{usual: true}
 	s.fileFlags(c, "kubeconfig file of the cluster (default: as kubectl has it)")
-	namespace := c.Flags().String("namespace", defaultNamespace, "namespace of the installation")
+	var namespace string
+	namespaceFlag(c, &namespace, "namespace of the installation")
 	onNode := c.Flags().Bool("node", false, "look at the machine that this runs on")
 	node := preflightNodeFlags(c)
 	out := outputFlag(c)
@@ -45,7 +43,7 @@ Exit status: 0 nothing stands in the way, 1 something does, 2 wrong usage.`,
 		case *onNode:
 			found, err = node()
 		default:
-			found, err = s.preflight(c, *namespace)
+			found, err = s.preflight(c, namespace)
 		}
 		if err != nil {
 			return err

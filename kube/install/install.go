@@ -39,6 +39,8 @@ const (
 	managedLabel   = "app.kubernetes.io/managed-by"
 	// Manager is who manages what this package has installed, and owns its fields.
 	Manager = "fairlead-install"
+	// SecurityLabel says which pods a namespace lets in.
+	SecurityLabel = "pod-security.kubernetes.io/enforce"
 	// helmRelease is the annotation by which Helm knows its own.
 	helmRelease = "meta.helm.sh/release-name"
 )
@@ -104,6 +106,8 @@ func (i *Installer) Apply(ctx context.Context, objects []*unstructured.Unstructu
 		}
 		if mark {
 			labels[managedLabel] = Manager
+		} else if level := labels[SecurityLabel]; level != "" {
+			i.say("namespace %s was there before: it is labelled %s=%s, which agents and proxies need; uninstall takes that label back", o.GetName(), SecurityLabel, level)
 		}
 		o.SetLabels(labels)
 		err = i.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(o), client.ForceOwnership, client.FieldOwner(Manager))
@@ -379,7 +383,7 @@ func (i *Installer) removeNamespace(ctx context.Context) error {
 	}
 	if ns.Labels[managedLabel] != Manager {
 		i.say("namespace %s stays: it was there before", i.namespace)
-		return nil
+		return i.giveUpNamespace(ctx)
 	}
 	for _, k := range kept {
 		var all unstructured.UnstructuredList
@@ -396,6 +400,19 @@ func (i *Installer) removeNamespace(ctx context.Context) error {
 	}
 	if err := client.IgnoreNotFound(i.client.Delete(ctx, ns)); err != nil {
 		return fmt.Errorf("delete namespace %s: %w", i.namespace, err)
+	}
+	return nil
+}
+
+// giveUpNamespace takes our labels off a namespace that stays, but for those that others
+// have applied as well.
+func (i *Installer) giveUpNamespace(ctx context.Context) error {
+	bare := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": i.namespace},
+	}}
+	err := i.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(bare), client.ForceOwnership, client.FieldOwner(Manager))
+	if err != nil {
+		return fmt.Errorf("take the labels off namespace %s: %w", i.namespace, err)
 	}
 	return nil
 }

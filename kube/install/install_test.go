@@ -17,7 +17,7 @@ import (
 const manifest = `
 apiVersion: v1
 kind: Namespace
-metadata: {name: mesh, labels: {app.kubernetes.io/name: fairlead}}
+metadata: {name: mesh, labels: {app.kubernetes.io/name: fairlead, pod-security.kubernetes.io/enforce: privileged}}
 ---
 apiVersion: v1
 kind: ServiceAccount
@@ -146,6 +146,29 @@ func TestLeasesGo(t *testing.T) {
 	}
 	if got := fmt.Sprint(r.Keys("coordination.k8s.io", "leases")); got != "[mesh/node-29]" {
 		t.Errorf("left: %s", got)
+	}
+}
+
+// A namespace that was there before gets the label by which it lets agents in, which is
+// told, and has its own again afterwards.
+func TestNamespaceLabels(t *testing.T) {
+	r := newRig(t)
+	r.Apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: mesh, labels: {team: a}}\n")
+	r.install("mesh")
+	labels := func() string {
+		return fmt.Sprint(r.Get("", "namespaces", "mesh")["metadata"].(map[string]any)["labels"])
+	}
+	if got, want := labels(), "map[app.kubernetes.io/name:fairlead pod-security.kubernetes.io/enforce:privileged team:a]"; got != want {
+		t.Errorf("installed: %s, want %s", got, want)
+	}
+	if want := "labelled pod-security.kubernetes.io/enforce=privileged"; !strings.Contains(r.said.String(), want) {
+		t.Errorf("said %q, want %q", r.said.String(), want)
+	}
+	if err := r.remove("mesh"); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := labels(), "map[team:a]"; got != want {
+		t.Errorf("removed: %s, want %s", got, want)
 	}
 }
 

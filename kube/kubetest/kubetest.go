@@ -37,8 +37,9 @@ type Server struct {
 	answer    func(r *http.Request) (code int, hang bool) // in place of an answer; 0: none
 	requests  []string
 	writes    []Write
-	forget    int  // resource versions up to this one are gone
-	legacy    bool // see Old
+	applied   map[string]map[string]any // what a manager has applied last, by object and manager
+	forget    int                       // resource versions up to this one are gone
+	legacy    bool                      // see Old
 }
 
 // Resource is a kind that is served.
@@ -62,7 +63,7 @@ type event struct {
 
 // New returns a server with the kinds of Kubernetes that are read, and no objects.
 func New(t *testing.T) *Server {
-	s := &Server{t: t, in: make(chan net.Conn), over: make(chan struct{}), resources: map[string]*Resource{}, version: 100}
+	s := &Server{t: t, in: make(chan net.Conn), over: make(chan struct{}), resources: map[string]*Resource{}, applied: map[string]map[string]any{}, version: 100}
 	s.http = &http.Server{Handler: http.HandlerFunc(s.serve)}
 	go func() { _ = s.http.Serve(s) }()
 	t.Cleanup(func() {

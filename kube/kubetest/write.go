@@ -167,6 +167,7 @@ func (s *Server) do(r *http.Request, res *Resource, version, namespace string, r
 	const apply = "application/apply-patch+yaml"
 	if old == nil && r.Method == http.MethodPatch && r.Header.Get("Content-Type") == apply {
 		s.version++
+		s.applied[applier(r, fmt.Sprintf("uid-%d", s.version))] = jsonOf(sent)
 		metaOf(sent)["uid"] = fmt.Sprintf("uid-%d", s.version)
 		s.keep(res, "ADDED", sent)
 		return 201, sent
@@ -196,7 +197,13 @@ func (s *Server) do(r *http.Request, res *Resource, version, namespace string, r
 	case http.MethodPut:
 		next = sent
 	case http.MethodPatch:
-		if t := r.Header.Get("Content-Type"); t != "application/merge-patch+json" && t != apply {
+		switch r.Header.Get("Content-Type") {
+		case apply:
+			who, now := applier(r, fmt.Sprint(meta["uid"])), jsonOf(sent)
+			giveUp(s.applied[who], sent)
+			s.applied[who] = now
+		case "application/merge-patch+json":
+		default:
 			return 415, nil
 		}
 		patch(next, sent)
@@ -227,6 +234,27 @@ func (s *Server) do(r *http.Request, res *Resource, version, namespace string, r
 	s.version++
 	s.keep(res, "MODIFIED", next)
 	return 200, next
+}
+
+// applier is who applies to an object.
+func applier(r *http.Request, uid string) string {
+	return strings.Join([]string{uid, r.URL.Path, r.URL.Query().Get("fieldManager")}, " ")
+}
+
+// giveUp has a patch delete what its author applied before and does not any more. That
+// others may have applied the same is not looked at.
+func giveUp(before, now map[string]any) {
+	for k, v := range before {
+		was, isMap := v.(map[string]any)
+		if _, there := now[k]; !there && isMap {
+			now[k] = map[string]any{}
+		} else if !there {
+			now[k] = nil
+		}
+		if is, has := now[k].(map[string]any); isMap && has {
+			giveUp(was, is)
+		}
+	}
 }
 
 func metaOf(o map[string]any) map[string]any {

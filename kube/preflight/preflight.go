@@ -53,6 +53,7 @@ type looker struct {
 	ctx       context.Context
 	cfg       *rest.Config
 	namespace string
+	here      bool // agents run in the namespace already
 	out       []Finding
 }
 
@@ -236,7 +237,11 @@ func (l *looker) networks(sets []appsv1.DaemonSet) {
 // installed looks for another Fairlead.
 func (l *looker) installed(sets []appsv1.DaemonSet) {
 	for _, s := range sets {
-		if s.Labels["app.kubernetes.io/name"] == "fairlead" && s.Namespace != l.namespace {
+		if s.Labels["app.kubernetes.io/name"] != "fairlead" {
+			continue
+		}
+		l.here = l.here || s.Namespace == l.namespace && s.Status.NumberReady > 0
+		if s.Namespace != l.namespace {
 			l.say("another installation", Problem, fmt.Sprintf("DaemonSet %s/%s", s.Namespace, s.Name),
 				"two would write to the same kernel's hooks: uninstall that one first, or upgrade it in its namespace")
 			return
@@ -280,9 +285,17 @@ func (l *looker) admission() {
 		return
 	}
 	const enforce = "pod-security.kubernetes.io/enforce"
-	if v := ns.Labels[enforce]; v != "" && v != "privileged" {
-		l.say("pod security", Problem, fmt.Sprintf("namespace %s enforces %q", l.namespace, v),
-			fmt.Sprintf("agents need the node's network and kernel: kubectl label namespace %s %s=privileged --overwrite", l.namespace, enforce))
+	advice := fmt.Sprintf("agents need the node's network and kernel: kubectl label namespace %s %s=privileged --overwrite", l.namespace, enforce)
+	switch v := ns.Labels[enforce]; v {
+	case "privileged":
+	case "":
+		if l.here {
+			return // they were let in
+		}
+		l.say("pod security", Warning, fmt.Sprintf("namespace %s is there without the label %s: what the cluster enforces by default may keep agents and proxies out", l.namespace, enforce),
+			advice+"; fairlead install does so by itself, Helm does not")
+	default:
+		l.say("pod security", Problem, fmt.Sprintf("namespace %s enforces %q", l.namespace, v), advice)
 	}
 }
 

@@ -73,8 +73,9 @@ func TestLook(t *testing.T) {
 		"sidecars": {"/api/v1/pods", `{apiVersion: v1, kind: PodList, items: [{metadata: {name: x, namespace: shop}, spec: {containers: [{name: main}, {name: istio-proxy}]}},
   {metadata: {name: z, namespace: bank, annotations: {ambient.istio.io/redirection: enabled}}}]}`,
 			map[string]string{"sidecars": "bank (1), shop (1)"}, Warning},
-		"ipvs":         {"/api/v1/namespaces/kube-system/configmaps/kube-proxy", "{apiVersion: v1, kind: ConfigMap, data: {config.conf: \"kind: X\\nmode: ipvs\\n\"}}", map[string]string{"kube-proxy": "ipvs"}, Warning},
-		"pod security": {"/api/v1/namespaces/fairlead-system", "{apiVersion: v1, kind: Namespace, metadata: {name: fairlead-system, labels: {pod-security.kubernetes.io/enforce: restricted}}}", map[string]string{"pod security": `enforces "restricted"`}, Problem},
+		"ipvs":                    {"/api/v1/namespaces/kube-system/configmaps/kube-proxy", "{apiVersion: v1, kind: ConfigMap, data: {config.conf: \"kind: X\\nmode: ipvs\\n\"}}", map[string]string{"kube-proxy": "ipvs"}, Warning},
+		"pod security":            {"/api/v1/namespaces/fairlead-system", "{apiVersion: v1, kind: Namespace, metadata: {name: fairlead-system, labels: {pod-security.kubernetes.io/enforce: restricted}}}", map[string]string{"pod security": `enforces "restricted"`}, Problem},
+		"pod security by default": {"/api/v1/namespaces/fairlead-system", "{apiVersion: v1, kind: Namespace, metadata: {name: fairlead-system}}", map[string]string{"pod security": "without the label"}, Warning},
 		"a node's own": {"/apis/coordination.k8s.io/v1/namespaces/fairlead-system/leases", `{apiVersion: coordination.k8s.io/v1, kind: LeaseList, items: [{metadata: {name: a}}, {metadata: {name: b, annotations: {fairlead.io/preflight:
   '[{"name": "socket load balancing", "level": "warning", "detail": "others'' programs stand at /sys/fs/cgroup", "advice": "turn that off"}]'}}}]}`,
 			map[string]string{"node b: socket load balancing": "others' programs"}, Warning},
