@@ -9,7 +9,7 @@ app.kubernetes.io/component: {{ .component }}
 {{/* Labels of a component's objects. */}}
 {{- define "fairlead.labels" -}}
 {{ include "fairlead.selector" . }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- with .root.Values.labels }}
@@ -21,23 +21,23 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
      no reason to replace them. */}}
 {{- define "fairlead.podLabels" -}}
 {{ include "fairlead.selector" . }}
-{{- with .root.Values.labels }}
-{{ toYaml . }}
-{{- end }}
-{{- with .own }}
+{{- with merge (dict) (.own | default dict) (.root.Values.labels | default dict) }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
 
+{{/* An image by its digest, or else by its tag: not all runtimes take both. */}}
 {{- define "fairlead.image" -}}
-{{ .root.Values.image.registry }}/{{ .image }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
+{{- $v := .root.Values.image -}}
+{{ $v.registry }}/{{ .image }}
+{{- with get ($v.digests | default dict) .image }}@{{ . }}{{ else }}:{{ $v.tag | default .root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
 {{- define "fairlead.pullSecrets" -}}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
 {{- range . }}
-- name: {{ . }}
+- name: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -61,26 +61,26 @@ tolerations: {{ toYaml . | nindent 2 }}
 
 {{/* Flags that agent and operator share: what is meant by the objects. */}}
 {{- define "fairlead.meshFlags" -}}
-- --cluster-domain={{ .Values.clusterDomain }}
-- --trust-domain={{ .Values.trustDomain }}
+- {{ print "--cluster-domain=" .Values.clusterDomain | quote }}
+- {{ print "--trust-domain=" .Values.trustDomain | quote }}
 {{- with .Values.mesh }}
-- --default-mode={{ .defaultMode }}
+- {{ print "--default-mode=" .defaultMode | quote }}
 {{- with .istioVersion }}
-- --istio-version={{ . }}
+- {{ print "--istio-version=" . | quote }}
 {{- end }}
 {{- with .istioOutboundTrafficPolicy }}
-- --istio-outbound-traffic-policy={{ . }}
+- {{ print "--istio-outbound-traffic-policy=" . | quote }}
 {{- end }}
 {{- with .istioProtocolDetectionTimeout }}
-- --istio-protocol-detection-timeout={{ . }}
+- {{ print "--istio-protocol-detection-timeout=" . | quote }}
 {{- end }}
 {{- if .gatewayRequireGrants }}
 - --gateway-require-grants
 {{- end }}
-- --linkerd-control-plane-namespace={{ .linkerdControlPlaneNamespace }}
-- --linkerd-default-inbound-policy={{ .linkerdDefaultInboundPolicy }}
+- {{ print "--linkerd-control-plane-namespace=" .linkerdControlPlaneNamespace | quote }}
+- {{ print "--linkerd-default-inbound-policy=" .linkerdDefaultInboundPolicy | quote }}
 {{- with .linkerdClusterNetworks }}
-- --linkerd-cluster-networks={{ join "," . }}
+- {{ print "--linkerd-cluster-networks=" (join "," .) | quote }}
 {{- end }}
 {{- end }}
 {{- end }}
