@@ -32,6 +32,7 @@ func TestValues(t *testing.T) {
 		`{"agent": {"uplinks": ["eth0:1"]}}`:                                 "/agent/uplinks/0",
 		`{"agent": {"cgroup": "/sys/fs/cgroup/../x"}}`:                       "/agent/cgroup",
 		`{"agent": {"whenProxyAbsent": "open"}}`:                             "/agent/whenProxyAbsent",
+		`{"agent": {"seLinuxOptions": {"types": "spc_t"}}}`:                  "types",
 		`{"agent": {"leaseRenew": "1ms"}}`:                                   "/agent/leaseRenew",
 		`{"agent": {"leaseRenew": "61s"}}`:                                   "/agent/leaseRenew",
 		`{"agent": {"maxUnavailable": 0}}`:                                   "/agent/maxUnavailable",
@@ -96,6 +97,8 @@ func TestValuesAreRendered(t *testing.T) {
 			"- \"--drain-time=1m\"\n", "terminationGracePeriodSeconds: 70\n"},
 		`{"agent": {"cni": {"confDir": "/etc/kubernetes/cni/net.d", "binDir": "/var/lib/cni/bin", "exempt": null}}}`: {
 			"- \"--cni-conf-dir=/etc/kubernetes/cni/net.d\"\n", `hostPath: {path: "/var/lib/cni/bin", type`, "- \"--cni-exempt=1234\"\n"},
+		`{"agent": {"seLinuxOptions": {"type": "spc_t", "level": "s0"}}}`: {
+			"        seLinuxOptions:\n          level: s0\n          type: spc_t\n        # The usual profile", "        seLinuxOptions:\n          level: s0\n          type: spc_t\n      containers:\n      - name: proxy\n"},
 		`{"image": {"pullSecrets": null, "digests": null}, "agent": {"resources": null, "nodeSelector": null, "tolerations": null, "uplinks": null, "podLabels": null}, "labels": null}`: {
 			"namespace: \"1234\"\n"},
 	} {
@@ -108,6 +111,41 @@ func TestValuesAreRendered(t *testing.T) {
 			if !strings.Contains(out, w) {
 				t.Errorf("%s: rendered without %q", values, w)
 			}
+		}
+	}
+}
+
+// The Job that takes back what operators have written goes where they may be: with every taint
+// tolerated it could be on a dead node, and without their selector on one of another system.
+func TestCleanupGoesWhereOperatorsDo(t *testing.T) {
+	part := func(values, file, key string) string {
+		t.Helper()
+		out, err := render(t, values, "--show-only", "templates/"+file)
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		_, rest, _ := strings.Cut(out, "\n      "+key+":\n")
+		var lines []string
+		for line := range strings.Lines(rest) {
+			if !strings.HasPrefix(line, "        ") {
+				break
+			}
+			lines = append(lines, line)
+		}
+		return strings.Join(lines, "")
+	}
+	const values = `{"operator": {"nodeSelector": {"kubernetes.io/arch": "arm64"}, "tolerations": [{"key": "infra", "operator": "Exists"}],
+		"affinity": {"nodeAffinity": {}}}}`
+	for _, one := range []struct{ values, key, want string }{
+		{"{}", "nodeSelector", "kubernetes.io/os: linux"},
+		{"{}", "tolerations", ""},
+		{values, "nodeSelector", "kubernetes.io/arch: arm64"},
+		{values, "tolerations", "key: infra"},
+		{values, "affinity", "nodeAffinity"},
+	} {
+		job, operator := part(one.values, "cleanup.yaml", one.key), part(one.values, "operator.yaml", one.key)
+		if job != operator || !strings.Contains(job, one.want) {
+			t.Errorf("%s: %s of the Job is %q, of the operators %q, want %q", one.values, one.key, job, operator, one.want)
 		}
 	}
 }
