@@ -8,7 +8,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build bin/fairlead
-	$(GO) build -trimpath -o $(BIN) ./cmd/fairlead
+	$(GO) build -trimpath -ldflags "$$(hack/version.sh)" -o $(BIN) ./cmd/fairlead
 
 .PHONY: setup
 setup: ## install what the tests and the demo need (as root, on Debian)

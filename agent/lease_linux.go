@@ -9,11 +9,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"fairlead.io/fairlead/internal/version"
 	"fairlead.io/fairlead/kube"
 	"fairlead.io/fairlead/kube/lease"
 	"fairlead.io/fairlead/translators"
@@ -40,23 +40,6 @@ func instanceName() string {
 	return name + "_" + hex.EncodeToString(random)
 }
 
-// version is that of this program: as released, or the commit it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return s.Value
-		}
-	}
-	return ""
-}
-
 // startLease has the other nodes told of this agent, if its objects are an API server's.
 func (a *agent) startLease(start func(name string, f func(context.Context) error)) error {
 	src, ok := a.src.(apiServer)
@@ -64,7 +47,7 @@ func (a *agent) startLease(start func(name string, f func(context.Context) error
 		return nil
 	}
 	w, err := lease.New(lease.Options{Config: a.opts.APIServer, Namespace: a.opts.Pipeline.Leases, Node: a.opts.Node, Instance: a.opts.instance,
-		Version: version(), Renew: a.opts.LeaseRenew, State: a.pulse, Source: src.Source, Log: a.log})
+		Version: version.String(), Renew: a.opts.LeaseRenew, State: a.pulse, Source: src.Source, Log: a.log})
 	if err != nil {
 		return err
 	}

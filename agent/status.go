@@ -16,6 +16,7 @@ import (
 // Status is what an agent tells of its node.
 type Status struct {
 	Node    string `json:"node"`
+	Version string `json:"version"` // of the agent
 	Uptime  string `json:"uptime"`
 	Source  string `json:"source"`
 	Objects int    `json:"objects"`

@@ -13,6 +13,7 @@ import (
 
 	"fairlead.io/fairlead/agent/diff"
 	"fairlead.io/fairlead/datapath"
+	"fairlead.io/fairlead/internal/version"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/proxy"
 	"fairlead.io/fairlead/translators"
@@ -115,7 +116,7 @@ func (a *agent) readiness() Readiness {
 }
 
 func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
-	s := Status{Node: a.opts.Node, Uptime: time.Since(a.started).Round(time.Second).String(), Source: a.src.String(), APIServer: a.src.health(),
+	s := Status{Node: a.opts.Node, Version: version.String(), Uptime: time.Since(a.started).Round(time.Second).String(), Source: a.src.String(), APIServer: a.src.health(),
 		Pods: map[string]string{}, Feed: feed.Status(), Writes: kernel.Stats()}
 	s.Plugin = a.pluginStatus()
 	var err error

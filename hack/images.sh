@@ -9,8 +9,8 @@
 #
 # fairlead is one static program, for agents and operator. proxy is that and a stock Envoy
 # (hack/envoy.sh) with the shared libraries that it names, and nothing else. docker,
-# podman, skopeo and "ctr images import" read the archives; the same sources and Envoy give
-# the same bytes.
+# podman, skopeo and "ctr images import" read the archives; the same commit and Envoy give
+# the same bytes; fairlead version says which (hack/version.sh).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,12 +32,13 @@ out=${out:-${XDG_CACHE_HOME:-$HOME/.cache}/fairlead/images}
 mkdir -p "$out"
 envoy=$(hack/envoy.sh)
 arch=$(go env GOARCH)
+version=$(hack/version.sh)
 
 # Beside others that build the same: each in a folder of its own, put in place whole.
 build=$(mktemp -d "$out/build.XXXXXX")
 trap 'rm -rf "$build"' EXIT
 trap 'exit 1' HUP INT TERM
-CGO_ENABLED=0 GOOS=linux nice go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$build/" ./cmd/fairlead ./cmd/fairlead-cni ./hack/image
+CGO_ENABLED=0 GOOS=linux nice go build -trimpath -buildvcs=false -ldflags "-s -w $version" -o "$build/" ./cmd/fairlead ./cmd/fairlead-cni ./hack/image
 
 # libraries prints what a program loads as it starts, as SOURCE=/PATH.
 libraries() { ldd "$1" | grep -oE '/[^ ]+' | sort -u | while read -r file; do echo "$(readlink -f "$file")=$file"; done; }

@@ -15,7 +15,7 @@ import (
 	"fairlead.io/fairlead/translators/objects"
 )
 
-// Annotations of an agent's Lease that tell what it is.
+// Annotations of an agent's Lease that tell what it is; the operators' has the first.
 const (
 	VersionKey  = "fairlead.io/version"
 	RevisionKey = "fairlead.io/revision"

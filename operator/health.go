@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"time"
 
+	"fairlead.io/fairlead/internal/version"
 	"fairlead.io/fairlead/kube"
 	"fairlead.io/fairlead/kube/crds"
 	"fairlead.io/fairlead/kube/lead"
@@ -24,6 +25,7 @@ const stuckAfter = 5 * time.Minute
 type State struct {
 	Identity  string        `json:"identity"`
 	Namespace string        `json:"namespace"`
+	Version   string        `json:"version"`
 	Uptime    string        `json:"uptime"`
 	Election  lead.State    `json:"election"`
 	Retired   bool          `json:"retired,omitempty"`
@@ -38,7 +40,7 @@ type State struct {
 }
 
 func (p *operator) state() State {
-	s := State{Identity: p.o.Identity, Namespace: p.o.Namespace, Uptime: time.Since(p.started).Round(time.Second).String(), Election: p.election.State(),
+	s := State{Identity: p.o.Identity, Namespace: p.o.Namespace, Version: version.String(), Uptime: time.Since(p.started).Round(time.Second).String(), Election: p.election.State(),
 		APIServer: p.src.Health(), Statuses: p.writer.Counts(), Events: p.events.Counts()}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/internal/version"
 	"fairlead.io/fairlead/kube"
 	"fairlead.io/fairlead/kube/crds"
 	"fairlead.io/fairlead/kube/lead"
@@ -150,7 +151,8 @@ func newOperator(o Options) (*operator, error) {
 }
 
 func newElection(o Options) (*lead.Election, error) {
-	return lead.New(lead.Options{Config: o.Config, Namespace: o.Namespace, Name: LeaseName, Identity: o.Identity, Labels: Labels(), Times: o.Times, Log: o.Log})
+	return lead.New(lead.Options{Config: o.Config, Namespace: o.Namespace, Name: LeaseName, Identity: o.Identity, Labels: Labels(),
+		Annotations: map[string]string{kube.VersionKey: version.String()}, Times: o.Times, Log: o.Log})
 }
 
 // kinds are those that have a status of ours.

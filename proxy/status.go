@@ -13,13 +13,15 @@ import (
 	"sync"
 	"time"
 
+	"fairlead.io/fairlead/internal/version"
 	"fairlead.io/fairlead/proxy/authority"
 	"fairlead.io/fairlead/xds/serve"
 )
 
 // Status is a picture of a node proxy.
 type Status struct {
-	Node string `json:"node"`
+	Node    string `json:"node"`
+	Version string `json:"version"` // of the proxy, which starts Envoy
 	// Envoy is the one that serves.
 	Envoy EnvoyStatus `json:"envoy"`
 	// Generations are all Envoys that run, by bank.
@@ -81,7 +83,7 @@ type FeedStatus struct {
 const statusLimit = time.Second
 
 func (p *proxy) status(ctx context.Context) Status {
-	out := Status{Node: p.opts.Node, InCharge: p.charge.held(), Served: p.server.Status(), Authority: p.authority.Counters(), InUse: len(p.server.InUse()), Evicted: p.evicted.Load()}
+	out := Status{Node: p.opts.Node, Version: version.String(), InCharge: p.charge.held(), Served: p.server.Status(), Authority: p.authority.Counters(), InUse: len(p.server.InUse()), Evicted: p.evicted.Load()}
 	if p.stateErr != nil {
 		out.StateError = p.stateErr.Error()
 	}

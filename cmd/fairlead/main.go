@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"fairlead.io/fairlead/internal/version"
 )
 
 // Exit codes: 0 fine, 1 something is wrong with the input or the system, 2 the
@@ -74,6 +76,7 @@ privileges, and says what becomes of every object.`,
 		SilenceErrors: true,
 	}
 	group(c)
+	c.Version = version.String() // has a flag --version
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError("%v\nRun \"%s --help\" for its flags.", err, c.CommandPath())
 	})
@@ -81,7 +84,7 @@ privileges, and says what becomes of every object.`,
 	c.AddCommand(clusterCommands()...)
 	c.AddCommand(agentsCommands()...)
 	c.AddCommand(nodeCommands()...)
-	c.AddCommand(operatorCommand())
+	c.AddCommand(operatorCommand(), versionCommand())
 	return c
 }
 

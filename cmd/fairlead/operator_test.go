@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"fairlead.io/fairlead/kube/installed"
 	"fairlead.io/fairlead/kube/kubetest"
 )
 
@@ -48,6 +49,9 @@ func TestOperatorEndsAndIsCleanedUp(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("it has taken no Lease in a minute")
 		}
+	}
+	if o, err := installed.FindOperator(t.Context(), api.Config()); err != nil || o == nil || o.Version == "" || o.Holder == "" || o.Namespace != "fairlead-system" {
+		t.Errorf("its Lease tells %+v, %v", o, err)
 	}
 	cancel(context.DeadlineExceeded) // with a cause, as a signal has one
 	if code := <-done; code != 0 {

@@ -30,7 +30,7 @@ func proxyRows(s *agent.Status, now time.Time) [][]string {
 		return [][]string{{"envoy", "unknown: " + s.ProxyError}}
 	}
 	p := s.Proxy
-	var rows [][]string
+	rows := [][]string{{"proxy", "version " + orUnknown(p.Version)}}
 	if p.Envoy.PID == 0 {
 		rows = append(rows, []string{"envoy", p.Envoy.State})
 	}

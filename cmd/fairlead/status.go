@@ -32,9 +32,17 @@ func statusCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		all, failed := statuses(c.Context(), agents)
-		if len(all) == 0 {
+		answers, failed := statuses(c.Context(), agents)
+		if len(answers) == 0 {
 			return errors.Join(failed...)
+		}
+		operators, err := t.operators(c.Context())
+		if err != nil {
+			failed = append(failed, err)
+		}
+		all := make([]*nodeStatus, len(answers))
+		for i, s := range answers {
+			all[i] = &nodeStatus{Status: s, Operator: operators}
 		}
 		err = out.print(c.OutOrStdout(), all, func(w io.Writer) error {
 			for i, s := range all {
@@ -68,22 +76,28 @@ func statuses(ctx context.Context, agents []asked) (all []*agent.Status, failed 
 	return all, slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
 
-func printStatus(w io.Writer, s *agent.Status) error {
+func printStatus(w io.Writer, s *nodeStatus) error {
 	state := "applied"
 	if s.Applied != s.Revision {
 		state = "not applied yet"
 	}
 	rows := [][]string{
 		{"node", s.Node},
-		{"agent", "up " + s.Uptime},
+		{"agent", fmt.Sprintf("version %s, up %s", orUnknown(s.Version), s.Uptime)},
 		{"source", fmt.Sprintf("%s: %s, %s; %s, %s", s.Source, counted(s.Objects, "object", "objects"), state, counted(s.Errors, "error", "errors"), counted(s.Warnings, "warning", "warnings"))},
 	}
+	if line := versionsLine(s); line != "" {
+		rows = append(rows, []string{"versions", line})
+	}
+	if s.Operator != nil {
+		rows = append(rows, []string{"operator", operatorLine(*s.Operator, time.Now())})
+	}
 	rows = append(rows, apiServerRows(s.APIServer, time.Now())...)
-	rows = append(rows, peerRows(s, time.Now())...)
+	rows = append(rows, peerRows(s.Status, time.Now())...)
 	if s.Problem != "" {
 		rows = append(rows, []string{"problem", s.Problem})
 	}
-	rows = append(append(rows, proxyRows(s, time.Now())...), []string{"cgroup", attachedLine(s.Kernel.Cgroup)})
+	rows = append(append(rows, proxyRows(s.Status, time.Now())...), []string{"cgroup", attachedLine(s.Kernel.Cgroup)})
 	for _, i := range s.Kernel.Interfaces {
 		rows = append(rows, []string{"interface", attachedLine(i)})
 	}
@@ -116,7 +130,7 @@ func printStatus(w io.Writer, s *agent.Status) error {
 		}
 	}
 	rows = append(rows, []string{"flows", fmt.Sprintf("%d seen, lost: %d in the kernel, %d of the access log", s.Flows.Seen, s.Flows.LostKernel, s.Flows.LostAccessLog)})
-	rows = append(rows, waitingRows(s)...)
+	rows = append(rows, waitingRows(s.Status)...)
 	for _, b := range s.Standby {
 		rows = append(rows, []string{"standby", standbyLine(b)})
 	}
@@ -146,7 +160,7 @@ func peerRows(s *agent.Status, now time.Time) [][]string {
 		if p.Behind != "" {
 			text = fmt.Sprintf("%s: is behind for %s, its connections are judged here: %s", p.Node, ago(p.Since), p.Behind)
 		}
-		rows = append(rows, []string{"other node", fmt.Sprintf("%s (agent %s, heard of %s ago)", text, p.Instance, ago(p.Heard))})
+		rows = append(rows, []string{"other node", fmt.Sprintf("%s (agent %s, version %s, heard of %s ago)", text, p.Instance, orUnknown(p.Version), ago(p.Heard))})
 	}
 	return rows
 }

@@ -42,8 +42,10 @@ type Options struct {
 	Name      string // of the Lease
 	Identity  string // of this process, unique among all
 	Labels    map[string]string
-	Times     Times
-	Log       *slog.Logger
+	// Annotations are those of whoever holds the Lease.
+	Annotations map[string]string
+	Times       Times
+	Log         *slog.Logger
 }
 
 // ErrRetired is of a process that has been told to stop for good: see Retire.

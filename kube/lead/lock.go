@@ -86,7 +86,7 @@ func (l *lock) see(lease *coordinationv1.Lease) (retire bool) {
 
 // Create implements resourcelock.Interface.
 func (l *lock) Create(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
-	lease, err := l.client.Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: l.o.Namespace, Name: l.o.Name, Labels: l.o.Labels},
+	lease, err := l.client.Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: l.o.Namespace, Name: l.o.Name, Labels: l.o.Labels, Annotations: maps.Clone(l.o.Annotations)},
 		Spec: resourcelock.LeaderElectionRecordToLeaseSpec(&r)}, metav1.CreateOptions{})
 	l.failed(err)
 	if err != nil {
@@ -110,6 +110,10 @@ func (l *lock) Update(ctx context.Context, r resourcelock.LeaderElectionRecord) 
 		next.Labels = map[string]string{}
 	}
 	maps.Copy(next.Labels, l.o.Labels)
+	if next.Annotations == nil {
+		next.Annotations = map[string]string{}
+	}
+	maps.Copy(next.Annotations, l.o.Annotations)
 	if next.Annotations[retiredKey] != l.o.Identity {
 		delete(next.Annotations, retiredKey)
 	}
