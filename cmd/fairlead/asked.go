@@ -17,6 +17,7 @@ import (
 
 	"fairlead.io/fairlead/agent"
 	"fairlead.io/fairlead/kube"
+	"fairlead.io/fairlead/kube/installed"
 	"fairlead.io/fairlead/kube/remote"
 )
 
@@ -112,6 +113,11 @@ func askedAt(runs []string) []asked {
 func (t *target) clusterAgents(ctx context.Context) ([]asked, error) {
 	all, err := t.installedAgents(ctx)
 	if err == nil && len(all) == 0 {
+		if cfg, err := t.server.config(); err == nil {
+			if there, err := installed.Find(ctx, cfg); err == nil && len(there) > 0 {
+				return nil, fmt.Errorf("no pod was made for the agents of namespace %[1]s: fairlead preflight --namespace %[1]s says what is in the way", there[0].Namespace)
+			}
+		}
 		return nil, fmt.Errorf("the cluster has no agents, pods with the labels %s; fairlead install puts them there", remote.Agents)
 	}
 	return all, err

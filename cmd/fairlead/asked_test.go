@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"fairlead.io/fairlead/agent"
+	"fairlead.io/fairlead/kube/kubetest"
 )
 
 // What the API server runs beside an agent connects who asks with the agent's socket.
@@ -52,6 +53,32 @@ func TestRelay(t *testing.T) {
 		if err != nil || s.Node != "node-1" || s.Source != "/status" {
 			t.Errorf("got %+v, %v", s, err)
 		}
+	}
+}
+
+// A cluster whose agents are not there is one without an installation, or one that keeps its
+// pods out.
+func TestNoAgents(t *testing.T) {
+	s := kubetest.New(t)
+	s.Add(&kubetest.Resource{Group: "apps", Versions: []string{"v1"}, Kind: "DaemonSet", Plural: "daemonsets"})
+	path := kubeconfig(t, s.TCP())
+	status := func() string {
+		var out strings.Builder
+		c := root()
+		c.SetArgs([]string{"status", "--kubeconfig", path})
+		c.SetOut(&out)
+		c.SetErr(&out)
+		if code := run(t.Context(), c); code != 1 {
+			t.Errorf("ended with %d", code)
+		}
+		return out.String()
+	}
+	if got := status(); !strings.Contains(got, "fairlead install puts them there") {
+		t.Error(got)
+	}
+	s.Apply("apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: fairlead-agent, namespace: mesh, labels: {app.kubernetes.io/name: fairlead, app.kubernetes.io/component: agent}}\nspec: {template: {spec: {containers: [{name: agent}]}}}\n")
+	if got := status(); !strings.Contains(got, "no pod was made for the agents of namespace mesh: fairlead preflight --namespace mesh says") {
+		t.Error(got)
 	}
 }
 

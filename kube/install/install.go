@@ -227,6 +227,9 @@ func (i *Installer) unready() error {
 		return err
 	}
 	var errs []error
+	if !slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool { return p.Labels[componentLabel] == "agent" }) {
+		errs = append(errs, fmt.Errorf("no pod was made for the agents: fairlead preflight --namespace %s says what is in the way", i.namespace))
+	}
 	for n := range pods.Items {
 		if why := remote.Waits(&pods.Items[n]); why != "" {
 			p := &pods.Items[n]

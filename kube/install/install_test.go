@@ -172,6 +172,27 @@ func TestNamespaceLabels(t *testing.T) {
 	}
 }
 
+// Who waits in vain is told what for, and where to look if there is not even a pod.
+func TestWaitTellsWhy(t *testing.T) {
+	r := newRig(t)
+	r.install("mesh")
+	r.Apply("apiVersion: v1\nkind: Pod\nmetadata: {name: operator-x, namespace: mesh, labels: {app.kubernetes.io/name: fairlead, app.kubernetes.io/component: operator}}\n")
+	i, _ := r.installer("mesh")
+	wait := func() string {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		return fmt.Sprint(i.Wait(ctx))
+	}
+	const none = "no pod was made for the agents: fairlead preflight --namespace mesh says what is in the way"
+	if got := wait(); !strings.Contains(got, none) || !strings.Contains(got, "pod operator-x on no node: not scheduled yet") {
+		t.Error(got)
+	}
+	r.Apply("apiVersion: v1\nkind: Pod\nmetadata: {name: agent-x, namespace: mesh, labels: {app.kubernetes.io/name: fairlead, app.kubernetes.io/component: agent}}\nspec: {nodeName: n1}\n")
+	if got := wait(); strings.Contains(got, none) || !strings.Contains(got, "pod agent-x on n1: not scheduled yet") {
+		t.Error(got)
+	}
+}
+
 // A namespace that was there before stays, and so does one with something of others.
 func TestNamespaceStays(t *testing.T) {
 	for what, text := range map[string]string{

@@ -71,6 +71,7 @@ func Look(ctx context.Context, cfg *rest.Config, namespace string) ([]Finding, e
 	if l.may("the cluster's DaemonSets", l.list(appsv1.SchemeGroupVersion, "daemonsets", "", &sets)) {
 		l.networks(sets.Items)
 		l.installed(sets.Items)
+		l.refused(sets.Items)
 	}
 	l.nodesThemselves()
 	var pods corev1.PodList
@@ -249,6 +250,42 @@ func (l *looker) installed(sets []appsv1.DaemonSet) {
 	}
 }
 
+// refused tells why pods of this installation are not made: admission lets a DaemonSet in, and
+// then refuses its pods, one by one.
+func (l *looker) refused(sets []appsv1.DaemonSet) {
+	for _, s := range sets {
+		if s.Namespace != l.namespace || s.Labels["app.kubernetes.io/name"] != "fairlead" || s.Status.CurrentNumberScheduled >= s.Status.DesiredNumberScheduled {
+			continue
+		}
+		var events corev1.EventList
+		if !l.may("Events of namespace "+l.namespace, l.list(corev1.SchemeGroupVersion, "events", l.namespace+"/", &events)) {
+			return
+		}
+		var last *corev1.Event
+		for i := range events.Items {
+			e := &events.Items[i]
+			if e.Reason == "FailedCreate" && e.InvolvedObject.Kind == "DaemonSet" && e.InvolvedObject.Name == s.Name && (last == nil || last.LastTimestamp.Before(&e.LastTimestamp)) {
+				last = e
+			}
+		}
+		if last == nil {
+			continue
+		}
+		advice := "agents and proxies need the node's network and kernel: have who refuses it let them into namespace " + l.namespace
+		if strings.Contains(last.Message, "PodSecurity") {
+			advice = l.label()
+		}
+		l.say("pods of "+s.Name, Problem, fmt.Sprintf("are there on %d of %d nodes: %s", s.Status.CurrentNumberScheduled, s.Status.DesiredNumberScheduled, last.Message), advice)
+	}
+}
+
+const enforce = "pod-security.kubernetes.io/enforce"
+
+// label is how the namespace is to be labelled.
+func (l *looker) label() string {
+	return fmt.Sprintf("agents need the node's network and kernel: kubectl label namespace %s %s=privileged --overwrite", l.namespace, enforce)
+}
+
 // sidecars counts pods that another mesh still serves, by namespace.
 func (l *looker) sidecars(pods []corev1.Pod) {
 	by := map[string]int{}
@@ -284,8 +321,7 @@ func (l *looker) admission() {
 	if !l.may("namespace "+l.namespace, err) {
 		return
 	}
-	const enforce = "pod-security.kubernetes.io/enforce"
-	advice := fmt.Sprintf("agents need the node's network and kernel: kubectl label namespace %s %s=privileged --overwrite", l.namespace, enforce)
+	advice := l.label()
 	switch v := ns.Labels[enforce]; v {
 	case "privileged":
 	case "":

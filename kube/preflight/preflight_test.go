@@ -45,6 +45,14 @@ func api(t *testing.T, answers map[string]string) *rest.Config {
 	return &rest.Config{Host: s.URL}
 }
 
+// refusedBy are Events of a DaemonSet: one of long ago, and one of now with an answer to its pods.
+func refusedBy(answer string) string {
+	return `{apiVersion: v1, kind: EventList, items: [
+  {metadata: {name: a}, reason: FailedCreate, involvedObject: {kind: DaemonSet, name: fairlead-agent}, lastTimestamp: "2026-01-02T00:00:00Z", message: 'Error creating: ` + answer + `'},
+  {metadata: {name: b}, reason: FailedCreate, involvedObject: {kind: DaemonSet, name: fairlead-agent}, lastTimestamp: "2026-01-01T00:00:00Z", message: former},
+  {metadata: {name: c}, reason: Killing, involvedObject: {kind: Pod, name: fairlead-agent}, lastTimestamp: "2026-01-03T00:00:00Z", message: other}]}`
+}
+
 func TestLook(t *testing.T) {
 	fine := map[string]string{
 		"/api/v1/nodes": `{apiVersion: v1, kind: NodeList, items: [
@@ -70,6 +78,12 @@ func TestLook(t *testing.T) {
 			map[string]string{"another installation": "other/fairlead-agent"}, Problem},
 		"this installation": {"/apis/apps/v1/daemonsets", "{apiVersion: apps/v1, kind: DaemonSetList, items: [{metadata: {name: fairlead-agent, namespace: fairlead-system, labels: {app.kubernetes.io/name: fairlead}}}]}",
 			map[string]string{"permissions": "you may install"}, Fine},
+		"pods refused by Pod Security": {"/api/v1/namespaces/fairlead-system/events", refusedBy(`pods "fairlead-agent-x" is forbidden: violates PodSecurity "restricted:latest": host namespaces (hostNetwork=true)`),
+			map[string]string{"pods of fairlead-agent": `are there on 0 of 3 nodes: Error creating: pods "fairlead-agent-x" is forbidden: violates PodSecurity "restricted`}, Problem},
+		"pods refused by a webhook": {"/api/v1/namespaces/fairlead-system/events", refusedBy(`admission webhook "policy.example.org" denied the request`),
+			map[string]string{"pods of fairlead-agent": `webhook "policy.example.org" denied`}, Problem},
+		"pods not made yet": {"/api/v1/namespaces/fairlead-system/events", "{apiVersion: v1, kind: EventList, items: []}",
+			map[string]string{"permissions": "you may install"}, Fine},
 		"sidecars": {"/api/v1/pods", `{apiVersion: v1, kind: PodList, items: [{metadata: {name: x, namespace: shop}, spec: {containers: [{name: main}, {name: istio-proxy}]}},
   {metadata: {name: z, namespace: bank, annotations: {ambient.istio.io/redirection: enabled}}}]}`,
 			map[string]string{"sidecars": "bank (1), shop (1)"}, Warning},
@@ -83,6 +97,10 @@ func TestLook(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			answers := map[string]string{c.path: c.answer}
+			if strings.HasSuffix(c.path, "/events") {
+				answers["/apis/apps/v1/daemonsets"] = `{apiVersion: apps/v1, kind: DaemonSetList, items: [{metadata: {name: fairlead-agent, namespace: fairlead-system, labels: {app.kubernetes.io/name: fairlead}},
+  status: {desiredNumberScheduled: 3, currentNumberScheduled: 0}}]}`
+			}
 			for k, v := range fine {
 				if _, ok := answers[k]; !ok {
 					answers[k] = v
