@@ -70,10 +70,13 @@ const forwarding6 = "net/ipv6/conf/all/forwarding"
 
 // settings are in the order in which they are set.
 func (h *host) settings() ([]sysctl, error) {
+	ports, err := readSysctl(portRange)
+	if err != nil {
+		return nil, err
+	}
 	out := []sysctl{
 		{name: "net/ipv4/ip_forward", want: "1"},
-		// The proxy's own source ports reach to the end.
-		{name: "net/ipv4/ip_local_port_range", want: "32768\t65535"},
+		{name: portRange, want: widened(ports)},
 		// What the node sends to its own proxy comes back by loopback.
 		{name: "net/ipv4/conf/lo/accept_local", want: "1"},
 		{name: "net/ipv4/conf/lo/src_valid_mark", want: "1"},

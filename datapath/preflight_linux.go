@@ -43,7 +43,7 @@ func Preflight(opt Options) []Finding {
 // costs little and tries nothing.
 func Others(opt Options) []Finding {
 	mine := pinnedPrograms(opt.PinDir)
-	out := []Finding{socketPrograms(opt.Cgroup, mine), rules()}
+	out := []Finding{socketPrograms(opt.Cgroup, mine), rules(), sourcePorts()}
 	for _, name := range opt.Uplinks {
 		out = append(out, uplink(name, mine))
 	}

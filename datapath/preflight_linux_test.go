@@ -42,7 +42,7 @@ func TestPreflight(t *testing.T) {
 		t.Fatalf("nothing is said of %s", name)
 		return Finding{}
 	}
-	for _, name := range []string{"privileges", "TCX", "bpf_sk_assign", "BPF file system", "cgroup2", "nftables", "socket load balancing"} {
+	for _, name := range []string{"privileges", "TCX", "bpf_sk_assign", "BPF file system", "cgroup2", "nftables", "source ports", "socket load balancing"} {
 		if f := of(name); f.Level != Fine {
 			t.Errorf("%+v", f)
 		}

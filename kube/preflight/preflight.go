@@ -77,6 +77,7 @@ func Look(ctx context.Context, cfg *rest.Config, namespace string) ([]Finding, e
 	var pods corev1.PodList
 	if l.may("the cluster's pods", l.list(corev1.SchemeGroupVersion, "pods", "", &pods)) {
 		l.sidecars(pods.Items)
+		l.sourcePorts(pods.Items)
 	}
 	l.admission()
 	l.permissions()
@@ -309,6 +310,32 @@ func (l *looker) sidecars(pods []corev1.Pod) {
 	}
 	l.say("sidecars", Warning, "pods with a sidecar, or in ambient mode: "+some(all),
 		"they are left alone, policy holds for them; take a namespace out of its mesh and restart its pods to have them routed here")
+}
+
+// sourcePorts looks for pods that take source ports which are the proxy's: they are told by
+// them, and no pod may open a connection from one.
+func (l *looker) sourcePorts(pods []corev1.Pod) {
+	const firstOfProxy = 61000 // see bpf/fl_policy.h
+	var found []string
+	for i := range pods {
+		p := &pods[i]
+		if p.Spec.HostNetwork || p.Spec.SecurityContext == nil {
+			continue
+		}
+		for _, s := range p.Spec.SecurityContext.Sysctls {
+			f := strings.Fields(s.Value)
+			if strings.ReplaceAll(s.Name, "/", ".") != "net.ipv4.ip_local_port_range" || len(f) != 2 {
+				continue
+			}
+			if last, err := strconv.Atoi(f[1]); err == nil && last >= firstOfProxy {
+				found = append(found, p.Namespace+"/"+p.Name)
+			}
+		}
+	}
+	if len(found) > 0 {
+		l.say("source ports", Warning, fmt.Sprintf("the range of pods reaches into those of the proxy, %d-65535: %s", firstOfProxy, some(found)),
+			fmt.Sprintf("what they open from one of these is dropped (reserved port): let their sysctl net.ipv4.ip_local_port_range end at %d", firstOfProxy-1))
+	}
 }
 
 // admission looks whether pods with the host's network are let in.

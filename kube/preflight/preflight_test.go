@@ -87,6 +87,11 @@ func TestLook(t *testing.T) {
 		"sidecars": {"/api/v1/pods", `{apiVersion: v1, kind: PodList, items: [{metadata: {name: x, namespace: shop}, spec: {containers: [{name: main}, {name: istio-proxy}]}},
   {metadata: {name: z, namespace: bank, annotations: {ambient.istio.io/redirection: enabled}}}]}`,
 			map[string]string{"sidecars": "bank (1), shop (1)"}, Warning},
+		"source ports": {"/api/v1/pods", `{apiVersion: v1, kind: PodList, items: [
+  {metadata: {name: wide, namespace: shop}, spec: {securityContext: {sysctls: [{name: net.ipv4.ip_local_port_range, value: "1024 65535"}]}}},
+  {metadata: {name: hosts, namespace: shop}, spec: {hostNetwork: true, securityContext: {sysctls: [{name: net.ipv4.ip_local_port_range, value: "1024 65535"}]}}},
+  {metadata: {name: narrow, namespace: shop}, spec: {securityContext: {sysctls: [{name: net.ipv4.ip_local_port_range, value: "1024 60999"}]}}}]}`,
+			map[string]string{"source ports": "61000-65535: shop/wide"}, Warning},
 		"ipvs":                    {"/api/v1/namespaces/kube-system/configmaps/kube-proxy", "{apiVersion: v1, kind: ConfigMap, data: {config.conf: \"kind: X\\nmode: ipvs\\n\"}}", map[string]string{"kube-proxy": "ipvs"}, Warning},
 		"pod security":            {"/api/v1/namespaces/fairlead-system", "{apiVersion: v1, kind: Namespace, metadata: {name: fairlead-system, labels: {pod-security.kubernetes.io/enforce: restricted}}}", map[string]string{"pod security": `enforces "restricted"`}, Problem},
 		"pod security by default": {"/api/v1/namespaces/fairlead-system", "{apiVersion: v1, kind: Namespace, metadata: {name: fairlead-system}}", map[string]string{"pod security": "without the label"}, Warning},
