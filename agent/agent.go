@@ -229,7 +229,7 @@ func (a *agent) run(parent context.Context, kernel *datapath.Datapath, server *s
 	start("access records", a.accessRecords)
 	start("attachments", a.attached.watch)
 	start("preflight", func(ctx context.Context) error {
-		return a.keepFinding(ctx, func() []datapath.Finding { return datapath.Others(a.opts.datapathOptions()) })
+		return a.keepFinding(ctx, func() []datapath.Finding { return append(datapath.Others(a.opts.datapathOptions()), kernel.Room()...) })
 	})
 	start("plugins", func(ctx context.Context) error { return cni.Serve(ctx, a.opts.RunDir, a.attached.answers) })
 	if o := a.opts.Plugin; o != nil {

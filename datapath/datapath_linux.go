@@ -175,7 +175,7 @@ func (d *Datapath) adopt() error {
 		if err != nil {
 			return fmt.Errorf("take over %s: %w", name, err)
 		}
-		tables[name] = &table{name: name, kernel: m, have: have}
+		tables[name] = &table{name: name, kernel: m, max: m.MaxEntries(), have: have}
 	}
 	d.settings = tables[mapSettings]
 	d.pods = &pods{
@@ -228,15 +228,19 @@ func (d *Datapath) uplinksByName(names ...string) map[int]bool {
 // kernel's are passed over. What already stands there is left, so a restart with
 // the same rows writes nothing. ports gives the port of a listener, 0 if it has none
 // yet. After an error some rows may be missing, but none is there that points to a
-// missing one; call Sync again.
+// missing one; call Sync again. Where a map is full, all else is done: the error says what
+// was left out, which is refused.
 func (d *Datapath) Sync(ctx context.Context, rows []incr.Row, ports func(listener string) uint16) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.rows.sync(ctx, rows, ports); err != nil {
+	err := d.rows.sync(ctx, rows, ports)
+	if err == nil || onlyLeftOut(err) {
+		d.synced = true
+		d.nudge()
+	}
+	if err != nil {
 		return fmt.Errorf("write kernel maps: %w", err)
 	}
-	d.synced = true
-	d.nudge()
 	return nil
 }
 
@@ -250,10 +254,10 @@ func (d *Datapath) Apply(ctx context.Context, changes []incr.Change, ports func(
 	if !d.synced {
 		return errors.New("write kernel maps: Apply before Sync")
 	}
+	defer d.nudge()
 	if err := d.rows.apply(ctx, changes, ports); err != nil {
 		return fmt.Errorf("write kernel maps: %w", err)
 	}
-	d.nudge()
 	return nil
 }
 

@@ -4,8 +4,11 @@ package datapath
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
+	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -217,6 +220,24 @@ func TestBankOffset(t *testing.T) {
 	for _, v := range typeOf[*btf.Enum](t, "fl_bank").Values {
 		if v.Value != BankOffset {
 			t.Errorf("%s is %d, want %d", v.Name, v.Value, BankOffset)
+		}
+	}
+}
+
+// The limits that users are told are those of the maps.
+func TestLimitsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../deploy/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, spec := range specs(t) {
+		for name, m := range spec.Maps {
+			if m.Pinning != ebpf.PinByName || !slices.Contains([]ebpf.MapType{ebpf.Hash, ebpf.LRUHash, ebpf.LPMTrie}, m.Type) {
+				continue
+			}
+			if want := fmt.Sprintf("| `%s` | %d |", name, m.MaxEntries); !strings.Contains(string(text), want) {
+				t.Errorf("deploy/README.md lacks %q", want)
+			}
 		}
 	}
 }

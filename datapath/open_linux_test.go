@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
 )
@@ -117,6 +119,72 @@ func TestFullMap(t *testing.T) {
 	}
 	call[None](p, "Close", None{})
 	call[None](p, "Uninstall", o)
+}
+
+// What full maps of the kernel hold can be changed and taken away.
+func TestFullMapRevokesInKernel(t *testing.T) {
+	n := newNetwork(t)
+	p := n.start("a")
+	o := n.options("a")
+	o.MapSizes = map[string]uint32{mapPolicy: 2, mapPrefixes: 2, mapAddresses: 2}
+	call[None](p, "Open", o)
+	t.Cleanup(func() {
+		call[None](p, "Close", None{})
+		call[None](p, "Uninstall", o)
+	})
+	three := func(action plan.Action, class uint64, from int) (out Planned) {
+		for i := from; i < from+3; i++ {
+			out.Verdicts = append(out.Verdicts, &plan.Verdict{Set: 1, Class: uint64(i), Action: action})
+			out.Prefixes = append(out.Prefixes, &plan.Prefix{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i)}), 16), Class: class})
+			out.Addresses = append(out.Addresses, &plan.Address{Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Class: class})
+		}
+		return out
+	}
+	_, err := try[None](p, "Sync", three(plan.Allow, 1, 0))
+	for _, name := range []string{mapPolicy, mapPrefixes, mapAddresses} {
+		if want := name + ": 1, such as write " + name + ": it is full, with room for 2"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("three in a map for two: %v, want %q", err, want)
+		}
+	}
+	// Changes in place; others in the stead of all.
+	for _, c := range []Planned{three(plan.Deny, 2, 0), three(plan.Deny, 3, 10)} {
+		if _, err := try[None](p, "Sync", c); err == nil {
+			t.Error("three in a map for two: no error")
+		}
+		want := map[string]map[string]bool{mapPolicy: {}, mapPrefixes: {}, mapAddresses: {}}
+		for i := range c.Verdicts {
+			e, err := verdictEntry(c.Verdicts[i])
+			check(t, err)
+			for name, e := range map[string]entry{mapPolicy: e, mapPrefixes: prefixEntry(c.Prefixes[i]), mapAddresses: addressEntry(c.Addresses[i])} {
+				want[name][e.key+"="+e.value] = true
+			}
+		}
+		for name := range want {
+			m, err := ebpf.LoadPinnedMap(filepath.Join(o.PinDir, name), nil)
+			check(t, err)
+			have, err := read(m)
+			check(t, errors.Join(err, m.Close()))
+			if len(have) != 2 {
+				t.Errorf("%s has %d entries", name, len(have))
+			}
+			for k, v := range have {
+				if !want[name][k+"="+v] {
+					t.Errorf("%s has what is no more wanted: %x=%x", name, k, v)
+				}
+			}
+		}
+	}
+}
+
+func TestRoom(t *testing.T) {
+	for entries, want := range map[int]Level{0: Fine, 900: Fine, 901: Warning, 999: Warning, 1000: Problem} {
+		if f := room("fl_x", entries, 1000); f.Level != want || (f.Detail == "") != (want == Fine) {
+			t.Errorf("%d of 1000: %+v, want %s", entries, f, want)
+		}
+	}
+	if room("fl_x", 910, 1000) != room("fl_x", 950, 1000) {
+		t.Error("it is told again with every entry")
+	}
 }
 
 // No thread stays where it was sent.

@@ -22,7 +22,8 @@ type podTable interface {
 }
 
 // rows writes plan rows to the maps, in an order in which nothing points to what is
-// not there: verdicts, addresses, prefixes, pods, services; taken away in reverse.
+// not there: verdicts, addresses, prefixes, pods, services; taken away in reverse. A full
+// map stops neither: what it has no room for is left out and refused.
 type rows struct {
 	policy    *table
 	addresses *table
@@ -30,6 +31,7 @@ type rows struct {
 	pods      podTable
 	services  *services
 	ranges    *table
+	closed    map[string]string // entries of policy that refuse for now, and what they should hold
 }
 
 // kernelTables are the plan's tables that the kernel holds, in the order of writing.
@@ -49,11 +51,16 @@ func byTable(changes []incr.Change) map[incr.Table][]incr.Change {
 func (r *rows) apply(ctx context.Context, changes []incr.Change, ports func(string) uint16) error {
 	of := byTable(changes)
 	tables := kernelTables()
+	var left []leftOut
 	for _, t := range tables {
 		var errs []error
 		for _, c := range of[t] {
-			if c.New != nil {
-				_, err := r.put(t, c.New, ports)
+			if c.New == nil {
+				continue
+			}
+			if _, err := r.put(t, c.New, ports); isFull(err) {
+				left = append(left, leftOut{t, c.New, err})
+			} else {
 				errs = append(errs, err)
 			}
 		}
@@ -64,7 +71,7 @@ func (r *rows) apply(ctx context.Context, changes []incr.Change, ports func(stri
 			return err // what comes next would point to what is missing
 		}
 	}
-	var errs []error
+	errs := []error{r.close(left)}
 	for i := range tables {
 		t := tables[len(tables)-1-i]
 		for _, c := range of[t] {
@@ -76,7 +83,16 @@ func (r *rows) apply(ctx context.Context, changes []incr.Change, ports func(stri
 			r.pods.prune()
 		}
 	}
-	return errors.Join(errs...)
+	return r.finish(left, ports, errs)
+}
+
+// finish writes what found no room before others were taken away.
+func (r *rows) finish(left []leftOut, ports func(string) uint16, errs []error) error {
+	left, err := r.retryLeftOut(left, ports)
+	if err := errors.Join(append(errs, err, r.close(left))...); err != nil || len(left) == 0 {
+		return err
+	}
+	return &leftOutError{left}
 }
 
 // sync makes the maps hold exactly these rows.
@@ -86,6 +102,7 @@ func (r *rows) sync(ctx context.Context, all []incr.Row, ports func(string) uint
 		of[row.Table] = append(of[row.Table], row)
 	}
 	want := map[incr.Table]map[string]bool{}
+	var left []leftOut
 	for _, t := range kernelTables() {
 		want[t] = map[string]bool{}
 		var errs []error
@@ -93,7 +110,11 @@ func (r *rows) sync(ctx context.Context, all []incr.Row, ports func(string) uint
 		for _, row := range of[t] {
 			key, err := r.put(t, row.Value, ports)
 			want[t][key] = true
-			errs = append(errs, err)
+			if isFull(err) {
+				left = append(left, leftOut{t, row.Value, err})
+			} else {
+				errs = append(errs, err)
+			}
 			if p, ok := row.Value.(*plan.Pod); ok {
 				pods = append(pods, p)
 			}
@@ -106,12 +127,13 @@ func (r *rows) sync(ctx context.Context, all []incr.Row, ports func(string) uint
 			return err
 		}
 	}
-	err := errors.Join(r.services.prune(want[plan.Services]), r.ranges.prune(want[plan.Services]))
+	errs := []error{r.close(left), r.services.prune(want[plan.Services]), r.ranges.prune(want[plan.Services])}
 	r.pods.prune()
-	return errors.Join(err,
+	errs = append(errs,
 		r.prefixes.prune(want[plan.Prefixes]),
 		r.addresses.prune(want[plan.Addresses]),
-		r.policy.prune(want[plan.Verdicts]))
+		r.pruneVerdicts(want[plan.Verdicts]))
+	return r.finish(left, ports, errs)
 }
 
 // put writes one row and returns the key of its entry ("" for pods).
@@ -122,7 +144,7 @@ func (r *rows) put(t incr.Table, value any, ports func(string) uint16) (string, 
 		if err != nil {
 			return "", err
 		}
-		return e.key, r.policy.put(e)
+		return e.key, r.putVerdict(e)
 	case *plan.Address:
 		e := addressEntry(v)
 		return e.key, r.addresses.put(e)
@@ -156,7 +178,7 @@ func (r *rows) remove(t incr.Table, value any) error {
 		if err != nil {
 			return err
 		}
-		return r.policy.remove(e.key)
+		return r.removeVerdict(e.key)
 	case *plan.Address:
 		return r.addresses.remove(addressEntry(v).key)
 	case *plan.Prefix:

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/incr"
@@ -25,7 +26,8 @@ import (
 type memory struct {
 	maps map[string]map[string]string
 	log  []string
-	full string // map that takes no new key
+	full string         // map whose writes fail
+	room map[string]int // entries of those that take no more; as in a hash table, they can be changed
 }
 
 type memoryMap struct {
@@ -36,6 +38,10 @@ type memoryMap struct {
 func (m memoryMap) Update(k, v any, _ ebpf.MapUpdateFlags) error {
 	if m.of.full == m.name {
 		return errors.New("full")
+	}
+	room, limited := m.of.room[m.name]
+	if _, ok := m.of.maps[m.name][string(k.([]byte))]; limited && !ok && len(m.of.maps[m.name]) >= room {
+		return unix.E2BIG
 	}
 	m.of.log = append(m.of.log, "+"+m.name)
 	m.of.maps[m.name][string(k.([]byte))] = string(v.([]byte))

@@ -93,6 +93,18 @@ func (s *services) put(row *plan.Service) (string, error) {
 	if err != nil {
 		return key, err
 	}
+	err = s.point(key, row, flags)
+	if isFull(err) {
+		err = s.replace(key, row, flags, err)
+	}
+	if err != nil {
+		return key, fmt.Errorf("service %s: %w", row.Key(), err)
+	}
+	return key, nil
+}
+
+// point leads a service to the backends of its row.
+func (s *services) point(key string, row *plan.Service, flags uint32) (err error) {
 	old := s.current(key)
 	v := serviceValue{Affinity: seconds(row.Affinity), Flags: flags}
 	v.ID, v.Slots, err = s.set(row.Backends, old)
@@ -103,9 +115,46 @@ func (s *services) put(row *plan.Service) (string, error) {
 		err = s.table.put(entry{key, encode(v)})
 	}
 	if err != nil {
-		return key, fmt.Errorf("service %s: %w", row.Key(), errors.Join(err, s.forget(v, old)))
+		return errors.Join(err, s.forget(v, old))
 	}
-	return key, s.forget(old, v)
+	return s.forget(old, v)
+}
+
+// replace takes a service's old backends away first, as the maps are full, if any is to go.
+// If its new ones still find no room, it has those of the old ones that it is to keep.
+func (s *services) replace(key string, row *plan.Service, flags uint32, full error) error {
+	old := s.current(key)
+	keep := func(id uint32, backends []plan.KernelBackend) []string {
+		wanted := slotsOf(backends)
+		return slices.DeleteFunc(slices.Clone(s.byID[id]), func(b string) bool { return !slices.Contains(wanted, b) })
+	}
+	own, led := keep(old.ID, row.Backends), []string(nil)
+	if row.Routed != nil {
+		led = keep(old.RoutedID, row.Routed.Backends)
+	}
+	if len(own) == int(old.Slots) && len(led) == int(old.RoutedSlots) {
+		return full
+	}
+	v := serviceValue{Affinity: seconds(row.Affinity), Flags: flags}
+	if err := errors.Join(s.table.put(entry{key, encode(v)}), s.forget(old, v)); err != nil {
+		return err
+	}
+	if full = s.point(key, row, flags); !isFull(full) {
+		return full
+	}
+	if len(own) > 0 {
+		v.ID, v.Slots = s.nextID(), uint32(len(own))
+		if err := s.write(v.ID, own); err != nil {
+			return err
+		}
+	}
+	if len(led) > 0 {
+		v.RoutedID, v.RoutedSlots = s.nextID(), uint32(len(led))
+		if err := s.write(v.RoutedID, led); err != nil {
+			return err
+		}
+	}
+	return errors.Join(full, s.table.put(entry{key, encode(v)}))
 }
 
 // set finds backends among those of the old value, or writes them; the id is 0 if there

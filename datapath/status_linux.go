@@ -123,6 +123,36 @@ func (d *Datapath) fill() ([]MapStatus, error) {
 	return out, nil
 }
 
+// almostFull is the share of a map's room, in hundredths, above which it is told of.
+const almostFull = 90
+
+// Room looks how much room is left in the maps that hold the plan. What does not fit is
+// left out, and refused.
+func (d *Datapath) Room() []Finding {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []Finding
+	for _, t := range d.tables() {
+		if t != d.settings { // an array
+			out = append(out, room(t.name, len(t.have), int(t.max)))
+		}
+	}
+	return out
+}
+
+// room says the same while it is about the same: it is told whenever it is something else.
+func room(name string, entries, limit int) Finding {
+	f := Finding{Name: "room in " + name, Level: Fine}
+	advice := "its size is fixed; deploy/README.md says what takes how much of it"
+	switch {
+	case entries >= limit:
+		f.Level, f.Detail, f.Advice = Problem, fmt.Sprintf("all %d entries are taken: what else there is is left out, and refused", limit), advice
+	case entries*100 > limit*almostFull:
+		f.Level, f.Detail, f.Advice = Warning, fmt.Sprintf("more than %d %% of %d entries are taken", almostFull, limit), advice
+	}
+	return f
+}
+
 const countBatch = 1024
 
 func countEntries(m *ebpf.Map) (int, error) {

@@ -21,6 +21,7 @@ type kernelMap interface {
 type table struct {
 	name   string
 	kernel kernelMap
+	max    uint32 // entries; 0: not known
 	have   map[string]string
 	writes uint64
 }
@@ -29,7 +30,18 @@ func (t *table) put(e entry) error {
 	if v, ok := t.have[e.key]; ok && v == e.value {
 		return nil
 	}
-	if err := t.kernel.Update([]byte(e.key), []byte(e.value), ebpf.UpdateAny); err != nil {
+	err := t.kernel.Update([]byte(e.key), []byte(e.value), ebpf.UpdateAny)
+	if _, ok := t.have[e.key]; ok && isFull(err) {
+		// Before Linux 6.13 a full trie does not change what it has, either.
+		if err := t.remove(e.key); err != nil {
+			return err
+		}
+		err = t.kernel.Update([]byte(e.key), []byte(e.value), ebpf.UpdateAny)
+	}
+	if isFull(err) {
+		return &fullError{t.name, t.max, err}
+	}
+	if err != nil {
 		return fmt.Errorf("write %s: %w", t.name, err)
 	}
 	t.have[e.key] = e.value
