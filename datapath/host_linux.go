@@ -104,20 +104,17 @@ func (h *host) settings() ([]sysctl, error) {
 	return append(out, sysctl{name: forwarding6, want: "1"}), nil
 }
 
-// hasIPv6 is false where the kernel was started without it.
+// hasIPv6 is false where the kernel was started without it, and where it is switched off for
+// loopback, which the redirect leads to.
 func hasIPv6() bool {
-	_, err := os.Stat(procSys + "/net/ipv6")
-	return err == nil
+	off, err := readSysctl("net/ipv6/conf/lo/disable_ipv6")
+	return err == nil && off == "0"
 }
 
 func (h *host) needs() ([]hostNeed, error) {
-	families := []int{unix.AF_INET}
+	out := redirectNeeds(unix.AF_INET)
 	if hasIPv6() {
-		families = append(families, unix.AF_INET6)
-	}
-	var out []hostNeed
-	for _, f := range families {
-		out = append(out, ruleNeed(f), routeNeed(f))
+		out = append(out, redirectNeeds(unix.AF_INET6)...)
 	}
 	settings, err := h.settings()
 	if err != nil {
@@ -128,6 +125,9 @@ func (h *host) needs() ([]hostNeed, error) {
 	}
 	return append(out, nftNeed()), nil
 }
+
+// redirectNeeds lead packets of a family to the proxy.
+func redirectNeeds(family int) []hostNeed { return []hostNeed{ruleNeed(family), routeNeed(family)} }
 
 // ensure gives the host what it lacks and names what it had lacked.
 func (h *host) ensure() (lacked []string, err error) {
@@ -173,6 +173,9 @@ func (h *host) restore(ctx context.Context) error {
 	needs, err := h.needs()
 	if err != nil {
 		return err
+	}
+	if _, err := os.Stat(procSys + "/net/ipv6"); err == nil && !hasIPv6() {
+		needs = append(needs, redirectNeeds(unix.AF_INET6)...) // it may have been switched off since
 	}
 	var errs []error
 	for _, n := range needs {

@@ -47,7 +47,22 @@ func Others(opt Options) []Finding {
 	for _, name := range opt.Uplinks {
 		out = append(out, uplink(name, mine))
 	}
-	return out
+	return append(out, ipv6(opt.Uplinks))
+}
+
+// ipv6 looks whether packets may come that the redirect does not know.
+func ipv6(uplinks []string) Finding {
+	f := Finding{Name: "IPv6", Level: Fine}
+	if hasIPv6() {
+		return f
+	}
+	for _, name := range uplinks {
+		if off, err := readSysctl("net/ipv6/conf/" + name + "/disable_ipv6"); err == nil && off == "0" {
+			f.Level, f.Detail = Warning, "it is switched off for lo, and on for "+name+": requests by IPv6 do not reach the proxy, and those that policy wants judged there are refused"
+			f.Advice = "set net.ipv6.conf.lo.disable_ipv6=0, or switch it off for all"
+		}
+	}
+	return f
 }
 
 // Worst is the level of the worst of them.
