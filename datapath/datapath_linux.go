@@ -27,7 +27,8 @@ type Options struct {
 	// Cgroup is the cgroup v2 folder whose processes' sockets are balanced: the
 	// root, but for nodes that share a kernel.
 	Cgroup string
-	// Uplinks are the interfaces that lead out of the node.
+	// Uplinks are the interfaces that lead out of the node. One of them has to be there;
+	// others get their programs when they come.
 	Uplinks []string
 	// NetnsDir is where files of pods' network namespaces are; "" is /run/netns.
 	NetnsDir string
@@ -144,12 +145,29 @@ func (d *Datapath) start() (*watcher, error) {
 	if err := d.links.interfaceProgram(progFromNode, loopback, loopbackName); err != nil {
 		return nil, err
 	}
-	for _, name := range d.opt.Uplinks {
-		if _, err := d.attachUplink(name); err != nil {
-			return nil, err
-		}
+	if err := d.attachUplinks(); err != nil {
+		return nil, err
 	}
 	return newWatcher()
+}
+
+// attachUplinks passes over those that are not there, unless none is: run attaches them
+// when they come.
+func (d *Datapath) attachUplinks() error {
+	var missing []error
+	for _, name := range d.opt.Uplinks {
+		_, err := d.attachUplink(name)
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			missing = append(missing, err)
+			d.note(name, err)
+		} else if err != nil {
+			return err
+		}
+	}
+	if len(missing) == len(d.opt.Uplinks) {
+		return errors.Join(missing...)
+	}
+	return nil
 }
 
 // release gives back what the process holds. Pins hold what is in use.

@@ -5,16 +5,19 @@ package datapath
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
@@ -60,6 +63,51 @@ func TestOpenErrors(t *testing.T) {
 		}
 	}
 	call[None](p, "Uninstall", n.options("a"))
+}
+
+// An uplink that is not there is waited for if another one is.
+func TestUplinkComesLater(t *testing.T) {
+	n := newNetwork(t)
+	p := n.start("a")
+	o := n.options("a")
+	o.Uplinks = []string{"eth9", "eth0"}
+	call[None](p, "Open", o)
+	t.Cleanup(func() {
+		call[None](p, "Close", None{})
+		call[None](p, "Uninstall", o)
+	})
+	call[None](p, "Sync", Planned{})
+	late := func() (out Attached) {
+		for _, a := range call[Status](p, "Status", None{}).Interfaces {
+			if a.Name == "eth9" {
+				out = a
+			}
+		}
+		return out
+	}
+	if a := late(); len(a.Programs) > 0 || !strings.Contains(a.Reason, "eth9") {
+		t.Errorf("before it is there: %+v", a)
+	}
+	found := call[[]Finding](p, "Others", o)
+	if i := slices.IndexFunc(found, func(f Finding) bool { return f.Name == "uplink eth9" }); i < 0 || found[i].Level != Warning {
+		t.Errorf("%+v", found)
+	}
+	check(t, inNetns(n.hosts["a"].netns, func() error {
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth9"}, PeerName: "eth9-peer"})
+	}))
+	w := &world{network: n, proc: map[string]*process{"a": p}}
+	w.wait("a", func(Status) string {
+		if a := late(); len(a.Programs) != 2 || a.Reason != "" {
+			return fmt.Sprintf("when it is there: %+v", a)
+		}
+		return ""
+	})
+}
+
+// Others is who else takes part.
+func (h *Helper) Others(o Options, out *[]Finding) error {
+	*out = Others(o)
+	return nil
 }
 
 // Programs follow when the node's cgroup is another one.

@@ -45,9 +45,19 @@ func Others(opt Options) []Finding {
 	mine := pinnedPrograms(opt.PinDir)
 	out := []Finding{socketPrograms(opt.Cgroup, mine), rules(), sourcePorts()}
 	for _, name := range opt.Uplinks {
-		out = append(out, uplink(name, mine))
+		f := uplink(name, mine)
+		if !present(name) && slices.ContainsFunc(opt.Uplinks, present) {
+			f.Level, f.Advice = Warning, "it is attached to when it comes; take it out of the uplinks if it is not to"
+		}
+		out = append(out, f)
 	}
 	return append(out, ipv6(opt.Uplinks))
+}
+
+// present: there is an interface of that name.
+func present(name string) bool {
+	_, err := netlink.LinkByName(name)
+	return err == nil
 }
 
 // ipv6 looks whether packets may come that the redirect does not know.

@@ -47,6 +47,10 @@ func TestPreflight(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	}
+	if f := of("uplink none0"); f.Level != Warning || f.Advice == "" { // the other one is there
+		t.Errorf("%+v", f)
+	}
+	opt.Uplinks = []string{"none0", "none1"}
 	if f := of("uplink none0"); f.Level != Problem || f.Advice == "" {
 		t.Errorf("%+v", f)
 	}
