@@ -31,6 +31,9 @@ func FromKubeconfig(path, context string) (*Config, error) {
 		path = strings.Join(rules.Precedence, ", ")
 	}
 	c, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: context}).ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		return nil, fmt.Errorf("no cluster is named: there is none in %s; name a kubeconfig by --kubeconfig, or by the variable KUBECONFIG", path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read kubeconfig %s: %w", path, err)
 	}

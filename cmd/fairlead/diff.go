@@ -33,7 +33,7 @@ type diffFlags struct {
 
 func diffCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "diff OLD NEW [-f PATH...] | diff --kubeconfig FILE NEW | diff -f PATH... --from PLANE --to PLANE",
+		Use:   "diff OLD NEW [-f PATH...] | diff [--kubeconfig FILE] NEW | diff [-f PATH...] --from PLANE --to PLANE",
 		Short: "Say what another configuration would change, and for whom",
 		Long: `Diff compares two files or folders, or what two control planes say in the same ones:
 routes, weights, timeouts and retries of every frontend, and who may do more or less at
@@ -41,7 +41,8 @@ every workload, and which services and workloads are not the same, with file and
 both sides. It compares what things mean, by requests that the matches and rules of both
 sides tell apart, not how they are written; what it cannot prove to be the same it tells.
 
-With --kubeconfig the old side is a cluster, and the new one the same cluster with the
+Of one file or folder the old side is a cluster (that of --kubeconfig or --context, else
+the one that kubectl would speak to), and the new one the same cluster with the
 files' objects applied to it, as kubectl apply does: labels and annotations of a namespace
 that were applied before and that its file lacks are taken away, those of others stay. With
 --prune it is also without those of the control planes' objects that the files lack. Pods are the cluster's on both sides.
@@ -52,7 +53,7 @@ control plane were the only one. What a single namespace's change of owner would
 
 Exit status: 0 nothing would change, 1 something would, 2 wrong usage, or manifests that
 cannot be read.`,
-		Example: "  fairlead diff manifests/ manifests-new/\n  fairlead diff mesh/ mesh-new/ -f services/\n  fairlead diff --kubeconfig ~/.kube/config manifests/\n  fairlead diff -f manifests/ --from istio --to gateway -o yaml",
+		Example: "  fairlead diff manifests/ manifests-new/\n  fairlead diff mesh/ mesh-new/ -f services/\n  fairlead diff manifests/ --prune\n  fairlead diff --kubeconfig prod.yaml manifests/\n  fairlead diff -f manifests/ --from istio --to gateway -o yaml",
 	}
 	in, out := inputFlags(c), outputFlag(c)
 	var f diffFlags
@@ -157,18 +158,25 @@ func errorsIn(p *pipeline.Pipeline) int {
 
 // sides loads both.
 func (f *diffFlags) sides(c *cobra.Command, in *input, args []string) (before, after *pipeline.Pipeline, err error) {
-	switch planes := f.from != "" || f.to != ""; {
-	case planes && (f.from == "" || f.to == "" || len(args) > 0 || !in.named()):
-		return nil, nil, usageError("to compare control planes give -f or --kubeconfig, --from and --to, and nothing else")
+	planes := f.from != "" || f.to != ""
+	if len(in.files) == 0 && !in.server.named() && (planes || len(args) == 1) {
+		in.server.here = true
+	}
+	switch {
+	case planes && (f.from == "" || f.to == "" || len(args) > 0):
+		return nil, nil, usageError("to compare control planes give --from and --to, -f or --kubeconfig if it is not kubectl's cluster, and nothing else")
 	case planes && f.prune:
 		return nil, nil, usageError("--prune is of a cluster compared with files, not of control planes compared")
 	case planes:
 	case in.server.named() && len(args) == 1 && len(in.files) == 0:
+		if _, err := in.server.config(); err != nil && in.server.here {
+			return nil, nil, usageError("diff compares one file or folder with a cluster, and two with each other: %v", err)
+		}
 		return f.clusterSides(c, in, args[0])
 	case f.prune:
-		return nil, nil, usageError("--prune needs a cluster by --kubeconfig, and a file or folder to compare with it")
+		return nil, nil, usageError("--prune needs one file or folder, to compare with a cluster")
 	case len(args) != 2 || in.server.named():
-		return nil, nil, usageError("diff needs two files or folders, or a cluster by --kubeconfig and one of them, or -f or --kubeconfig with --from and --to")
+		return nil, nil, usageError("diff needs two files or folders, or one to compare with a cluster, or --from and --to")
 	case stdins(append(slices.Clone(args), in.files...)) > 1:
 		return nil, nil, usageError("standard input can be read once: name files in place of one of the \"-\"")
 	case slices.Contains(in.files, "-"):

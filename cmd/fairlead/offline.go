@@ -46,6 +46,7 @@ func inputFlags(c *cobra.Command) *input {
 	in := &input{pipeline: pipeline.Options{Agents: true}}
 	c.Flags().StringArrayVarP(&in.files, "file", "f", nil, "file or folder of manifests, - for standard input; repeat for more")
 	in.server = serverFlags(c)
+	in.server.usual = true
 	meshFlags(c, &in.pipeline)
 	return in
 }
@@ -96,7 +97,7 @@ func meshFlags(c *cobra.Command, o *pipeline.Options) {
 func (in *input) read(c *cobra.Command, node string) (*pipeline.Pipeline, content, error) {
 	switch {
 	case !in.named():
-		return nil, content{}, usageError("nothing to read: name files or folders with -f, - for standard input, or a cluster with --kubeconfig")
+		return nil, content{}, usageError("nothing to read: name files or folders with -f, - for standard input, or a cluster with --kubeconfig or --context")
 	case len(in.files) > 0 && in.server.named():
 		return nil, content{}, usageError("read files (-f) or a cluster (--kubeconfig, --in-cluster), not both")
 	}

@@ -22,11 +22,12 @@ func TestStatusOfTheProxy(t *testing.T) {
 		want []string
 	}{
 		{"no proxy", agent.Status{ProxyError: "ask the proxy: refused"}, []string{"envoy unknown: ask the proxy: refused"}},
-		{"none runs", agent.Status{Proxy: &proxy.Status{Envoy: proxy.EnvoyStatus{State: "stopped", Restarts: 3}, StateError: "no saved state"}}, []string{
-			"envoy stopped", "envoy restarted after a crash: 3 times", "proxy configuration from the agent alone: no saved state",
+		{"none runs", agent.Status{Proxy: &proxy.Status{Version: "v1", Envoy: proxy.EnvoyStatus{State: "stopped", Restarts: 3}, StateError: "no saved state"}}, []string{
+			"proxy version v1", "envoy stopped", "envoy restarted after a crash: 3 times", "proxy configuration from the agent alone: no saved state",
 			"routes 0 tables in use, 0 evicted"}},
 		{"replaced", agent.Status{Proxy: &proxy.Status{
-			Envoy: proxy.EnvoyStatus{PID: 12, State: "LIVE", Connected: true},
+			Version: "v1",
+			Envoy:   proxy.EnvoyStatus{PID: 12, State: "LIVE", Connected: true},
 			Generations: []proxy.Generation{
 				{Bank: 0, PID: 7, Role: proxy.Draining, Since: ago(3 * time.Second), Ready: true, State: "LIVE", Version: "1.40.0", Connections: 4},
 				{Bank: 1, PID: 12, Role: proxy.Active, Since: ago(3 * time.Second), Ready: true, State: "LIVE", Version: "1.41.0"},
@@ -34,18 +35,21 @@ func TestStatusOfTheProxy(t *testing.T) {
 			Replacement: &proxy.Replacement{State: proxy.ReplacementDone, Reason: "asked for", Began: ago(4 * time.Second), Ended: ago(3 * time.Second), Bank: 1, PID: 12},
 			InUse:       50, Evicted: 7,
 		}}, []string{
+			"proxy version v1",
 			"envoy draining for 3s, pid 7 in bank 0, LIVE, 1.40.0, 4 connections",
 			"envoy active for 3s, pid 12 in bank 1, LIVE, 1.41.0",
 			"replacement replaced in 1s (asked for): pid 12 in bank 1",
 			"routes 50 tables in use, 7 evicted"}},
 		{"being replaced", agent.Status{Proxy: &proxy.Status{
-			Envoy: proxy.EnvoyStatus{PID: 7, State: "LIVE"},
+			Version: "v1",
+			Envoy:   proxy.EnvoyStatus{PID: 7, State: "LIVE"},
 			Generations: []proxy.Generation{
 				{Bank: 0, PID: 7, Role: proxy.Active, Since: ago(time.Minute), Ready: true, State: "LIVE", Version: "1.40.0", Connections: 4},
 				{Bank: 1, PID: 12, Role: proxy.Next, Since: ago(time.Second), State: "silent", Waits: "envoy is INITIALIZING"},
 			},
 			Replacement: &proxy.Replacement{State: proxy.ReplacementStarting, Reason: "asked for", Bank: 1, PID: 12},
 		}}, []string{
+			"proxy version v1",
 			"envoy active for 1m0s, pid 7 in bank 0, LIVE, 1.40.0, 4 connections, not connected",
 			"envoy next for 1s, pid 12 in bank 1, silent, not ready: envoy is INITIALIZING",
 			"replacement being replaced (asked for): pid 12 in bank 1 gets ready",

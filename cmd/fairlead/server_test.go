@@ -146,6 +146,44 @@ spec: {ports: [{name: http, port: 80}]}
 	}
 }
 
+// Without a flag the cluster is the one that kubectl would speak to, for whatever command
+// means a cluster.
+func TestUsualKubeconfig(t *testing.T) {
+	s := kubetest.New(t)
+	s.Define("networking.istio.io", "VirtualService", "virtualservices", "v1")
+	s.Add(&kubetest.Resource{Group: "apps", Kind: "DaemonSet", Plural: "daemonsets", Versions: []string{"v1"}})
+	s.Apply(cluster1)
+	file := filepath.Join(t.TempDir(), "new.yaml")
+	if err := os.WriteFile(file, []byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := s.TCP()
+	for args, want := range map[string]struct {
+		code int
+		says string
+	}{
+		"check":                           {0, "shop"},
+		"preflight":                       {0, "nodes"},
+		"diff " + file:                    {0, "Nothing would change"},
+		"diff --from istio --to gateway":  {1, "timeout: 5s"},
+		"swap shop --to istio --dry-run":  {0, "in the cluster that kubectl speaks to: " + at},
+		"translate --context a":           {0, "VirtualService"},
+		"explain shop/web:80 --context a": {0, "VirtualService shop/web"},
+	} {
+		t.Setenv("KUBECONFIG", kubeconfig(t, at))
+		if r := fairlead(t, "", strings.Fields(args)...); r.code != want.code || !strings.Contains(r.out+r.err, want.says) {
+			t.Errorf("fairlead %s: ended with %d, want %d and %q\n%s%s", args, r.code, want.code, want.says, r.out, r.err)
+		}
+		if strings.Contains(args, "--context") {
+			continue
+		}
+		t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
+		if r := fairlead(t, "", strings.Fields(args)...); r.code == 0 || !strings.Contains(r.err, "name a kubeconfig by --kubeconfig") {
+			t.Errorf("fairlead %s without a kubeconfig: ended with %d\n%s%s", args, r.code, r.out, r.err)
+		}
+	}
+}
+
 // What a namespace's file lacks since it was applied last is taken away by applying it.
 func TestDiffOfANamespacesMarks(t *testing.T) {
 	const deny = "fairlead.io/default-deny: istio"

@@ -53,7 +53,7 @@ type swapped struct {
 
 func swapCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "swap NAMESPACE {--to PLANE | --back} {--kubeconfig FILE | -f FOLDER | --lab NAME}",
+		Use:   "swap NAMESPACE {--to PLANE | --back} [--kubeconfig FILE | -f FOLDER | --lab NAME]",
 		Short: "Give a namespace to another control plane, and watch what that does",
 		Long: `Swap shows what would change if another control plane's routes served a namespace,
 flips its owner by one write (the annotation fairlead.io/control-plane), and watches the
@@ -69,7 +69,8 @@ interrupt before the write leaves all as it was, one after it leaves the swap as
 
 Exit status: 0 swapped, or nothing to do; 1 refused, taken back or interrupted, with
 --dry-run if it would be refused; 2 wrong usage.`,
-		Example: `  fairlead swap shop --to smi --kubeconfig ~/.kube/config
+		Example: `  fairlead swap shop --to smi --dry-run
+  fairlead swap shop --to smi --context prod
   fairlead swap shop --to smi -f manifests/ --dry-run
   fairlead swap shop --to gateway --lab default
   fairlead swap shop --back --lab default`,
@@ -83,7 +84,7 @@ Exit status: 0 swapped, or nothing to do; 1 refused, taken back or interrupted, 
 	c.Flags().StringSliceVar(&f.runs, "run", nil, "run folders of agents whose requests are watched")
 	c.Flags().StringVar(&f.lab, "lab", "", "name of a lab, in place of -f and --run")
 	f.server = &server{usual: true}
-	f.server.fileFlags(c, "kubeconfig file of a cluster, in place of -f and --run")
+	f.server.fileFlags(c, "kubeconfig file of a cluster, in place of -f and --run (default: as kubectl has it)")
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "only show what would change")
 	c.Flags().BoolVar(&f.widen, "allow-widening", false, "swap though somebody can do more than before")
 	c.Flags().DurationVar(&f.before, "baseline", 5*time.Second, "how long to count before the swap")
@@ -96,8 +97,10 @@ Exit status: 0 swapped, or nothing to do; 1 refused, taken back or interrupted, 
 			return usageError("swap needs one namespace")
 		case f.back == (f.to != ""):
 			return usageError("swap needs --to, the control plane that is to own the namespace, or --back")
-		case f.places() != 1:
+		case f.places() > 1:
 			return usageError("swap needs one place: a cluster by --kubeconfig, or -f, the folder that the agents read, or --lab")
+		case f.folder == "" && len(f.runs) > 0:
+			return usageError("--run needs -f, the folder that these agents read; those of a cluster or a lab are found")
 		case f.folder == "-":
 			return usageError("swap writes to the folder, or file, that the agents read: standard input is none")
 		case f.to != "" && f.to != swap.None && !slices.Contains(pipeline.PlaneNames(), f.to):
@@ -106,6 +109,7 @@ Exit status: 0 swapped, or nothing to do; 1 refused, taken back or interrupted, 
 		return nil
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
+		f.server.here = f.places() == 0
 		f.limits = swap.Limits{Rate: f.percent / 100, Least: 5}
 		s := &swapping{swapFlags: f, c: c, out: *out, mesh: &mesh, result: swapped{Namespace: args[0]}}
 		return s.run()
@@ -191,6 +195,13 @@ func (s *swapping) run() error {
 func (s *swapping) find() (err error) {
 	switch {
 	case s.server.named():
+		if s.server.here {
+			cfg, err := s.server.config()
+			if err != nil {
+				return usageError("swap needs one place: a cluster, or -f, the folder that the agents read, or --lab: %v", err)
+			}
+			s.say("in the cluster that kubectl speaks to: %s", cfg.Host)
+		}
 		s.place, err = newClusterPlace(s.server, s.result.Namespace)
 	case s.lab != "":
 		s.place, err = newLabPlace(s.c.Context(), s.lab, s.result.Namespace)
@@ -390,7 +401,7 @@ func (s *swapping) flows() []swap.Flows {
 
 // undo is the command that goes back.
 func (s *swapping) undo() string {
-	return fmt.Sprintf("fairlead swap %s --back %s", s.result.Namespace, s.place.flags())
+	return strings.TrimSpace(fmt.Sprintf("fairlead swap %s --back %s", s.result.Namespace, s.place.flags()))
 }
 
 // print says what was done; the report has been printed before.
