@@ -60,7 +60,8 @@ func (a *agent) startLease(start func(name string, f func(context.Context) error
 func (a *agent) pulse(now time.Time) lease.State {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := lease.State{Ready: a.applied != "", Nodes: len(a.pipe.Rows(translators.Nodes)), Revision: a.applied, Findings: a.findingsNoteLocked()}
+	s := lease.State{Ready: a.applied != "", Nodes: len(a.pipe.Rows(translators.Nodes)), Revision: a.applied, Findings: a.findingsNoteLocked(),
+		Guards: a.pluginIn != ""}
 	if o, _ := a.pipe.Get(translators.Objects(objects.NodeKind), a.opts.Node).(*objects.Object); o != nil {
 		s.NodeUID = string(o.Value.(*corev1.Node).UID)
 	}

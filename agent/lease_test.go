@@ -22,6 +22,13 @@ func TestPulse(t *testing.T) {
 	if s := r.pulse(now); !s.Ready || s.Behind != "" || s.Revision != "one" {
 		t.Errorf("when all is applied: %+v", s)
 	}
+	if s := r.pulse(now); s.Guards {
+		t.Errorf("without the plugin: %+v", s)
+	}
+	r.pluginIn = "10-net.conflist"
+	if s := r.pulse(now); !s.Guards {
+		t.Errorf("with the plugin: %+v", s)
+	}
 	r.revision, r.lagging = "two", now
 	r.say(aboutEnvoy, "Envoy has not acknowledged")
 	if s := r.pulse(now.Add(applyLimit - time.Second)); s.Behind != "" || s.Revision != "one" {

@@ -21,6 +21,8 @@ const (
 	RevisionKey = "fairlead.io/revision"
 	// PreflightKey is what was found on the node that is in the way, as JSON; see kube/preflight.
 	PreflightKey = "fairlead.io/preflight"
+	// GuardsKey is there once no pod starts on the node that its agent has not been told of.
+	GuardsKey = "fairlead.io/guards-starts"
 )
 
 // beat is what a Lease says by its last renewal.

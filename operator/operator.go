@@ -21,6 +21,7 @@ import (
 	"fairlead.io/fairlead/kube/status"
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/operator/conditions"
+	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/translators/objects"
 )
 
@@ -54,8 +55,11 @@ type Options struct {
 	Definitions [][]byte
 	// Health is the address at which it answers probes; "" = none.
 	Health string
-	Times  lead.Times // zero: lead.DefaultTimes
-	Log    *slog.Logger
+	// StartupTaint is the key of a taint that nodes have from the start, and lose when their
+	// agents are ready; "" = none.
+	StartupTaint string
+	Times        lead.Times // zero: lead.DefaultTimes
+	Log          *slog.Logger
 }
 
 // want is what an object is to have in its status.
@@ -74,6 +78,8 @@ type operator struct {
 	election *lead.Election
 	writer   *status.Writer
 	events   *status.Events
+	taints   *taints       // nil: none
+	newNode  chan struct{} // for taints
 	started  time.Time
 
 	mu       sync.Mutex
@@ -136,7 +142,7 @@ func newOperator(o Options) (*operator, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &operator{o: o, pipe: pipe, judges: Judges(), started: time.Now(), stored: map[objects.Ref]*kube.Stored{}, wants: map[objects.Ref]want{}, turned: time.Now()}
+	p := &operator{o: o, pipe: pipe, judges: Judges(), started: time.Now(), newNode: make(chan struct{}, 1), stored: map[objects.Ref]*kube.Stored{}, wants: map[objects.Ref]want{}, turned: time.Now()}
 	if p.src, err = kube.New(kube.Options{Config: o.Config, Registry: pipe.Registry(), Statuses: p.kinds(), Log: o.Log}); err != nil {
 		return nil, err
 	}
@@ -145,6 +151,11 @@ func newOperator(o Options) (*operator, error) {
 	}
 	if p.writer, err = status.New(o.Config, p.next, p.wrote, o.Log); err != nil {
 		return nil, err
+	}
+	if o.StartupTaint != "" {
+		if p.taints, err = newTaints(o, p.newNode); err != nil {
+			return nil, err
+		}
 	}
 	p.events, err = status.NewEvents(o.Config, o.Identity, o.Log)
 	return p, err
@@ -210,6 +221,12 @@ func (p *operator) take() bool {
 	if len(u.Edits) > 0 {
 		for _, c := range p.pipe.Apply(u.Edits) {
 			counts = counts || tells(c.Table)
+			if c.Table == translators.Objects(objects.NodeKind) && c.Old == nil {
+				select {
+				case p.newNode <- struct{}{}:
+				default:
+				}
+			}
 		}
 	}
 	// An object whose resource has a status now, or no more, or that is another of its
@@ -337,6 +354,9 @@ func (p *operator) campaign(ctx context.Context) error {
 		group.Go(func() { p.define(ctx) })
 		group.Go(func() { p.writer.Run(ctx, func() { p.writer.Look(p.differing()...) }) })
 		group.Go(func() { p.events.Run(ctx) })
+		if p.taints != nil {
+			group.Go(func() { p.taints.run(ctx) })
+		}
 		group.Wait()
 	})
 	if !errors.Is(err, lead.ErrRetired) {

@@ -33,6 +33,7 @@ agents, because it says what they serve.`,
 	meshFlags(c, &o.Pipeline)
 	c.Flags().StringVar(&o.Health, "health", "", "address for probes, for example :8086: /healthz, /readyz, and /status (default: none)")
 	install := c.Flags().Bool("install-crds", true, "install SMI's CustomResourceDefinitions where they are missing; those that are there stay as they are")
+	c.Flags().StringVar(&o.StartupTaint, "startup-taint", "", "key of a taint that nodes are made with: it is taken off when a node's agent is ready and its CNI plugin in place (default: none)")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := o.reach(c, api); err != nil {
 			return err

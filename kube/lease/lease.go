@@ -56,6 +56,7 @@ type State struct {
 	Revision string // of the configuration that was applied
 	Behind   string // why what the node's proxy checks does not count; "": it does
 	Findings string // of the node, that are not fine, as JSON; "": none
+	Guards   bool   // no pod starts on the node that the agent has not been told of
 }
 
 // Source is what hears of Leases; see kube.Source.
@@ -369,6 +370,11 @@ func (w *Writer) fill(l *coordinationv1.Lease, now time.Time, duration time.Dura
 	note(&l.Annotations, kube.VersionKey, w.opts.Version)
 	note(&l.Annotations, kube.RevisionKey, s.Revision)
 	note(&l.Annotations, kube.PreflightKey, s.Findings)
+	guards := ""
+	if s.Guards {
+		guards = "true"
+	}
+	note(&l.Annotations, kube.GuardsKey, guards)
 	note(&l.Annotations, kubernetes.BehindKey, s.Behind)
 	note(&l.Annotations, kubernetes.NodeUIDKey, s.NodeUID)
 	l.OwnerReferences = nil

@@ -54,7 +54,16 @@ nodeSelector: {{ toYaml . | nindent 2 }}
 {{- with .Values.agent.affinity }}
 affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.agent.tolerations }}
+{{- include "fairlead.tolerations" (dict "root" . "own" .Values.agent.tolerations) }}
+{{- end }}
+
+{{/* What is needed to take the startup taint off tolerates it. */}}
+{{- define "fairlead.tolerations" -}}
+{{- $all := default list .own }}
+{{- with .root.Values.agent.startupTaint }}
+{{- $all = append $all (dict "key" . "operator" "Exists") }}
+{{- end }}
+{{- with $all }}
 tolerations: {{ toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
