@@ -105,6 +105,33 @@ func rendered(t *testing.T, component string) []string {
 	return nil
 }
 
+// What kubectl applies is not said to be Helm's, which would neither upgrade nor delete it.
+func TestManifestsAreKubectls(t *testing.T) {
+	all := 0
+	for text := range strings.SplitSeq(string(Manifests), "\n---\n") {
+		var o struct {
+			Kind     string
+			Metadata struct {
+				Name   string
+				Labels map[string]string
+			}
+		}
+		if err := yaml.Unmarshal([]byte(text), &o); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		if o.Kind == "" || o.Kind == "Namespace" {
+			continue
+		}
+		all++
+		if by := o.Metadata.Labels["app.kubernetes.io/managed-by"]; by != "kubectl" {
+			t.Errorf("%s %s is managed by %q", o.Kind, o.Metadata.Name, by)
+		}
+	}
+	if all < 10 {
+		t.Errorf("%d objects", all)
+	}
+}
+
 // What README.md says that pods may do on a node is what the chart gives them.
 func TestReadmeHasThePrivileges(t *testing.T) {
 	for _, component := range []string{"agent", "proxy"} {

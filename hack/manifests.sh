@@ -18,4 +18,5 @@ metadata:
     # Agents and proxies are in the nodes' network.
     pod-security.kubernetes.io/enforce: privileged
 END
-"$(hack/helm.sh)" template fairlead deploy/chart --namespace fairlead-system --no-hooks --kube-version 1.34
+"$(hack/helm.sh)" template fairlead deploy/chart --namespace fairlead-system --no-hooks --kube-version 1.34 |
+	sed 's/^\( *app.kubernetes.io\/managed-by:\) Helm$/\1 kubectl/' # Helm knows nothing of them

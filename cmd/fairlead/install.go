@@ -177,7 +177,7 @@ var (
 // manifests are what is applied, as objects and as text.
 func (e *manifestEdit) manifests() ([]*unstructured.Unstructured, []byte, error) {
 	text := bytes.ReplaceAll(deploy.Manifests, []byte(defaultNamespace), []byte(e.namespace))
-	text = bytes.ReplaceAll(text, []byte("managed-by: Helm"), []byte("managed-by: "+install.Manager))
+	text = bytes.ReplaceAll(text, []byte("managed-by: kubectl"), []byte("managed-by: "+install.Manager))
 	text = imageLine.ReplaceAllFunc(text, func(line []byte) []byte {
 		m := imageLine.FindSubmatch(line)
 		registry, tag := string(m[2]), string(m[4])

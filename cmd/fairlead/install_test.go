@@ -17,7 +17,7 @@ func TestInstallPrint(t *testing.T) {
 	for want, times := range map[string]int{
 		"image: registry.example/a/fairlead:v7": 2, "image: registry.example/a/proxy:v7": 1, "imagePullPolicy: Never": 3,
 		"- --trust-domain=example.org": 2, "- --gateway-require-grants=true": 2, "- --linkerd-cluster-networks=10.0.0.0/8,fd00::/8": 2,
-		"- --uplink=eth1": 1, "namespace: mesh": -1, "fairlead-system": 0, "managed-by: Helm": 0,
+		"- --uplink=eth1": 1, "namespace: mesh": -1, "fairlead-system": 0, "managed-by: kubectl": 0,
 	} {
 		n := strings.Count(r.out, want)
 		if times >= 0 && n != times || times < 0 && n == 0 {
