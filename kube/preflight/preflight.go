@@ -66,6 +66,7 @@ func Look(ctx context.Context, cfg *rest.Config, namespace string) ([]Finding, e
 		return nil, fmt.Errorf("list nodes: %w", err)
 	}
 	l.nodes(nodes.Items)
+	l.runtimes(nodes.Items)
 	l.proxyMode()
 	var sets appsv1.DaemonSetList
 	if l.may("the cluster's DaemonSets", l.list(appsv1.SchemeGroupVersion, "daemonsets", "", &sets)) {
@@ -169,6 +170,39 @@ func (l *looker) nodes(nodes []corev1.Node) {
 		l.say("kernels", Problem, "older than Linux 6.6: "+some(old), "Fairlead needs TCX, which came with it: update these nodes, or keep Fairlead off them by nodeSelector")
 	} else {
 		l.say("kernels", Fine, "Linux 6.6 or newer; the agent looks at each feature before it begins", "")
+	}
+}
+
+// runtimes looks at what starts the nodes' pods. Only containerd was tried. How a pod's
+// processes are found does not depend on it: by the cgroups that kubelet makes.
+func (l *looker) runtimes(nodes []corev1.Node) {
+	of := map[string][]string{} // nodes by the runtime that they have
+	for _, n := range nodes {
+		i := n.Status.NodeInfo
+		name, _, ok := strings.Cut(i.ContainerRuntimeVersion, "://")
+		switch {
+		case !ok || i.OperatingSystem != "" && i.OperatingSystem != "linux":
+			continue
+		case name == "containerd" && strings.Contains(i.KubeletVersion, "+k3s"):
+			name = "k3s"
+		}
+		of[name] = append(of[name], n.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		where := "on " + some(of[name])
+		switch name {
+		case "containerd":
+			l.say("container runtime", Fine, "containerd "+where, "")
+		case "k3s":
+			l.say("container runtime", Warning, "K3s "+where+": its containerd has its CNI configurations and plugins in folders of its own",
+				"set agent.cni.confDir and agent.cni.binDir to conf_dir and bin_dir in /var/lib/rancher/k3s/agent/etc/containerd/config.toml; else pods start before their policy is in the kernel")
+		case "cri-o":
+			l.say("container runtime", Warning, "CRI-O "+where+", which Fairlead was not tried with",
+				"set agent.cni.confDir and agent.cni.binDir to its network_dir and to one of its plugin_dirs; it ends pods by the CNI configuration that they were made with, so before an uninstall drain these nodes, or their pods stay Terminating")
+		default:
+			l.say("container runtime", Warning, name+" "+where+", which Fairlead was not tried with",
+				"set agent.cni.confDir and agent.cni.binDir to the folders where it looks for CNI configurations and plugins")
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ package preflight
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -71,6 +72,11 @@ func TestLook(t *testing.T) {
   {metadata: {name: b}, status: {nodeInfo: {operatingSystem: linux, architecture: amd64, kernelVersion: 6.6.1}}},
   {metadata: {name: w}, status: {nodeInfo: {operatingSystem: windows, architecture: amd64, kernelVersion: "10.0"}}}]}`,
 			map[string]string{"kernels": "older than Linux 6.6: a (5.15.0)", "nodes": "of another kind: w (windows)"}, Problem},
+		"containerd": {"/api/v1/nodes", nodesWith("containerd://1.7.24", "v1.34.4"), map[string]string{"container runtime": "containerd on a"}, Fine},
+		"CRI-O":      {"/api/v1/nodes", nodesWith("cri-o://1.31.2", "v1.31.2"), map[string]string{"container runtime": "CRI-O on a"}, Warning},
+		"K3s":        {"/api/v1/nodes", nodesWith("containerd://2.0.5-k3s1", "v1.33.1+k3s1"), map[string]string{"container runtime": "K3s on a"}, Warning},
+		"RKE2":       {"/api/v1/nodes", nodesWith("containerd://2.0.5-k3s1", "v1.33.1+rke2r1"), map[string]string{"container runtime": "containerd on a"}, Fine},
+		"Docker":     {"/api/v1/nodes", nodesWith("docker://27.3.1", "v1.31.2"), map[string]string{"container runtime": "docker on a"}, Warning},
 		"Cilium and Istio": {"/apis/apps/v1/daemonsets", `{apiVersion: apps/v1, kind: DaemonSetList, items: [
   {metadata: {name: cilium, namespace: kube-system}}, {metadata: {name: ztunnel, namespace: istio-system}}]}`,
 			map[string]string{"Cilium": "kube-system/cilium", "Istio's ambient mode": "istio-system/ztunnel"}, Warning},
@@ -140,4 +146,10 @@ func TestLookWithoutPermission(t *testing.T) {
 	if _, err := Look(t.Context(), &rest.Config{Host: "http://127.0.0.1:1"}, "x"); err == nil {
 		t.Error("no server, and no error")
 	}
+}
+
+// nodesWith is a list of one node with a container runtime.
+func nodesWith(runtime, kubelet string) string {
+	return fmt.Sprintf(`{apiVersion: v1, kind: NodeList, items: [{metadata: {name: a}, spec: {podCIDRs: [10.0.0.0/24, "fd00::/64"]},
+  status: {nodeInfo: {operatingSystem: linux, architecture: amd64, kernelVersion: 6.12.9, containerRuntimeVersion: %q, kubeletVersion: %q}}}]}`, runtime, kubelet)
 }
