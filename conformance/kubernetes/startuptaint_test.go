@@ -40,12 +40,12 @@ func TestStartupTaintInChart(t *testing.T) {
 			if strings.Contains(text, "- key: "+key+"\n          operator: Exists\n") {
 				tolerate[name[1]] = true
 			}
-			says = says || name != nil && name[1] == "fairlead-operator" && strings.Contains(text, "        - --startup-taint="+key+"\n")
+			says = says || name != nil && name[1] == "fairlead-operator" && strings.Contains(text, "        - \"--startup-taint="+key+"\"\n")
 			writes = writes || regexp.MustCompile(`resources: \[nodes[^\]]*\]\n  verbs: \[[^\]]*patch`).MatchString(text)
 		}
 		want := map[string]bool{}
 		if on {
-			want = map[string]bool{"fairlead-agent": true, "fairlead-proxy": true, "fairlead-operator": true}
+			want = map[string]bool{"fairlead-agent": true, "fairlead-proxy": true, "fairlead-operator": true, "fairlead-cleanup": true}
 		}
 		if !maps.Equal(tolerate, want) || says != on || writes != on {
 			t.Errorf("on: %v; %v tolerate it, the operator is told %v and may write nodes %v", on, tolerate, says, writes)

@@ -142,6 +142,7 @@ func TestCleanupGoesWhereOperatorsDo(t *testing.T) {
 		{values, "nodeSelector", "kubernetes.io/arch: arm64"},
 		{values, "tolerations", "key: infra"},
 		{values, "affinity", "nodeAffinity"},
+		{`{"agent": {"startupTaint": "a.example/b"}}`, "tolerations", "key: a.example/b"},
 	} {
 		job, operator := part(one.values, "cleanup.yaml", one.key), part(one.values, "operator.yaml", one.key)
 		if job != operator || !strings.Contains(job, one.want) {

@@ -64,7 +64,7 @@ affinity: {{ toYaml . | nindent 2 }}
 {{- $all = append $all (dict "key" . "operator" "Exists") }}
 {{- end }}
 {{- with $all }}
-tolerations: {{ toYaml . | nindent 2 }}
+tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
