@@ -46,13 +46,7 @@ type Problem struct {
 
 // String is what people read, without the time.
 func (p Problem) String() string {
-	text := p.What
-	if len(p.Kinds) > 0 {
-		text = strings.Join(p.Kinds, ", ") + ": " + text
-	}
-	if p.Advice != "" {
-		text += "; " + p.Advice
-	}
+	text := p.text()
 	switch {
 	case p.Holds && len(p.Kinds) > 0:
 		text += "; until then nothing new is applied, as without it more could be allowed than is meant"
@@ -60,6 +54,30 @@ func (p Problem) String() string {
 		text += "; until then nothing new is applied"
 	}
 	return text
+}
+
+// text is what is wrong and what to do about it.
+func (p Problem) text() string {
+	text := p.What
+	if len(p.Kinds) > 0 {
+		text = strings.Join(p.Kinds, ", ") + ": " + text
+	}
+	if p.Advice != "" {
+		text += "; " + p.Advice
+	}
+	return text
+}
+
+// once is what is wrong for somebody who reads once, and applies nothing.
+func (h Health) once() string {
+	var out []string
+	for _, p := range h.Problems {
+		out = append(out, p.text())
+	}
+	if len(out) == 0 {
+		return "not all of them came in time"
+	}
+	return strings.Join(out, "; ")
 }
 
 // String tells of all problems, "" if there is none.

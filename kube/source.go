@@ -325,7 +325,7 @@ func readOnce(ctx context.Context, o Options) (Update, error) {
 		}
 	})
 	if err == nil && !ok {
-		err = errors.New(s.Health().String())
+		err = errors.New(s.Health().once())
 	}
 	if err != nil {
 		return Update{}, fmt.Errorf("read the objects of %s: %w", s, err)

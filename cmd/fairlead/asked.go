@@ -71,6 +71,9 @@ func (t *target) ofCluster() (bool, error) {
 	if _, err := os.Stat(filepath.Join(t.run, agent.Socket)); err == nil {
 		return false, nil
 	}
+	if !kube.HasKubeconfig() && t.node == "" {
+		return false, fmt.Errorf("there is no agent on this machine (%s), and no kubeconfig names a cluster: name one by --kubeconfig, or by the variable KUBECONFIG; --run or --lab for agents of this machine", t.run)
+	}
 	return kube.HasKubeconfig(), nil
 }
 
@@ -129,7 +132,9 @@ func (t *target) installedAgents(ctx context.Context) ([]asked, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := remote.List(ctx, cfg)
+	limited, cancel := context.WithTimeoutCause(ctx, readLimit, errSlow)
+	defer cancel()
+	all, err := remote.List(limited, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,9 +57,11 @@ func (i *installation) installer(c *cobra.Command, instead string) (*install.Ins
 	return in, err
 }
 
-// context ends with the limit.
+// context ends with the limit, for all that the command does from now on.
 func (i *installation) context(c *cobra.Command) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(c.Context(), i.limit, fmt.Errorf("%s are over; --timeout gives it more", i.limit))
+	ctx, cancel := context.WithTimeoutCause(c.Context(), i.limit, fmt.Errorf("%s are over; --timeout gives it more", i.limit))
+	c.SetContext(ctx)
+	return ctx, cancel
 }
 
 func installCommand() *cobra.Command {
@@ -102,12 +105,12 @@ Interrupted or failed it can be run again, or taken back by "fairlead uninstall"
 			_, err := c.OutOrStdout().Write(text)
 			return err
 		}
+		ctx, cancel := i.context(c)
+		defer cancel()
 		in, err := i.installer(c, "helm upgrade %s changes it, in namespace %s")
 		if err != nil {
 			return err
 		}
-		ctx, cancel := i.context(c)
-		defer cancel()
 		found, err := i.server.preflight(c, i.namespace)
 		if err != nil {
 			return err
@@ -120,9 +123,12 @@ Interrupted or failed it can be run again, or taken back by "fairlead uninstall"
 			return errors.New("nothing was installed: mend what is a problem, or say --skip-preflight")
 		}
 		if err := in.Apply(ctx, objects); err != nil {
-			return err
+			return fmt.Errorf("%w\nwhat was applied before that stays: run it again, or fairlead uninstall", err)
 		}
 		if err := in.Wait(ctx); err != nil {
+			if text := err.Error(); strings.Contains(text, "ImagePull") || strings.Contains(text, "ErrImage") {
+				err = fmt.Errorf("%w\nsay where the images are by --image-registry and --image-tag; hack/images.sh makes them", err)
+			}
 			return err
 		}
 		_, err = fmt.Fprintln(c.OutOrStdout(), "Fairlead is installed; fairlead status tells how it does, fairlead check what your objects come to, fairlead uninstall takes it away")
@@ -143,6 +149,8 @@ no longer routed, and policies no longer hold, from the moment when the agents e
 	}
 	i := installationFlags(c, 5*time.Minute)
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		ctx, cancel := i.context(c)
+		defer cancel()
 		in, err := i.installer(c, "helm uninstall %s -n %s takes it away")
 		if err != nil {
 			return err
@@ -152,10 +160,16 @@ no longer routed, and policies no longer hold, from the moment when the agents e
 		if err != nil {
 			return err
 		}
-		ctx, cancel := i.context(c)
-		defer cancel()
+		there, err := in.Any(ctx, objects)
+		if err != nil {
+			return err
+		}
 		if err := in.Remove(ctx, objects, func(ctx context.Context) error { return i.cleanup(ctx, c) }); err != nil {
-			return fmt.Errorf("%w; run it again to go on", err)
+			return fmt.Errorf("%w\nnot all is taken away: run it again to go on", err)
+		}
+		if !there {
+			_, err = fmt.Fprintf(c.OutOrStdout(), "there was no installation in namespace %s\n", i.namespace)
+			return err
 		}
 		_, err = fmt.Fprintln(c.OutOrStdout(), "Fairlead is gone; the nodes are as they were")
 		return err

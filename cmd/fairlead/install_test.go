@@ -5,6 +5,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"fairlead.io/fairlead/kube/kubetest"
 )
 
 // What is applied is what the chart renders, with what the flags say.
@@ -40,6 +42,47 @@ func TestInstallPrint(t *testing.T) {
 	} {
 		if r := fairlead(t, "", strings.Fields(args)...); r.code == 0 || !strings.Contains(r.err, want) {
 			t.Errorf("fairlead %s: ended with %d: %q, want %q", args, r.code, r.err, want)
+		}
+	}
+}
+
+// What an uninstall says is what it did.
+func TestUninstallOfNothing(t *testing.T) {
+	s := kubetest.New(t)
+	for _, r := range []kubetest.Resource{
+		{Kind: "ServiceAccount", Plural: "serviceaccounts"}, {Kind: "PersistentVolumeClaim", Plural: "persistentvolumeclaims"},
+		{Group: "rbac.authorization.k8s.io", Kind: "ClusterRole", Plural: "clusterroles", Cluster: true},
+		{Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding", Plural: "clusterrolebindings", Cluster: true},
+		{Group: "rbac.authorization.k8s.io", Kind: "Role", Plural: "roles"},
+		{Group: "rbac.authorization.k8s.io", Kind: "RoleBinding", Plural: "rolebindings"},
+		{Group: "apps", Kind: "DaemonSet", Plural: "daemonsets"}, {Group: "apps", Kind: "Deployment", Plural: "deployments"},
+		{Group: "policy", Kind: "PodDisruptionBudget", Plural: "poddisruptionbudgets"},
+	} {
+		r.Versions = []string{"v1"}
+		s.Add(&r)
+	}
+	r := fairlead(t, "", "uninstall", "--namespace", "mesh", "--kubeconfig", kubeconfig(t, s.TCP()))
+	if r.code != 0 || r.out != "there was no installation in namespace mesh\n" {
+		t.Errorf("ended with %d: %s%s", r.code, r.out, r.err)
+	}
+}
+
+// Whom to ask next is said where nobody answers.
+func TestNoServerAnswers(t *testing.T) {
+	gone := kubeconfig(t, "http://127.0.0.1:1")
+	for _, args := range []string{"install", "uninstall", "preflight", "status", "explain a/b --live", "swap shop --to istio", "operator cleanup"} {
+		r := fairlead(t, "", append(strings.Fields(args), "--kubeconfig", gone)...)
+		if r.code != exitFailed || !strings.Contains(r.err, "no API server that answers at http://127.0.0.1:1") {
+			t.Errorf("fairlead %s: ended with %d: %s", args, r.code, r.err)
+		}
+	}
+	t.Setenv("KUBECONFIG", "/nowhere/kubeconfig")
+	if r := fairlead(t, "", "operator", "cleanup"); r.code != exitFailed || !strings.Contains(r.err, "no cluster is named") {
+		t.Errorf("operator cleanup: %d, %s", r.code, r.err)
+	}
+	for _, args := range []string{"status", "observe", "explain a/b"} { // of a machine that is no node
+		if r := fairlead(t, "", strings.Fields(args)...); r.code != exitFailed || !strings.Contains(r.err, "no kubeconfig names a cluster") {
+			t.Errorf("fairlead %s: ended with %d: %s", args, r.code, r.err)
 		}
 	}
 }

@@ -8,8 +8,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -57,10 +60,28 @@ func run(ctx context.Context, cmd *cobra.Command) int {
 	if !errors.As(err, &e) {
 		e = &exitError{exitFailed, err.Error()}
 	}
+	if at := unanswered(err); at != "" && e.msg != "" {
+		e.msg += "\nThere is no API server that answers at " + at + ": is it up, and the one that is meant? --kubeconfig and --context name another."
+	}
 	if e.msg != "" {
 		fmt.Fprintln(cmd.ErrOrStderr(), "fairlead: "+e.msg)
 	}
 	return e.code
+}
+
+// unanswered is the address of a server that was asked over the network and could not be
+// reached, "" if an error is about something else.
+func unanswered(err error) string {
+	var asked *url.Error
+	var op *net.OpError
+	if !errors.As(err, &asked) || !errors.As(err, &op) || op.Op != "dial" || strings.HasPrefix(op.Net, "unix") {
+		return ""
+	}
+	u, err := url.Parse(asked.URL)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 func root() *cobra.Command {
@@ -107,7 +128,11 @@ func group(c *cobra.Command) {
 // noArgs refuses arguments with a hint.
 func noArgs(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError("%s takes no arguments, got %q: name files with -f", c.CommandPath(), args[0])
+		hint := ""
+		if f := c.Flags().Lookup("file"); f != nil {
+			hint = ": name files with -f"
+		}
+		return usageError("%s takes no arguments, got %q%s", c.CommandPath(), args[0], hint)
 	}
 	return nil
 }

@@ -182,7 +182,7 @@ type nodePlan struct {
 
 func planCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "plan -f PATH... --node NODE",
+		Use:   "plan {-f PATH... | --kubeconfig FILE} --node NODE",
 		Short: "Print one node's share of the configuration",
 		Long: `Plan prints the rows that a node's Envoy and kernel get. Manifests without pods are
 placed on the nodes that they name, or on two, the way that "fairlead lab" does.`,
@@ -297,7 +297,7 @@ type envoyResource struct {
 
 func renderCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "render -f PATH... --node NODE",
+		Use:   "render {-f PATH... | --kubeconfig FILE} --node NODE",
 		Short: "Print the exact Envoy resources and map entries of one node",
 		Long: `Render prints what a node's Envoy and kernel get, byte for byte: -o json has the
 resources in full. Manifests without pods are placed as by "fairlead plan".`,

@@ -97,7 +97,7 @@ func definitions() ([][]byte, error) {
 
 func cleanupCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "cleanup {--in-cluster | --kubeconfig FILE}",
+		Use:   "cleanup [--in-cluster | --kubeconfig FILE]",
 		Short: "Take back what operators have written: conditions, Events, the Lease",
 		Long: `Cleanup takes away what operators have written into the cluster, for an uninstall. Those
 that still run write nothing any more. Conditions and Events of others stay, and so do
@@ -106,9 +106,12 @@ of Fairlead, all but the Lease is left to that one.`,
 		Args: noArgs,
 	}
 	o, api := operatorFlags(c)
+	api.usual = true
+	c.Flags().Lookup("kubeconfig").Usage = "kubeconfig file of the cluster (default: as kubectl has it)"
 	out := outputFlag(c)
 	limit := c.Flags().Duration("timeout", 2*time.Minute, "how long it may take")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		api.here = !api.named()
 		if err := o.reach(c, api); err != nil {
 			return err
 		}

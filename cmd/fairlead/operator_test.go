@@ -19,7 +19,6 @@ func TestOperatorFlags(t *testing.T) {
 		want string
 	}{
 		{[]string{"operator"}, "needs the cluster's API server: --kubeconfig or --in-cluster"},
-		{[]string{"operator", "cleanup"}, "fairlead operator cleanup needs the cluster's API server"},
 		{[]string{"operator", "--kubeconfig", "x", "--in-cluster"}, "name one API server"},
 		{[]string{"operator", "shop"}, "takes no arguments"},
 	} {

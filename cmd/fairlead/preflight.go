@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -18,9 +19,9 @@ func preflightCommand() *cobra.Command {
 		Short: "Say what would not work on this cluster, or on this node, and why",
 		Long: `Preflight looks at a cluster before Fairlead is installed there: nodes and their kernels,
 who balances services, the network that pods have, other meshes that are still there,
-another installation, what you may do, SMI's definitions where others have made them. With --node it looks at the machine that it runs
-on: privileges, each feature of the kernel, other owners' programs at the same hooks. It
-changes nothing. An agent does the latter by itself before it begins, and looks for others
+another installation, what you may do, SMI's definitions where others have made them. With
+--node it looks at the machine that it runs on: privileges, each feature of the kernel,
+other owners' programs at the same hooks. It changes nothing. An agent does the latter by itself before it begins, and looks for others
 again and again; what it finds is in its log, in fairlead status, and here.
 
 Exit status: 0 nothing stands in the way, 1 something does, 2 wrong usage.`,
@@ -64,11 +65,13 @@ func (s *server) preflight(c *cobra.Command, namespace string) ([]preflight.Find
 	if err != nil {
 		return nil, err
 	}
-	found, err := preflight.Look(c.Context(), cfg, namespace)
+	ctx, cancel := context.WithTimeoutCause(c.Context(), readLimit, errSlow)
+	defer cancel()
+	found, err := preflight.Look(ctx, cfg, namespace)
 	if err != nil {
 		return nil, err
 	}
-	return append(found, aboutDefinitions(c.Context(), cfg)...), nil
+	return append(found, aboutDefinitions(ctx, cfg)...), nil
 }
 
 // printFindings writes a line for each, and below it what to do.

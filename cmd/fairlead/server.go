@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -59,6 +60,8 @@ func (s *server) config() (*kube.Config, error) {
 
 // readLimit is how long a command waits for all objects of a cluster.
 const readLimit = time.Minute
+
+var errSlow = fmt.Errorf("the API server has not answered within %s", readLimit)
 
 // read reads all objects of the cluster.
 func (s *server) read(c *cobra.Command, r *objects.Registry) (*objects.Batch, error) {

@@ -22,7 +22,7 @@ type report struct {
 
 func translateCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "translate -f PATH...",
+		Use:   "translate {-f PATH... | --kubeconfig FILE}",
 		Short: "Say what becomes of every object of your manifests",
 		Long: `Translate reads manifests and says what becomes of every object, and of every
 field that does not mean here exactly what it says, with file and line. Where manifests

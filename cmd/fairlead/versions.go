@@ -32,6 +32,8 @@ func (t *target) operators(ctx context.Context) (*installed.Operator, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, readLimit, errSlow)
+	defer cancel()
 	return installed.FindOperator(ctx, cfg)
 }
 

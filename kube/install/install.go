@@ -292,6 +292,25 @@ func (i *Installer) Remove(ctx context.Context, objects []*unstructured.Unstruct
 	return nil
 }
 
+// Any reports whether one of the objects is there, besides the namespace.
+func (i *Installer) Any(ctx context.Context, objects []*unstructured.Unstructured) (bool, error) {
+	for _, o := range objects {
+		if o.GetKind() == "Namespace" {
+			continue
+		}
+		now := &unstructured.Unstructured{}
+		now.SetGroupVersionKind(o.GroupVersionKind())
+		err := i.client.Get(ctx, client.ObjectKeyFromObject(o), now)
+		if err == nil {
+			return true, nil
+		}
+		if !apierrors.IsNotFound(err) {
+			return false, fmt.Errorf("look for %s: %w", of(o), err)
+		}
+	}
+	return false, nil
+}
+
 // gone waits until an object, with what belongs to it, is not there.
 func (i *Installer) gone(ctx context.Context, o *unstructured.Unstructured) error {
 	said := false
@@ -308,7 +327,11 @@ func (i *Installer) gone(ctx context.Context, o *unstructured.Unstructured) erro
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("%s is still there: %w", of(o), context.Cause(ctx)), err, i.unready())
+			why := errors.Join(fmt.Errorf("%s is still there: %w", of(o), context.Cause(ctx)), err, i.unready())
+			if o.GetKind() == "DaemonSet" {
+				why = fmt.Errorf("%w\nof a node that is down, delete the pod by force, and give the node back when it is up again: see \"One node alone\" in deploy/README.md", why)
+			}
+			return why
 		case <-time.After(pause):
 		}
 	}
