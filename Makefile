@@ -66,6 +66,10 @@ bench: setup build ## run the benchmarks; ratios and counts go to docs/performan
 bench-istio: ## run Fairlead beside istiod's own code, what each computes and sends
 	hack/bench.sh ./conformance/istio/bench
 
+.PHONY: bench-kubernetes
+bench-kubernetes: setup ## what a big cluster costs, on a real Kubernetes, 20 minutes (as root)
+	hack/kubernetes.sh scale
+
 .PHONY: generate
 generate: ## rebuild the eBPF objects (needs clang-19), the golden files and docs/reference
 	$(GO) generate ./bpf/...
