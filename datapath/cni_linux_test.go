@@ -21,7 +21,7 @@ func (h *Helper) Find(a struct {
 	Addresses []netip.Addr
 	Places    map[netip.Addr]Place
 }, out *uint64) error {
-	f := &finder{dir: a.Dir, places: a.Places}
+	f := &finder{dir: a.Dir, places: a.Places, kernel: kernelInterfaces()}
 	i, err := f.find(a.Addresses, a.UID)
 	if err != nil {
 		return err

@@ -63,7 +63,9 @@ type Datapath struct {
 	synced   bool
 	missing  map[string]string // uplinks that have no program, and why
 	remote   []netip.Addr      // see SetRemote
-	overlays map[int]overlay   // by index
+	kernel   interfaces
+	indexes  map[string]int  // of uplinks, as the kernel said last
+	overlays map[int]overlay // by index
 
 	told []netip.Addr // the node's own addresses; Open's, then run's alone
 
@@ -88,7 +90,7 @@ func Open(ctx context.Context, opt Options) (*Datapath, error) {
 		return nil, err
 	}
 	d := &Datapath{
-		opt: opt, log: opt.Log, lock: lock, host: newHost(opt), missing: map[string]string{}, overlays: map[int]overlay{}, wake: make(chan struct{}, 1),
+		opt: opt, log: opt.Log, lock: lock, host: newHost(opt), missing: map[string]string{}, kernel: kernelInterfaces(), indexes: map[string]int{}, overlays: map[int]overlay{}, wake: make(chan struct{}, 1),
 	}
 	w, err := d.start()
 	if err != nil {
@@ -198,7 +200,7 @@ func (d *Datapath) adopt() error {
 	d.settings = tables[mapSettings]
 	d.pods = &pods{
 		table: tables[mapPods], captured: tables[mapCaptured], bridges: tables[mapBridges], links: d.links, netnsDir: d.opt.NetnsDir,
-		uplinks: d.uplinks, log: d.log, byName: map[string]*pod{}, byAddr: map[netip.Addr]*pod{},
+		uplinks: d.uplinks, kernel: d.kernel, log: d.log, byName: map[string]*pod{}, byAddr: map[netip.Addr]*pod{},
 	}
 	d.rows = &rows{
 		policy: tables[mapPolicy], addresses: tables[mapAddresses], prefixes: tables[mapPrefixes], pods: d.pods,
@@ -235,8 +237,14 @@ func (d *Datapath) uplinks() map[int]bool {
 func (d *Datapath) uplinksByName(names ...string) map[int]bool {
 	out := map[int]bool{}
 	for _, name := range names {
-		if l, err := netlink.LinkByName(name); err == nil {
-			out[l.Attrs().Index] = true
+		switch l, err := d.kernel.byName(name); {
+		case err == nil:
+			d.indexes[name] = l.Attrs().Index
+		case !unanswered(err):
+			delete(d.indexes, name)
+		}
+		if i := d.indexes[name]; i != 0 {
+			out[i] = true
 		}
 	}
 	return out

@@ -3,11 +3,13 @@
 package datapath
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // interfaceOf is the host's end of a pod's veth.
@@ -35,6 +37,21 @@ type finder struct {
 	byID      map[int]string
 	byProcess map[int]inhabited
 	ports     map[int][]interfaceOf // of bridges
+	kernel    interfaces
+}
+
+// interfaces are asked of the kernel. A question that was not answered does not say that
+// there is none.
+type interfaces struct {
+	byIndex func(int) (netlink.Link, error)
+	byName  func(string) (netlink.Link, error)
+}
+
+func kernelInterfaces() interfaces { return interfaces{netlink.LinkByIndex, netlink.LinkByName} }
+
+// unanswered: err is not about what the kernel has.
+func unanswered(err error) bool {
+	return errors.As(err, new(unix.Errno)) && !errors.Is(err, unix.ENODEV) && !errors.As(err, new(netlink.LinkNotFoundError))
 }
 
 // Place is where a pod is, as who made its interface has seen. So it is known before the
@@ -79,7 +96,7 @@ func (f *finder) find(addresses []netip.Addr, uid string) (interfaceOf, error) {
 		}
 		index = routes[0].LinkIndex
 	}
-	l, err := netlink.LinkByIndex(index)
+	l, err := f.kernel.byIndex(index)
 	if err == nil && l.Type() == "bridge" && !f.uplinks[index] {
 		if index, err = f.port(l, addresses, uid); err != nil {
 			return interfaceOf{}, fmt.Errorf("the route to %s leads to the bridge %s: %w", addresses[0], l.Attrs().Name, err)
@@ -95,7 +112,7 @@ func (f *finder) find(addresses []netip.Addr, uid string) (interfaceOf, error) {
 // describe returns a pod's interface by its index; zero with an error that says
 // what else it is.
 func (f *finder) describe(index int) (interfaceOf, error) {
-	l, err := netlink.LinkByIndex(index)
+	l, err := f.kernel.byIndex(index)
 	if err != nil {
 		return interfaceOf{}, fmt.Errorf("interface %d: %w", index, err)
 	}
@@ -112,7 +129,7 @@ func (f *finder) describe(index int) (interfaceOf, error) {
 	if a.MasterIndex == 0 {
 		return out, nil
 	}
-	l, err = netlink.LinkByIndex(a.MasterIndex)
+	l, err = f.kernel.byIndex(a.MasterIndex)
 	if err != nil {
 		return interfaceOf{}, fmt.Errorf("%s, a port of interface %d: %w", a.Name, a.MasterIndex, err)
 	}

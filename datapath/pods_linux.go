@@ -26,6 +26,7 @@ type pods struct {
 	places   map[netip.Addr]Place
 	netnsDir string
 	uplinks  func() map[int]bool // by index
+	kernel   interfaces
 	log      *slog.Logger
 	byName   map[string]*pod
 	byAddr   map[netip.Addr]*pod
@@ -39,6 +40,7 @@ type pod struct {
 	cookie  uint64      // of its network namespace; 0: not known
 	stale   bool        // something was put since it was last written
 	pending error       // why it is tried again
+	unseen  bool        // whether its interface is there cannot be told now
 	said    string      // reason that was logged last
 	ready   bool        // was said to be
 	warning string
@@ -179,13 +181,13 @@ func (s *pods) anyPending() bool {
 func (p *pod) unfinished() bool { return p.pending != nil || !p.turned.IsZero() }
 
 func (s *pods) tend(which func(*pod) bool) {
-	f := &finder{places: s.places, dir: s.netnsDir, uplinks: s.uplinks()}
+	f := &finder{places: s.places, dir: s.netnsDir, uplinks: s.uplinks(), kernel: s.kernel}
 	for _, name := range slices.Sorted(maps.Keys(s.byName)) {
 		p := s.byName[name]
 		if len(p.rows) == 0 || !which(p) {
 			continue
 		}
-		p.stale, p.guarded = false, false
+		p.stale, p.guarded, p.unseen = false, false, false
 		p.pending = s.write(p, f)
 		s.say(p)
 	}
@@ -231,8 +233,13 @@ func (s *pods) write(p *pod, f *finder) error {
 	if notFound != nil {
 		// What was found earlier, perhaps by an earlier process, goes on being right
 		// while it is there.
-		had, _ := s.known(p)
-		iface, _ = f.describe(int(had.Ifindex))
+		if had, ok := s.known(p); ok {
+			var err error
+			if iface, err = f.describe(int(had.Ifindex)); unanswered(err) {
+				p.unseen = true // it keeps what it has
+				return err
+			}
+		}
 	}
 	if iface.index != p.iface.index || iface.nsid != p.iface.nsid {
 		p.cookie = 0
@@ -377,6 +384,11 @@ func (s *pods) prune() {
 	for name, p := range s.byName {
 		if len(p.rows) == 0 {
 			delete(s.byName, name)
+		}
+	}
+	for _, p := range s.byName {
+		if p.unseen {
+			return // what has no pod goes when it can be told; the pod is pending
 		}
 	}
 	w := s.wanted()
