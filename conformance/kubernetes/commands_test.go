@@ -103,5 +103,5 @@ func TestCommands(t *testing.T) {
 	for _, n := range nodes {
 		sameState(t, n, before[n], f.state(t, n))
 	}
-	f.says(t, 0, []string{"Fairlead is gone"}, "uninstall") // again, where there is nothing
+	f.says(t, 0, []string{"there was no installation in namespace fairlead-system"}, "uninstall") // again, where there is nothing
 }
