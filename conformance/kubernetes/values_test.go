@@ -68,6 +68,9 @@ func TestValues(t *testing.T) {
 			t.Errorf("%s: want %q: %v: %s", set, want, err, out)
 		}
 	}
+	if out, err := render(t, "{}", "--namespace", "kube-node-lease"); err == nil || !strings.Contains(out, "install in another namespace") {
+		t.Errorf("in the namespace of the kubelets' Leases: %v: %s", err, out)
+	}
 }
 
 // render gives what the chart makes of values in JSON.
