@@ -43,7 +43,9 @@ func Cleanup(ctx context.Context, o Options) (Removed, error) {
 		return Removed{}, err
 	}
 	var out Removed
+	retired := false
 	err = e.Retire(ctx, func(ctx context.Context) error {
+		retired = true
 		if out.Other, err = e.Other(ctx); err != nil || out.Other != "" {
 			return err
 		}
@@ -56,6 +58,9 @@ func Cleanup(ctx context.Context, o Options) (Removed, error) {
 	})
 	if apierrors.IsForbidden(err) {
 		err = fmt.Errorf("%w; allow what the chart's ClusterRole and Role fairlead-operator do: get, create, update, patch and delete of leases in namespace %s among it", err, o.Namespace)
+	}
+	if err != nil && retired {
+		err = fmt.Errorf("%w; taken back so far: %d statuses, %d Events; what is left stays as it is, for operators that ran have stopped writing: clean up again, or restart them to go on", err, out.Statuses, out.Events)
 	}
 	return out, err
 }

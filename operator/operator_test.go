@@ -433,6 +433,43 @@ func (r *rig) cleanUp(namespace string) Removed {
 	return removed
 }
 
+// A cleanup that cannot finish says what it has done and what is to be done; it can be done
+// again, or taken back by restarting the operators.
+func TestCleanupThatFails(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		r.Apply(route("a", "/.*") + "\n---\n" + route("b", "/.*") + "\n---\n" + split("s", "web"))
+		one := r.start("one", "fairlead-system")
+		r.after(20 * time.Second)
+		r.Interrupt(func(q *http.Request) (int, bool) {
+			if q.Method == http.MethodPatch && strings.HasSuffix(q.URL.Path, "/b/status") {
+				return 500, false
+			}
+			return 0, false
+		})
+		o := Options{Config: r.Config(), Namespace: "fairlead-system", Identity: "cleanup", Log: slog.New(slog.DiscardHandler)}
+		_, err := Cleanup(t.Context(), o)
+		for _, want := range []string{"shop/b", "so far: 1 statuses, 2 Events", "restart them"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("it says %v, without %q", err, want)
+			}
+		}
+		r.Interrupt(func(*http.Request) (int, bool) { return 0, false })
+		r.seen = len(r.Writes())
+		if w := r.after(time.Minute); len(w) > 0 {
+			t.Errorf("and then: %v", w)
+		}
+		one.stop()
+		two := r.start("two", "fairlead-system") // who is restarted goes on
+		r.after(time.Minute)
+		r.want("a", accepted, "True Accepted 1")
+		r.want("b", accepted, "True Accepted 1")
+		two.stop()
+		if removed, err := Cleanup(t.Context(), o); err != nil || removed != (Removed{Statuses: 2, Events: 2}) {
+			t.Errorf("again: %+v, %v", removed, err)
+		}
+	})
+}
+
 // Another installation's statuses and Events are its own, whether it led so far or is to
 // lead now: nothing is written for its sake, to be written again.
 func TestCleanupBesideAnotherInstallation(t *testing.T) {
