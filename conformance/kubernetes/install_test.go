@@ -215,6 +215,8 @@ func TestInstalled(t *testing.T) {
 		{"not captured", notCaptured},
 		{"probes", probes},
 		{"node ports", nodePorts},
+		{"objects that mean nothing", meaningless},
+		{"objects made again", madeAgain},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, f) })
 	}

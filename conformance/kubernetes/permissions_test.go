@@ -306,11 +306,7 @@ func TestOperatorPermissions(t *testing.T) {
 	f.c.up(t)
 	f.build(t)
 	f.permitted(t)
-	crds, err := os.ReadFile("testdata/istio-crds.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.apply(t, strings.ReplaceAll(string(crds), ", schema: {", ", subresources: {status: {}}, schema: {"))
+	f.c.kubectl(t, "apply", "-f", "testdata/istio-crds.yaml")
 	f.c.kubectl(t, "delete", "--ignore-not-found", "-f", "../../deploy/crds")
 	t.Cleanup(func() {
 		_, _ = f.c.try(context.Background(), "", "delete", "namespace", "told", "--wait=false")
