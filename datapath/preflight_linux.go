@@ -85,19 +85,37 @@ func Worst(all []Finding) Level {
 	return levels[at]
 }
 
-// capabilities that the agent needs, and for what.
-var capabilities = []struct {
-	bit  int
+// capability is one that a part of the node needs. Either of its bits will do.
+type capability struct {
 	name string
-}{
-	{unix.CAP_CHOWN, "CHOWN"},           // sockets that are Envoy's user's
-	{unix.CAP_NET_ADMIN, "NET_ADMIN"},   // programs on interfaces, rules, routes, nftables
-	{unix.CAP_SYS_ADMIN, "SYS_ADMIN"},   // network namespaces of pods; here also BPF and PERFMON
-	{unix.CAP_SYS_PTRACE, "SYS_PTRACE"}, // /proc/PID/ns/net of pods
+	bits []int
+}
+
+// agentNeeds are the capabilities that the agent needs, and for what.
+var agentNeeds = []capability{
+	{"CHOWN", []int{unix.CAP_CHOWN}},           // sockets that are Envoy's user's
+	{"NET_ADMIN", []int{unix.CAP_NET_ADMIN}},   // programs on interfaces, rules, routes, nftables
+	{"SYS_ADMIN", []int{unix.CAP_SYS_ADMIN}},   // network namespaces of pods; here also BPF and PERFMON
+	{"SYS_PTRACE", []int{unix.CAP_SYS_PTRACE}}, // /proc/PID/ns/net of pods
+}
+
+// proxyNeeds are those that the proxy needs.
+var proxyNeeds = []capability{
+	{"BPF", []int{unix.CAP_BPF, unix.CAP_SYS_ADMIN}}, // tell the kernel which Envoy takes new connections
+	{"CHOWN", []int{unix.CAP_CHOWN}},                 // sockets and a folder are Envoy's user's
+	{"KILL", []int{unix.CAP_KILL}},                   // end Envoy, another user's process
+	{"NET_ADMIN", []int{unix.CAP_NET_ADMIN}},         // Envoy's sockets have pods' addresses
+	{"SETGID", []int{unix.CAP_SETGID}},               // run Envoy as a user of its own
+	{"SETUID", []int{unix.CAP_SETUID}},
 }
 
 // Privileges looks whether this process has the capabilities that the agent needs.
-func Privileges() Finding {
+func Privileges() Finding { return privileges(agentNeeds) }
+
+// ProxyPrivileges looks whether it has those that the proxy needs.
+func ProxyPrivileges() Finding { return privileges(proxyNeeds) }
+
+func privileges(needs []capability) Finding {
 	f := Finding{Name: "privileges", Level: Fine}
 	text, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -112,8 +130,8 @@ func Privileges() Finding {
 		}
 	}
 	var lacks []string
-	for _, c := range capabilities {
-		if has&(1<<c.bit) == 0 {
+	for _, c := range needs {
+		if !slices.ContainsFunc(c.bits, func(bit int) bool { return has&(1<<bit) != 0 }) {
 			lacks = append(lacks, "CAP_"+c.name)
 		}
 	}

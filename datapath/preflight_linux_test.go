@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,23 +79,45 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
-// A capability that is missing is named; the process that lacks it is another one.
+// A capability that is missing is named, each of them; the process that lacks it is another
+// one.
 func TestPrivileges(t *testing.T) {
 	need.Root(t)
 	const told = "FAIRLEAD_TEST_PRIVILEGES"
-	if os.Getenv(told) != "" {
-		f := Privileges()
+	parts := map[string]struct {
+		needs []capability
+		look  func() Finding
+	}{"agent": {agentNeeds, Privileges}, "proxy": {proxyNeeds, ProxyPrivileges}}
+	if part, ok := parts[os.Getenv(told)]; ok {
+		f := part.look()
 		fmt.Printf("%s: %s; %s\n", f.Level, f.Detail, f.Advice)
 		return
 	}
-	if f := Privileges(); f.Level != Fine {
-		t.Errorf("root: %+v", f)
-	}
 	need.Command(t, "setpriv")
-	cmd := exec.CommandContext(t.Context(), "setpriv", "--bounding-set=-sys_ptrace,-net_admin", os.Args[0], "-test.run=^TestPrivileges$")
-	cmd.Env = append(os.Environ(), told+"=1")
-	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "problem: lacks CAP_NET_ADMIN, CAP_SYS_PTRACE; ") {
-		t.Errorf("%v: %s", err, out)
+	for name, part := range parts {
+		if f := part.look(); f.Level != Fine {
+			t.Errorf("%s, root: %+v", name, f)
+		}
+		without := func(caps ...string) {
+			t.Helper()
+			var lacks []string
+			for _, c := range caps {
+				lacks = append(lacks, "CAP_"+c)
+			}
+			drop := "--bounding-set=-" + strings.ToLower(strings.Join(caps, ",-"))
+			if slices.Contains(caps, "BPF") {
+				drop += ",-sys_admin"
+			}
+			cmd := exec.CommandContext(t.Context(), "setpriv", drop, os.Args[0], "-test.run=^TestPrivileges$")
+			cmd.Env = append(os.Environ(), told+"="+name)
+			out, err := cmd.CombinedOutput()
+			if want := "problem: lacks " + strings.Join(lacks, ", ") + "; run it as root; in a pod, add these"; err != nil || !strings.Contains(string(out), want) {
+				t.Errorf("%s without %v: %v: %s, want %q", name, caps, err, out, want)
+			}
+		}
+		for _, c := range part.needs {
+			without(c.name)
+		}
+		without("CHOWN", "NET_ADMIN")
 	}
 }

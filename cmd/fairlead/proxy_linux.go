@@ -54,6 +54,9 @@ ready, and the first one goes on with its connections until it is told to end.`,
 				return usageError("--%s %v: want 1s or more", name, d)
 			}
 		}
+		if f := datapath.ProxyPrivileges(); f.Level != datapath.Fine {
+			return fmt.Errorf("the proxy %s: %s", f.Detail, f.Advice)
+		}
 		check := make(chan os.Signal, 1)
 		signal.Notify(check, syscall.SIGHUP)
 		defer signal.Stop(check)
