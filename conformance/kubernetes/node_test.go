@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"text/template"
@@ -73,25 +75,57 @@ type answers map[string]int
 // from outside.
 func (f *fleet) ask(t *testing.T, from string, args ...string) answers {
 	t.Helper()
-	args = append([]string{"-timeout", "3s"}, args...)
-	var out []byte
-	if namespace, pod, ok := strings.Cut(from, "/"); ok {
-		text, err := f.c.try(t.Context(), "", append([]string{"exec", "-n", namespace, pod, "--", "call"}, args...)...)
-		if text == "" && err != nil {
-			t.Fatal(err)
-		}
-		out = []byte(text)
-	} else {
-		out, _ = f.c.script(t.Context(), "enter.sh", append([]string{from, f.c.folder() + "/build/call"}, args...)...).Output()
+	got, err := f.tryAsk(t, from, args...)
+	if err != nil {
+		t.Fatalf("%s asks %s: %v", from, strings.Join(args, " "), err)
 	}
-	got := answers{}
-	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+	return got
+}
+
+// tryAsk is ask that may fail: by itself, not by what comes of the requests.
+func (f *fleet) tryAsk(t *testing.T, from string, args ...string) (answers, error) {
+	t.Helper()
+	args = append([]string{"-timeout", "3s"}, args...)
+	var out string
+	var err error
+	if namespace, pod, ok := strings.Cut(from, "/"); ok {
+		out, err = f.c.try(t.Context(), "", append([]string{"exec", "-n", namespace, pod, "--", "call"}, args...)...)
+	} else {
+		var text []byte
+		text, err = f.c.script(t.Context(), "enter.sh", append([]string{from, f.c.folder() + "/build/call"}, args...)...).Output()
+		out = string(text)
+	}
+	got, lost := count(out, repeats(args))
+	if lost != nil { // call fails, too, if an answer is an error
+		return got, errors.Join(lost, err)
+	}
+	return got, nil
+}
+
+// repeats is how many results "call" prints that is called so.
+func repeats(args []string) int {
+	if i := slices.Index(args, "-repeat"); i >= 0 && i+1 < len(args) {
+		if n, err := strconv.Atoi(args[i+1]); err == nil {
+			return n
+		}
+	}
+	return 1
+}
+
+// count says what came of requests by the results that "call" has printed. Fewer of these than
+// requests are an error: a kubectl exec that is cut off leaves some, and fails as call itself
+// does when a request has.
+func count(out string, want int) (answers, error) {
+	got, have := answers{}, 0
+	for d := json.NewDecoder(strings.NewReader(out)); ; have++ {
 		var r result
 		switch err := d.Decode(&r); {
+		case errors.Is(err, io.EOF) && have != want:
+			return got, fmt.Errorf("%d results of %d requests: %v", have, want, got)
 		case errors.Is(err, io.EOF):
-			return got
+			return got, nil
 		case err != nil:
-			t.Fatalf("read results: %v: %s", err, out)
+			return got, fmt.Errorf("read result %d of %d: %w: %s", have+1, want, err, out)
 		case r.Status == 200 && r.Answer != nil:
 			got[r.Answer.Pod]++
 		case r.Status != 0:
@@ -102,12 +136,28 @@ func (f *fleet) ask(t *testing.T, from string, args ...string) answers {
 	}
 }
 
+// What is lost on the way of results is no answer, and not nothing either.
+func TestLostResultsAreTold(t *testing.T) {
+	all := `{"status": 200, "answer": {"pod": "a"}} {"status": 403} {"error": "refused"}`
+	if got, err := count(all, 3); err != nil || !maps.Equal(got, answers{"a": 1, "403": 1, "refused": 1}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, lost := range []string{"", all[:strings.LastIndex(all, " {")], all[:len(all)-5]} {
+		if got, err := count(lost, 3); err == nil {
+			t.Errorf("of %q: %v", lost, got)
+		}
+	}
+}
+
 // expect asks until all answers are among those that are wanted, and each of these is
 // there.
 func (f *fleet) expect(t *testing.T, from string, want []string, args ...string) {
 	t.Helper()
 	eventually(t, 15*time.Second, from+" asks "+strings.Join(args, " "), func() error {
-		got := f.ask(t, from, args...)
+		got, err := f.tryAsk(t, from, args...)
+		if err != nil {
+			return err
+		}
 		for a := range got {
 			if !slices.Contains(want, a) {
 				return fmt.Errorf("%v, want %v", got, want)
