@@ -14,29 +14,46 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
+// feature is one that the datapath needs of the kernel.
+type feature struct {
+	name   string
+	option string // that a kernel with it is built with
+	try    func() error
+}
+
+func kernelFeatures() []feature {
+	return []feature{
+		{"TCX", "CONFIG_NET_XGRESS", probeTCX},
+		{"cgroup sock_addr", "CONFIG_CGROUP_BPF", func() error { return features.HaveProgramType(ebpf.CGroupSockAddr) }},
+		{"ring buffer", "CONFIG_BPF_SYSCALL", func() error { return features.HaveMapType(ebpf.RingBuf) }},
+		{"LPM trie", "CONFIG_BPF_SYSCALL", func() error { return features.HaveMapType(ebpf.LPMTrie) }},
+		{"bpf_sk_assign", "CONFIG_INET", func() error { return features.HaveProgramHelper(ebpf.SchedCLS, asm.FnSkAssign) }},
+		{"bpf_get_netns_cookie", "CONFIG_CGROUP_BPF", func() error { return features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnGetNetnsCookie) }},
+		{"BTF", "CONFIG_DEBUG_INFO_BTF", func() error { _, err := btf.LoadKernelSpec(); return err }},
+	}
+}
+
 // probe tries what the datapath needs of the kernel; its version says nothing.
 func probe() []Need {
-	probes := []struct {
-		name string
-		try  func() error
-	}{
-		{"TCX", probeTCX},
-		{"cgroup sock_addr", func() error { return features.HaveProgramType(ebpf.CGroupSockAddr) }},
-		{"ring buffer", func() error { return features.HaveMapType(ebpf.RingBuf) }},
-		{"LPM trie", func() error { return features.HaveMapType(ebpf.LPMTrie) }},
-		{"bpf_sk_assign", func() error { return features.HaveProgramHelper(ebpf.SchedCLS, asm.FnSkAssign) }},
-		{"bpf_get_netns_cookie", func() error { return features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnGetNetnsCookie) }},
-		{"BTF", func() error { _, err := btf.LoadKernelSpec(); return err }},
-	}
-	out := make([]Need, 0, len(probes))
-	for _, p := range probes {
-		n := Need{Name: p.name, OK: true}
-		if err := p.try(); err != nil {
+	var out []Need
+	for _, f := range kernelFeatures() {
+		n := Need{Name: f.name, OK: true}
+		if err := f.try(); err != nil {
 			n.OK, n.Detail = false, err.Error()
 		}
 		out = append(out, n)
 	}
 	return out
+}
+
+// finding tries it, and says which kernel has it, if this one does not.
+func (f feature) finding() Finding {
+	err := f.try()
+	if err == nil {
+		return Finding{Name: f.name, Level: Fine}
+	}
+	return Finding{f.name, Problem, err.Error(), "run Linux 6.6 or newer, built with " + f.option +
+		"; if this one is, see whether a seccomp profile, a security module or lockdown forbids it"}
 }
 
 // withLacking adds to an error what the kernel lacks, if that explains it.

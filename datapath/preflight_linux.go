@@ -25,12 +25,8 @@ func Preflight(opt Options) []Finding {
 	if out[0].Level != Fine {
 		return out // nothing could be tried
 	}
-	for _, n := range probe() {
-		f := Finding{Name: n.Name, Level: Fine, Detail: n.Detail}
-		if !n.OK {
-			f.Level, f.Advice = Problem, "Linux 6.6 or newer has it, unless it was built without"
-		}
-		out = append(out, f)
+	for _, f := range kernelFeatures() {
+		out = append(out, f.finding())
 	}
 	out = append(out,
 		mounted("BPF file system", nearest(opt.PinDir), unix.BPF_FS_MAGIC, "mount -t bpf bpf /sys/fs/bpf"),
@@ -168,7 +164,7 @@ func mounted(name, dir string, magic int64, advice string) Finding {
 func tables() Finding {
 	n, err := nftNeed().check()
 	if err != nil {
-		return Finding{"nftables", Problem, err.Error(), "the kernel needs nf_tables"}
+		return Finding{"nftables", Problem, err.Error(), "run a kernel that is built with CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET, or load its module nf_tables"}
 	}
 	if n.OK {
 		return Finding{"nftables", Fine, n.Detail, ""}

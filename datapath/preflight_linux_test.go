@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -120,4 +122,83 @@ func TestPrivileges(t *testing.T) {
 		}
 		without("CHOWN", "NET_ADMIN")
 	}
+}
+
+// A feature that the kernel lacks is named, with what has it: here the kernel refuses a
+// command of bpf(), or does not show its types, to a process of its own.
+func TestKernelWithoutFeatures(t *testing.T) {
+	need.Root(t)
+	const told = "FAIRLEAD_TEST_REFUSED"
+	kinds := []struct {
+		refused string
+		refuse  func() error
+		lacks   map[string]string // the feature, and the option it comes with
+	}{
+		{"links", func() error { return refuseBPF(unix.BPF_LINK_CREATE) }, map[string]string{"TCX": "CONFIG_NET_XGRESS"}},
+		{"maps", func() error { return refuseBPF(unix.BPF_MAP_CREATE) }, map[string]string{"ring buffer": "CONFIG_BPF_SYSCALL", "LPM trie": "CONFIG_BPF_SYSCALL"}},
+		{"programs", func() error { return refuseBPF(unix.BPF_PROG_LOAD) }, map[string]string{"TCX": "CONFIG_NET_XGRESS", "cgroup sock_addr": "CONFIG_CGROUP_BPF",
+			"bpf_sk_assign": "CONFIG_INET", "bpf_get_netns_cookie": "CONFIG_CGROUP_BPF"}},
+		{"types", func() error { return unix.Mount("none", "/sys/kernel/btf", "tmpfs", 0, "") }, map[string]string{"BTF": "CONFIG_DEBUG_INFO_BTF"}},
+	}
+	if kind := os.Getenv(told); kind != "" {
+		for _, k := range kinds {
+			if k.refused == kind {
+				check(t, k.refuse())
+			}
+		}
+		for _, f := range Preflight(Options{}) {
+			fmt.Printf("%s: %s: %s; %s\n", f.Name, f.Level, f.Detail, f.Advice)
+		}
+		return
+	}
+	for _, k := range kinds {
+		t.Run(k.refused, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKernelWithoutFeatures$")
+			cmd.Env = append(os.Environ(), told+"="+k.refused)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // its mounts are its own
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			for _, f := range kernelFeatures() {
+				line := ""
+				for l := range strings.Lines(string(out)) {
+					if strings.HasPrefix(l, f.name+": ") {
+						line = l
+					}
+				}
+				level, rest, _ := strings.Cut(strings.TrimPrefix(line, f.name+": "), ": ")
+				why, advice, _ := strings.Cut(rest, "; ")
+				option, lacks := k.lacks[f.name]
+				switch {
+				case lacks && (level != string(Problem) || why == "" || !strings.HasPrefix(advice, "run Linux 6.6 or newer, built with "+option+"; ")):
+					t.Errorf("of %s it is said %q", f.name, line)
+				case !lacks && level != string(Fine):
+					t.Errorf("the kernel has %s, and it is said %q", f.name, line)
+				}
+			}
+		})
+	}
+}
+
+// refuseBPF has the kernel answer a command of bpf() to this process as one that does not
+// know it.
+func refuseBPF(command uint32) error {
+	const (
+		number = 0  // of the system call, in struct seccomp_data
+		first  = 16 // its first argument, on little-endian machines
+	)
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: number},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_BPF, Jf: 3},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: first},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: command, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EINVAL)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog))); errno != 0 {
+		return fmt.Errorf("install seccomp filter: %w", errno)
+	}
+	return nil
 }
