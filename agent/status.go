@@ -18,8 +18,11 @@ type Status struct {
 	Node    string `json:"node"`
 	Version string `json:"version"` // of the agent
 	Uptime  string `json:"uptime"`
-	Source  string `json:"source"`
-	Objects int    `json:"objects"`
+	// Time is when this was so, by the node's clock, as all other times here are; zero of an
+	// agent that is older.
+	Time    time.Time `json:"time,omitzero"`
+	Source  string    `json:"source"`
+	Objects int       `json:"objects"`
 	// APIServer is how it stands with the API server that the objects are read from; nil:
 	// they are a folder's.
 	APIServer *kube.Health `json:"apiServer,omitempty"`

@@ -116,7 +116,7 @@ func (a *agent) readiness() Readiness {
 }
 
 func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
-	s := Status{Node: a.opts.Node, Version: version.String(), Uptime: time.Since(a.started).Round(time.Second).String(), Source: a.src.String(), APIServer: a.src.health(),
+	s := Status{Node: a.opts.Node, Version: version.String(), Uptime: time.Since(a.started).Round(time.Second).String(), Time: time.Now(), Source: a.src.String(), APIServer: a.src.health(),
 		Pods: map[string]string{}, Feed: feed.Status(), Writes: kernel.Stats()}
 	s.Plugin = a.pluginStatus()
 	var err error

@@ -77,6 +77,11 @@ func statuses(ctx context.Context, agents []asked) (all []*agent.Status, failed 
 }
 
 func printStatus(w io.Writer, s *nodeStatus) error {
+	here := time.Now()
+	now := here // by the clock that the times are of
+	if !s.Time.IsZero() {
+		now = s.Time
+	}
 	state := "applied"
 	if s.Applied != s.Revision {
 		state = "not applied yet"
@@ -89,15 +94,18 @@ func printStatus(w io.Writer, s *nodeStatus) error {
 	if line := versionsLine(s); line != "" {
 		rows = append(rows, []string{"versions", line})
 	}
-	if s.Operator != nil {
-		rows = append(rows, []string{"operator", operatorLine(*s.Operator, time.Now())})
+	if line := clockLine(now, here); line != "" {
+		rows = append(rows, []string{"clock", line})
 	}
-	rows = append(rows, apiServerRows(s.APIServer, time.Now())...)
-	rows = append(rows, peerRows(s.Status, time.Now())...)
+	if s.Operator != nil {
+		rows = append(rows, []string{"operator", operatorLine(*s.Operator, here)})
+	}
+	rows = append(rows, apiServerRows(s.APIServer, now)...)
+	rows = append(rows, peerRows(s.Status, now)...)
 	if s.Problem != "" {
 		rows = append(rows, []string{"problem", s.Problem})
 	}
-	rows = append(append(rows, proxyRows(s.Status, time.Now())...), []string{"cgroup", attachedLine(s.Kernel.Cgroup)})
+	rows = append(append(rows, proxyRows(s.Status, now)...), []string{"cgroup", attachedLine(s.Kernel.Cgroup)})
 	for _, i := range s.Kernel.Interfaces {
 		rows = append(rows, []string{"interface", attachedLine(i)})
 	}
@@ -137,7 +145,24 @@ func printStatus(w io.Writer, s *nodeStatus) error {
 	if err := tabulate(w, []string{"what", "state"}, rows); err != nil {
 		return err
 	}
-	return printRejected(w, s.Rejected, time.Now())
+	return printRejected(w, s.Rejected, now)
+}
+
+// clocksAgree is how far apart two clocks may be before that is told; an answer takes time,
+// too.
+const clocksAgree = time.Minute
+
+// clockLine tells of a node's clock that is not as this machine's; "" if it is.
+func clockLine(node, here time.Time) string {
+	d := node.Sub(here).Round(time.Second)
+	if d.Abs() < clocksAgree {
+		return ""
+	}
+	where := "ahead of"
+	if d < 0 {
+		where = "behind"
+	}
+	return fmt.Sprintf("is %s %s this machine's: set the one that is wrong, by NTP; the node's flows and logs have its times", d.Abs(), where)
 }
 
 // peerRows tell what the other nodes are told of this one, and what counts of theirs.

@@ -44,7 +44,15 @@ func operatorLine(o installed.Operator, now time.Time) string {
 	if o.Holder == "" {
 		return fmt.Sprintf("none leads; the last was of version %s", orUnknown(o.Version))
 	}
-	return fmt.Sprintf("version %s, %s leads, and said so %s ago", orUnknown(o.Version), o.Holder, now.Sub(o.Renewed).Round(time.Second))
+	who := fmt.Sprintf("version %s, %s leads", orUnknown(o.Version), o.Holder)
+	switch age := now.Sub(o.Renewed).Round(time.Second); {
+	case age <= -clocksAgree:
+		return fmt.Sprintf("%s; its node's clock is %s ahead of this machine's: set the one that is wrong, by NTP", who, -age)
+	case age >= clocksAgree:
+		return fmt.Sprintf("%s, and said so %s ago: its node's clock is behind this machine's, or no operator runs; kubectl get pods -n %s tells", who, age, o.Namespace)
+	default:
+		return fmt.Sprintf("%s, and said so %s ago", who, max(age, 0))
+	}
 }
 
 // versionsLine tells of agents of different versions, and of a proxy of another one than its
