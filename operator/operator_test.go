@@ -508,6 +508,36 @@ func TestCleanupBesideAnotherInstallation(t *testing.T) {
 	})
 }
 
+// A leader whose clock is wrong is one for as long as it renews its Lease, and no longer,
+// whether it is of this installation or of another.
+func TestALeaderWithAnotherClock(t *testing.T) {
+	for _, skew := range []time.Duration{-time.Hour, time.Hour} {
+		for _, namespace := range []string{"fairlead-system", "another"} {
+			t.Run(fmt.Sprint(skew, " in ", namespace), func(t *testing.T) {
+				run(t, func(t *testing.T, r *rig) {
+					renew := func() {
+						r.Apply(fmt.Sprintf("apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata:\n  name: fairlead-operator\n  namespace: %s\n"+
+							"  labels: {app.kubernetes.io/name: fairlead, app.kubernetes.io/component: operator}\n"+
+							"spec: {holderIdentity: theirs, leaseDurationSeconds: 15, renewTime: %q}", namespace, time.Now().Add(skew).Format("2006-01-02T15:04:05.000000Z07:00")))
+					}
+					renew()
+					r.Apply(route("a", "/.*"))
+					r.after(0)
+					r.start("one", "fairlead-system")
+					for range 60 {
+						if w := r.after(5 * time.Second); len(w) > 0 {
+							t.Fatalf("another leads, and it writes %v", w)
+						}
+						renew()
+					}
+					r.after(40 * time.Second)
+					r.want("a", accepted, "True Accepted 1")
+				})
+			})
+		}
+	}
+}
+
 // A Lease that nobody renews any more is no installation, and neither is one that nobody
 // holds, or that is being cleaned up itself.
 func TestCleanupBesideLeasesOfNobody(t *testing.T) {
