@@ -19,6 +19,7 @@ import (
 	"fairlead.io/fairlead/kube/crds"
 	"fairlead.io/fairlead/kube/lead"
 	"fairlead.io/fairlead/kube/status"
+	"fairlead.io/fairlead/kube/taint"
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/operator/conditions"
 	"fairlead.io/fairlead/translators"
@@ -78,8 +79,8 @@ type operator struct {
 	election *lead.Election
 	writer   *status.Writer
 	events   *status.Events
-	taints   *taints       // nil: none
-	newNode  chan struct{} // for taints
+	taints   *taint.Remover // nil: none
+	newNode  chan struct{}  // for taints
 	started  time.Time
 
 	mu       sync.Mutex
@@ -153,7 +154,7 @@ func newOperator(o Options) (*operator, error) {
 		return nil, err
 	}
 	if o.StartupTaint != "" {
-		if p.taints, err = newTaints(o, p.newNode); err != nil {
+		if p.taints, err = taint.New(taint.Options{Config: o.Config, Namespace: o.Namespace, Key: o.StartupTaint, Newer: p.newNode, Log: o.Log}); err != nil {
 			return nil, err
 		}
 	}
@@ -355,7 +356,7 @@ func (p *operator) campaign(ctx context.Context) error {
 		group.Go(func() { p.writer.Run(ctx, func() { p.writer.Look(p.differing()...) }) })
 		group.Go(func() { p.events.Run(ctx) })
 		if p.taints != nil {
-			group.Go(func() { p.taints.run(ctx) })
+			group.Go(func() { p.taints.Run(ctx) })
 		}
 		group.Wait()
 	})

@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 const startupTaint = "fairlead.io/agent-not-ready"
@@ -83,8 +80,8 @@ func TestStartupTaint(t *testing.T) {
 	})
 }
 
-// A node that changes meanwhile keeps what it got, and without the setting nothing is asked.
-func TestStartupTaintConflicts(t *testing.T) {
+// Without the setting nothing is asked.
+func TestNoStartupTaint(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
 		r.Apply(node("n1"))
 		r.start("one", "fairlead-system")
@@ -94,18 +91,5 @@ func TestStartupTaintConflicts(t *testing.T) {
 				t.Errorf("without the setting: %v", w)
 			}
 		}
-		ts, err := newTaints(Options{Config: r.Config(), Namespace: "fairlead-system", StartupTaint: startupTaint}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := ts.nodes.Get(t.Context(), "n1", metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Apply(strings.Replace(node("n1"), "key: a,", "key: c,", 1))
-		if err := ts.remove(t.Context(), n); err == nil || !strings.HasPrefix(r.taintsOf("n1"), "c ") {
-			t.Errorf("%v: %s", err, r.taintsOf("n1"))
-		}
-		synctest.Wait()
 	})
 }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package operator
+// Package taint takes a taint off nodes when their agents guard what starts there. Nodes are
+// made with it, so that no pod is scheduled to them before that does not tolerate it.
+package taint
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -23,21 +26,28 @@ import (
 )
 
 const (
-	// taintEvery is how often it is looked whether a node that waits may begin.
-	taintEvery = 2 * time.Second
+	// every is how often it is looked whether a node that waits may begin.
+	every = 2 * time.Second
 	// nodesEvery is how often nodes are looked through for those that wait, though none is
 	// new, and nodesAtOnce how many are asked for at once.
 	nodesEvery  = time.Minute
 	nodesAtOnce = 500
 )
 
-// taints takes the startup taint off nodes whose agents guard what starts there. Until then
-// no pod is scheduled to them that does not tolerate it. It belongs to one goroutine.
-type taints struct {
+// Options say which taint, and where agents tell of themselves.
+type Options struct {
+	Config    *kube.Config
+	Namespace string          // of the agents' Leases
+	Key       string          // of the taint
+	Newer     <-chan struct{} // there is a node that was not there before; nil: they are found in time
+	Log       *slog.Logger
+}
+
+// Remover takes the taint off; it belongs to the goroutine that runs it.
+type Remover struct {
 	o      Options
 	nodes  core.NodeInterface
 	leases coordination.LeaseInterface
-	newer  <-chan struct{} // there is a node that was not there before
 
 	waiting map[string]bool
 	looked  time.Time
@@ -47,7 +57,8 @@ type taints struct {
 	renewed map[string]metav1.MicroTime
 }
 
-func newTaints(o Options, newer <-chan struct{}) (*taints, error) {
+// New asks the API server nothing yet.
+func New(o Options) (*Remover, error) {
 	cfg := kube.Prepare(o.Config)
 	cfg.ContentType, cfg.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
 	c, err := core.NewForConfig(cfg)
@@ -58,12 +69,12 @@ func newTaints(o Options, newer <-chan struct{}) (*taints, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reach the API server %s: %w", cfg.Host, err)
 	}
-	return &taints{o: o, nodes: c.Nodes(), leases: l.Leases(o.Namespace), newer: newer, waiting: map[string]bool{}, renewed: map[string]metav1.MicroTime{}}, nil
+	return &Remover{o: o, nodes: c.Nodes(), leases: l.Leases(o.Namespace), waiting: map[string]bool{}, renewed: map[string]metav1.MicroTime{}}, nil
 }
 
-// run goes on until the context ends. What fails is tried again.
-func (t *taints) run(ctx context.Context) {
-	tick := time.NewTicker(taintEvery)
+// Run goes on until the context ends. What fails is tried again.
+func (t *Remover) Run(ctx context.Context) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	t.looked = time.Time{} // another may have led meanwhile
 	for {
@@ -75,25 +86,25 @@ func (t *taints) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-t.newer:
+		case <-t.o.Newer:
 			t.looked = time.Time{}
 		case <-tick.C:
 		}
 	}
 }
 
-func (t *taints) say(err error) {
+func (t *Remover) say(err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
 	if text != "" && text != t.said {
-		t.o.Log.Warn("startup taints stay", "taint", t.o.StartupTaint, "problem", text)
+		t.o.Log.Warn("startup taints stay", "taint", t.o.Key, "problem", text)
 	}
 	t.said = text
 }
 
-func (t *taints) round(ctx context.Context) error {
+func (t *Remover) round(ctx context.Context) error {
 	if now := time.Now(); now.Sub(t.looked) >= nodesEvery {
 		if err := t.find(ctx); err != nil {
 			return fmt.Errorf("list nodes: %w", err)
@@ -110,7 +121,7 @@ func (t *taints) round(ctx context.Context) error {
 }
 
 // find notes who waits.
-func (t *taints) find(ctx context.Context) error {
+func (t *Remover) find(ctx context.Context) error {
 	waiting := map[string]bool{}
 	for next := ""; ; {
 		page, err := t.nodes.List(ctx, metav1.ListOptions{Limit: nodesAtOnce, Continue: next})
@@ -136,12 +147,12 @@ func (t *taints) find(ctx context.Context) error {
 }
 
 // on is where a node has the taint, -1 if it has not.
-func (t *taints) on(n *corev1.Node) int {
-	return slices.IndexFunc(n.Spec.Taints, func(x corev1.Taint) bool { return x.Key == t.o.StartupTaint })
+func (t *Remover) on(n *corev1.Node) int {
+	return slices.IndexFunc(n.Spec.Taints, func(x corev1.Taint) bool { return x.Key == t.o.Key })
 }
 
 // judge takes the taint off a node that need not wait any longer.
-func (t *taints) judge(ctx context.Context, name string) error {
+func (t *Remover) judge(ctx context.Context, name string) error {
 	lease, err := t.leases.Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil // its agent has not begun
@@ -167,7 +178,7 @@ func (t *taints) judge(ctx context.Context, name string) error {
 		if err := t.remove(ctx, n); err != nil {
 			return err
 		}
-		t.o.Log.Info("the node's agent is ready: its startup taint is taken off", "node", name, "taint", t.o.StartupTaint)
+		t.o.Log.Info("the node's agent is ready: its startup taint is taken off", "node", name, "taint", t.o.Key)
 	}
 	delete(t.waiting, name)
 	delete(t.renewed, name)
@@ -176,7 +187,7 @@ func (t *taints) judge(ctx context.Context, name string) error {
 
 // guards reports whether a Lease is renewed by an agent that is up to date, and whose plugin
 // is called before a pod starts.
-func (t *taints) guards(l *coordinationv1.Lease) bool {
+func (t *Remover) guards(l *coordinationv1.Lease) bool {
 	if l.Spec.RenewTime == nil || l.Annotations[kubernetes.BehindKey] != "" || l.Annotations[kube.GuardsKey] == "" {
 		return false
 	}
@@ -189,8 +200,8 @@ func (t *taints) guards(l *coordinationv1.Lease) bool {
 }
 
 // remove writes the node's taints without it, unless the node has changed meanwhile.
-func (t *taints) remove(ctx context.Context, n *corev1.Node) error {
-	left := slices.DeleteFunc(slices.Clone(n.Spec.Taints), func(x corev1.Taint) bool { return x.Key == t.o.StartupTaint })
+func (t *Remover) remove(ctx context.Context, n *corev1.Node) error {
+	left := slices.DeleteFunc(slices.Clone(n.Spec.Taints), func(x corev1.Taint) bool { return x.Key == t.o.Key })
 	var to any // none: the field goes
 	if len(left) > 0 {
 		to = left
