@@ -394,16 +394,3 @@ func (w *Writer) fill(l *coordinationv1.Lease, now time.Time, duration time.Dura
 	}
 	l.Spec.HolderIdentity, l.Spec.RenewTime, l.Spec.LeaseDurationSeconds = &w.opts.Instance, &at, &seconds
 }
-
-// Remove takes away the Lease of a node where Fairlead is no more: others take its word for
-// nothing then, and its pods for those of a node without. One that is not there is fine.
-func Remove(ctx context.Context, c *kube.Config, namespace, node string) error {
-	client, err := clientOf(c)
-	if err == nil {
-		err = client.Leases(namespace).Delete(ctx, node, metav1.DeleteOptions{})
-	}
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("delete Lease %s/%s: %w", namespace, node, err)
-	}
-	return nil
-}
