@@ -207,6 +207,7 @@ func node(t *testing.T, c cluster) {
 		{"probes", probes},
 		{"node ports", nodePorts},
 		{"policies of node ports", nodePortPolicies},
+		{"load balancers", loadBalancers},
 		{"half installed", func(t *testing.T, f *fleet) { halfInstalled(t, f, before["node-2"]) }},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, f) })
@@ -402,6 +403,40 @@ func nodePortPolicies(t *testing.T, f *fleet) {
 				f.expect(t, from, []string{"public-1", "public-2"}, "-repeat", "40", at("public", "/open"))
 				f.expect(t, from, []string{"403"}, "-repeat", "20", at("public", "/shut"))
 			}
+		}
+	}
+}
+
+// An address that a cloud has given a service leads to it from outside and from pods, captured
+// or not, and what comes by it is judged.
+func loadBalancers(t *testing.T, f *fleet) {
+	addresses := map[string]string{"192.0.2.10": "10.240.0.", "2001:db8::10": "fd40::"} // and where nodes have theirs
+	outside := func(ctx context.Context, args ...string) {
+		t.Helper()
+		if out, err := f.c.script(ctx, "enter.sh", append([]string{"control-plane", "ip"}, args...)...).CombinedOutput(); err != nil {
+			t.Errorf("ip %v: %v: %s", args, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		for a := range addresses {
+			outside(context.Background(), "route", "del", a)
+		}
+		if _, err := f.c.try(context.Background(), "", "patch", "service", "-n", "mesh", "public", "-p", `{"spec": {"type": "NodePort"}}`); err != nil {
+			t.Error(err)
+		}
+	})
+	f.c.kubectl(t, "patch", "service", "-n", "mesh", "public", "-p", `{"spec": {"type": "LoadBalancer"}}`)
+	f.c.kubectl(t, "patch", "service", "-n", "mesh", "public", "--subresource=status", "-p",
+		`{"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.10"}, {"ip": "2001:db8::10"}]}}}`)
+	for a, nodes := range addresses {
+		url := "http://" + net.JoinHostPort(a, "80")
+		for _, n := range []string{"1", "2"} {
+			outside(t.Context(), "route", "replace", a, "via", nodes+n)
+			for _, from := range []string{"control-plane", "plain/outsider-" + n, "mesh/client-" + n} {
+				f.expect(t, from, []string{"public-1", "public-2"}, "-repeat", "40", url+"/open")
+				f.expect(t, from, []string{"403"}, "-repeat", "20", url+"/shut")
+			}
+			f.expect(t, "control-plane", []string{"public-1", "public-2"}, "-method", "POST", "-body", strings.Repeat("x", 100_000), "-repeat", "20", url+"/open")
 		}
 	}
 }
