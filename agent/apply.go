@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/model/plan"
 	"fairlead.io/fairlead/translators"
@@ -197,7 +198,12 @@ func (a *agent) savePorts() {
 	a.say(aboutPorts, problem)
 }
 
+// writeKernel writes changes, or, if not all was written before, all there is: changes alone
+// would hide what is missing.
 func (a *agent) writeKernel(ctx context.Context, changes []incr.Change) error {
+	if a.resync {
+		return a.syncKernel(ctx)
+	}
 	a.savePorts()
 	changes = slices.DeleteFunc(slices.Clone(changes), func(c incr.Change) bool { return !slices.Contains(plan.KernelTables(), c.Table) })
 	if !a.absent.bypass.IsZero() {
@@ -228,8 +234,16 @@ func (a *agent) syncKernel(ctx context.Context) error {
 	return a.kernel.Sync(ctx, rows, a.kernelPort)
 }
 
+// fullAgainAfter is how long a full map is left alone: to compare all of a big one with the
+// plan takes seconds. What changes is written at once.
+const fullAgainAfter = 10 * time.Second
+
 func (a *agent) kernelWritten(err error) {
 	problem := ""
+	a.notBefore = time.Time{}
+	if datapath.LeftOut(err) {
+		a.notBefore = time.Now().Add(fullAgainAfter)
+	}
 	if a.resync = err != nil; a.resync {
 		problem = "the kernel's maps are not as wanted: " + err.Error()
 	}
@@ -247,8 +261,11 @@ func (a *agent) lookAfter(ctx context.Context) {
 	a.judgeLate(ctx)
 	back := a.watchProxy(ctx)
 	moved := a.inCharge() != a.charge // what was in use may not be any more, or be by now
-	if a.ready() && len(a.retry) == 0 && !a.resync && !back && !moved {
-		a.takeAway(ctx)
+	resync := a.resync && !time.Now().Before(a.notBefore)
+	if a.ready() && len(a.retry) == 0 && !resync && !back && !moved {
+		if !a.resync { // else the kernel may still send connections to what would go
+			a.takeAway(ctx)
+		}
 		return
 	}
 	acked := false
@@ -260,7 +277,7 @@ func (a *agent) lookAfter(ctx context.Context) {
 	if acked && back {
 		a.endBypass()
 	}
-	if acked || a.resync {
+	if acked || resync {
 		a.kernelWritten(a.syncKernel(ctx))
 	}
 	if acked && !a.resync {

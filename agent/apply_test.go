@@ -33,6 +33,7 @@ type rig struct {
 	there  bool // Envoy is
 	silent bool // so is it, but does not say so
 	broken error
+	syncs  int   // of the kernel
 	stuck  error // of pushes
 	reject func(serve.Change) string
 	taken  []string // proxies that take what another one rejects
@@ -142,6 +143,7 @@ func (k *fakeKernel) Apply(_ context.Context, changes []incr.Change, ports func(
 }
 
 func (k *fakeKernel) Sync(_ context.Context, rows []incr.Row, ports func(string) uint16) error {
+	k.syncs++
 	clear(k.services)
 	for _, r := range rows {
 		k.note(r.Value, false, ports)
@@ -307,6 +309,29 @@ func TestKernelIsTriedAgainWithoutEnvoy(t *testing.T) {
 	}
 	if want, got := (Readiness{Ready: true, Revision: r.revision, Applied: r.revision}), r.readiness(); got != want {
 		t.Errorf("readiness %+v, want %+v", got, want)
+	}
+}
+
+// What a change could not write, no later change hides, neither one of something else nor one
+// that the kernel hears nothing of.
+func TestWhatWasNotWrittenIsNotForgotten(t *testing.T) {
+	const elsewhere = "\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: other}\n"
+	for what, next := range map[string]string{
+		"nothing of the kernel's": elsewhere,
+		"something else":          strings.NewReplacer("name: web,", "name: two,", "10.244.1.2", "10.244.1.3").Replace(theApp),
+	} {
+		r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp})
+		r.reload(t.Context())
+		r.broken = errors.New("write kernel maps: no")
+		r.write("policy.yaml", thePolicy)
+		r.reload(t.Context())
+		r.broken = nil
+		before := r.syncs
+		r.write("next.yaml", next)
+		r.reload(t.Context())
+		if r.syncs == before || r.resync {
+			t.Errorf("%s: the kernel was compared %d times, still to be: %t", what, r.syncs-before, r.resync)
+		}
 	}
 }
 

@@ -77,6 +77,13 @@ func (e *leftOutError) Unwrap() []error {
 	return out
 }
 
+// LeftOut reports whether an error of Sync or Apply tells of rows that found no room. There
+// is none before something else goes.
+func LeftOut(err error) bool {
+	var e *leftOutError
+	return errors.As(err, &e)
+}
+
 // onlyLeftOut: everything else was done.
 func onlyLeftOut(err error) bool {
 	_, ok := err.(*leftOutError) // not one that is joined with others
@@ -122,24 +129,47 @@ func (r *rows) judged(k policyKey) (key string, action uint32) {
 
 // close refuses what is judged by something more general because of what was left out, if
 // that is more lenient: what is there can be changed in a full map. Others whom the same
-// entry judges are refused with it. What need not be closed any more is opened.
+// entry judges are refused with it. What need not be closed any more is opened: left must be
+// all that is left out.
 func (r *rows) close(left []leftOut) error {
-	if len(left) == 0 && len(r.closed) == 0 {
-		return nil
+	closed := r.toClose(left)
+	var errs []error
+	for key, value := range r.closed {
+		if !closed[key] {
+			delete(r.closed, key)
+			errs = append(errs, r.policy.put(entry{key, value}))
+		}
 	}
+	return errors.Join(append(errs, r.setClosed(closed))...)
+}
+
+// shut closes and opens nothing: there may be more that is left out.
+func (r *rows) shut(left []leftOut) error { return r.setClosed(r.toClose(left)) }
+
+// toClose are the entries that are more lenient than what was left out.
+func (r *rows) toClose(left []leftOut) map[string]bool {
 	closed := map[string]bool{}
+	if len(left) == 0 {
+		return closed
+	}
 	shut := func(key string, have, want uint32) {
 		if key != "" && have != want && want != actionAllow && have != actionDeny && have != actionRefuse {
 			closed[key] = true
 		}
 	}
 	keys := r.policyKeys()
+	anyPort := map[uint64][]policyKey{} // those of a class at any port, by set
+	for _, k := range keys {
+		if k.Port == (port{}) && k.Class != anyClass {
+			anyPort[k.Set] = append(anyPort[k.Set], k)
+		}
+	}
 	instead := map[[2]uint64]bool{} // classes of addresses that are left out, and what they are taken for
 	prefixes := r.knownPrefixes()
 	for _, l := range left {
 		switch v := l.row.(type) {
 		case *plan.Verdict:
-			r.withoutVerdict(v, keys, shut)
+			r.withoutVerdict(v, anyPort, shut)
 		case *plan.Address:
 			instead[[2]uint64{v.Class, prefixes.class(v.Addr, 129)}] = true
 		case *plan.Prefix:
@@ -158,11 +188,11 @@ func (r *rows) close(left []leftOut) error {
 			shut(key, have, want)
 		}
 	}
-	return r.setClosed(closed)
+	return closed
 }
 
 // withoutVerdict shuts what stands in for a verdict.
-func (r *rows) withoutVerdict(v *plan.Verdict, keys []policyKey, shut func(key string, have, want uint32)) {
+func (r *rows) withoutVerdict(v *plan.Verdict, anyPort map[uint64][]policyKey, shut func(key string, have, want uint32)) {
 	e, err := verdictEntry(v)
 	if err != nil {
 		return
@@ -177,23 +207,15 @@ func (r *rows) withoutVerdict(v *plan.Verdict, keys []policyKey, shut func(key s
 	if !v.Any || v.Port == 0 {
 		return
 	}
-	for _, other := range keys { // of a class, at any port
-		if other.Set == k.Set && other.Port == (port{}) && other.Class != anyClass {
-			other.Port, other.Proto = k.Port, k.Proto
-			key, have := r.judged(other)
-			shut(key, have, want.Action)
-		}
+	for _, other := range anyPort[k.Set] {
+		other.Port, other.Proto = k.Port, k.Proto
+		key, have := r.judged(other)
+		shut(key, have, want.Action)
 	}
 }
 
 func (r *rows) setClosed(closed map[string]bool) error {
 	var errs []error
-	for key, value := range r.closed {
-		if !closed[key] {
-			delete(r.closed, key)
-			errs = append(errs, r.policy.put(entry{key, value}))
-		}
-	}
 	for key := range closed {
 		if _, ok := r.closed[key]; ok {
 			continue
@@ -213,13 +235,20 @@ func (r *rows) keepClosed(key, value string) {
 	r.closed[key] = value
 }
 
-// putVerdict leaves closed what is.
+// putVerdict leaves closed what is. What denies is opened with the rest, when it is known
+// whether it stands in for something that finds no room: also by an agent of before.
 func (r *rows) putVerdict(e entry) error {
-	if _, ok := r.closed[e.key]; ok {
-		r.closed[e.key] = e.value
+	_, closed := r.closed[e.key]
+	if closed || denies(r.policy.have[e.key]) && !denies(e.value) {
+		r.keepClosed(e.key, e.value)
 		return nil
 	}
 	return r.policy.put(e)
+}
+
+func denies(value string) bool {
+	var v policyValue
+	return value != "" && decode(value, &v) == nil && v.Action == actionDeny
 }
 
 func (r *rows) removeVerdict(key string) error {

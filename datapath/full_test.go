@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"net/netip"
@@ -96,6 +97,25 @@ func TestFullMapRevokes(t *testing.T) {
 	}
 }
 
+// A kernel without memory takes nothing new: what is there stays as it is.
+func TestKernelWithoutMemory(t *testing.T) {
+	m := newMemory()
+	r := m.open(t)
+	denied, wider := verdictRow(plan.Verdict{Set: 1, Class: 7, Action: plan.Deny}), verdictRow(plan.Verdict{Set: 1, Any: true, Action: plan.Allow})
+	if err := r.sync(t.Context(), []incr.Row{denied, wider}, noPorts); err != nil {
+		t.Fatal(err)
+	}
+	m.poor, m.watch = "policy", nil
+	check := verdictRow(plan.Verdict{Set: 1, Class: 7, Action: plan.Check})
+	if err := r.sync(t.Context(), []incr.Row{check, wider}, noPorts); err == nil || m.judge(t, 1, 7, 80) != actionDeny {
+		t.Errorf("%v: judged %d, want as before", err, m.judge(t, 1, 7, 80))
+	}
+	m.poor = ""
+	if err := r.sync(t.Context(), []incr.Row{check, wider}, noPorts); err != nil || m.judge(t, 1, 7, 80) != actionCheck {
+		t.Errorf("%v: judged %d", err, m.judge(t, 1, 7, 80))
+	}
+}
+
 // An exception that finds no room must not be judged as what it is an exception from.
 func TestFullMapIsNoWayIn(t *testing.T) {
 	anyAt := func(port uint16) incr.Row {
@@ -154,10 +174,25 @@ func TestFullMapIsNoWayIn(t *testing.T) {
 				m.took()
 				first = maps.Clone(m.maps["policy"])
 			}
-			// By changes of others it stays closed.
-			if err := r.apply(t.Context(), changes(nil, c.rows[:1]), noPorts); err != nil {
-				t.Fatal(err)
+			// Changes of others do not open it, nor does whoever comes next and is stopped halfway.
+			if err := r.apply(t.Context(), changes(nil, c.rows[:1]), noPorts); !errors.Is(err, errUnsure) || m.judge(t, 1, c.class, c.port) != want {
+				t.Errorf("after a change: %v, judged %d", err, m.judge(t, 1, c.class, c.port))
 			}
+			r = m.open(t)
+			m.watch = func() {
+				if got := m.judge(t, 1, c.class, c.port); got != want {
+					t.Errorf("by another that begins: judged %d for a moment", got)
+				}
+			}
+			stopped, stop := context.WithCancel(t.Context())
+			stop()
+			if err := r.sync(stopped, c.rows, noPorts); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+			if err := r.sync(t.Context(), c.rows, noPorts); !onlyLeftOut(err) {
+				t.Error(err)
+			}
+			m.watch = nil
 			m.room = nil
 			if err := r.sync(t.Context(), c.rows, noPorts); err != nil {
 				t.Fatal(err)

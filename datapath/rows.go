@@ -32,7 +32,11 @@ type rows struct {
 	services  *services
 	ranges    *table
 	closed    map[string]string // entries of policy that refuse for now, and what they should hold
+	unsure    bool              // the last writing did not do all: what the maps should hold, sync alone knows
 }
+
+// errUnsure is what apply says where sync has to come first.
+var errUnsure = errors.New("not all was written before: all of it has to be compared first")
 
 // kernelTables are the plan's tables that the kernel holds, in the order of writing.
 func kernelTables() []incr.Table {
@@ -48,12 +52,25 @@ func byTable(changes []incr.Change) map[incr.Table][]incr.Change {
 	return out
 }
 
+// apply writes changes. After an error of either, it does nothing before sync has been well.
 func (r *rows) apply(ctx context.Context, changes []incr.Change, ports func(string) uint16) error {
+	if r.unsure {
+		return errUnsure
+	}
+	err := r.applyAll(ctx, changes, ports)
+	r.unsure = err != nil
+	return err
+}
+
+func (r *rows) applyAll(ctx context.Context, changes []incr.Change, ports func(string) uint16) error {
 	of := byTable(changes)
 	tables := kernelTables()
 	var left []leftOut
 	for _, t := range tables {
 		var errs []error
+		if t == plan.Pods { // whose packets may be judged from here on
+			errs = append(errs, r.close(left))
+		}
 		for _, c := range of[t] {
 			if c.New == nil {
 				continue
@@ -68,10 +85,10 @@ func (r *rows) apply(ctx context.Context, changes []incr.Change, ports func(stri
 			r.pods.settle()
 		}
 		if err := errors.Join(append(errs, ctx.Err())...); err != nil {
-			return err // what comes next would point to what is missing
+			return errors.Join(err, r.shut(left)) // what comes next would point to what is missing
 		}
 	}
-	errs := []error{r.close(left)}
+	var errs []error
 	for i := range tables {
 		t := tables[len(tables)-1-i]
 		for _, c := range of[t] {
@@ -97,6 +114,12 @@ func (r *rows) finish(left []leftOut, ports func(string) uint16, errs []error) e
 
 // sync makes the maps hold exactly these rows.
 func (r *rows) sync(ctx context.Context, all []incr.Row, ports func(string) uint16) error {
+	err := r.syncAll(ctx, all, ports)
+	r.unsure = err != nil
+	return err
+}
+
+func (r *rows) syncAll(ctx context.Context, all []incr.Row, ports func(string) uint16) error {
 	of := map[incr.Table][]incr.Row{}
 	for _, row := range all {
 		of[row.Table] = append(of[row.Table], row)
@@ -106,6 +129,9 @@ func (r *rows) sync(ctx context.Context, all []incr.Row, ports func(string) uint
 	for _, t := range kernelTables() {
 		want[t] = map[string]bool{}
 		var errs []error
+		if t == plan.Pods {
+			errs = append(errs, r.close(left))
+		}
 		var pods []*plan.Pod
 		for _, row := range of[t] {
 			key, err := r.put(t, row.Value, ports)
@@ -124,10 +150,10 @@ func (r *rows) sync(ctx context.Context, all []incr.Row, ports func(string) uint
 			r.pods.settle()
 		}
 		if err := errors.Join(append(errs, ctx.Err())...); err != nil {
-			return err
+			return errors.Join(err, r.shut(left))
 		}
 	}
-	errs := []error{r.close(left), r.services.prune(want[plan.Services]), r.ranges.prune(want[plan.Services])}
+	errs := []error{r.services.prune(want[plan.Services]), r.ranges.prune(want[plan.Services])}
 	r.pods.prune()
 	errs = append(errs,
 		r.prefixes.prune(want[plan.Prefixes]),

@@ -28,6 +28,9 @@ type memory struct {
 	log  []string
 	full string         // map whose writes fail
 	room map[string]int // entries of those that take no more; as in a hash table, they can be changed
+	poor string         // map for whose keys there is no memory
+	// watch is called after each write.
+	watch func()
 }
 
 type memoryMap struct {
@@ -39,12 +42,18 @@ func (m memoryMap) Update(k, v any, _ ebpf.MapUpdateFlags) error {
 	if m.of.full == m.name {
 		return errors.New("full")
 	}
+	if m.of.poor == m.name {
+		return unix.ENOMEM
+	}
 	room, limited := m.of.room[m.name]
 	if _, ok := m.of.maps[m.name][string(k.([]byte))]; limited && !ok && len(m.of.maps[m.name]) >= room {
 		return unix.E2BIG
 	}
 	m.of.log = append(m.of.log, "+"+m.name)
 	m.of.maps[m.name][string(k.([]byte))] = string(v.([]byte))
+	if m.of.watch != nil {
+		m.of.watch()
+	}
 	return nil
 }
 

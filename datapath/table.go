@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // kernelMap is what a table needs of an *ebpf.Map.
@@ -31,8 +32,9 @@ func (t *table) put(e entry) error {
 		return nil
 	}
 	err := t.kernel.Update([]byte(e.key), []byte(e.value), ebpf.UpdateAny)
-	if _, ok := t.have[e.key]; ok && isFull(err) {
-		// Before Linux 6.13 a full trie does not change what it has, either.
+	if _, ok := t.have[e.key]; ok && errors.Is(err, unix.ENOSPC) {
+		// Before Linux 6.13 a full trie does not change what it has, either. A kernel without
+		// memory says something else: what is taken away then might not come back.
 		if err := t.remove(e.key); err != nil {
 			return err
 		}
