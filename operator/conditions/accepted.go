@@ -45,8 +45,8 @@ const unsupported = "unsupported-kind"
 
 // Accepted is the condition of that type.
 func Accepted(v *View, o *objects.Object) Condition {
-	ds := Worth(v.Diagnostics(o.Ref()))
-	ds = slices.DeleteFunc(ds, func(d model.Diagnostic) bool { return d.Code == merge.TwoOwners })
+	all := slices.DeleteFunc(slices.Clone(v.Diagnostics(o.Ref())), func(d model.Diagnostic) bool { return d.Code == merge.TwoOwners })
+	ds := Worth(all)
 	errors := slices.DeleteFunc(slices.Clone(ds), func(d model.Diagnostic) bool { return !d.IsError() })
 	c := Condition{Type: AcceptedType, Status: True, Reason: ReasonAccepted, Message: "taken as it is written"}
 	switch {
@@ -61,7 +61,11 @@ func Accepted(v *View, o *objects.Object) Condition {
 	case len(ds) > 0:
 		c.Reason, c.Message = ReasonApproximated, "taken, with a difference: "
 	default:
-		return c
+		// What makes no difference may still be what nobody meant: a host that nobody has.
+		if ds = all; len(ds) == 0 {
+			return c
+		}
+		c.Message += "; "
 	}
 	if len(errors) > 0 {
 		ds = errors
