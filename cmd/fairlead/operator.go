@@ -115,6 +115,9 @@ of Fairlead, all but the Lease is left to that one.`,
 		if err := o.reach(c, api); err != nil {
 			return err
 		}
+		if api.here {
+			fmt.Fprintln(c.ErrOrStderr(), "in the cluster that kubectl speaks to:", o.Config.Host)
+		}
 		ctx, cancel := context.WithTimeoutCause(c.Context(), *limit, errors.New("it took too long: try again, or give it more --timeout"))
 		defer cancel()
 		removed, err := operator.Cleanup(ctx, o.Options)

@@ -164,13 +164,4 @@ func madeAgain(t *testing.T, f *fleet) {
 		f.expect(t, "mesh/client-2", []string{"web-2"}, "-repeat", "20", "http://web/v2")
 		f.expect(t, "mesh/client-1", []string{"web-1", "web-2"}, "-repeat", "40", "http://public/open")
 	})
-	// And a pod, whose address is another one.
-	pod := served{"targets", "api-1", "node-1", "api", "v1", "api"}
-	again(manifest(t, []served{pod}))
-	f.c.kubectl(t, "wait", "-n", "targets", "pod/api-1", "--for=condition=Ready", "--timeout=90s")
-	for _, n := range nodes {
-		f.settled(t, n)
-	}
-	f.expect(t, "mesh/client-1", []string{"api-1", "api-2"}, "-repeat", "40", "http://api.targets/")
-	f.expect(t, "mesh/other-2", []string{"403"}, "-repeat", "10", "http://api.targets/")
 }

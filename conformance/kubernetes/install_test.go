@@ -139,9 +139,11 @@ func (f *fleet) under(t *testing.T, what string, change func()) {
 			}
 		})
 	}
-	change()
-	close(stop)
-	wg.Wait()
+	func() {
+		defer wg.Wait() // also if it ends the test
+		defer close(stop)
+		change()
+	}()
 	for name, n := range sum.requests {
 		if n == 0 {
 			t.Errorf("%s: no request %s", what, name)

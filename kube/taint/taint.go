@@ -77,6 +77,7 @@ func (t *Remover) Run(ctx context.Context) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	t.looked = time.Time{} // another may have led meanwhile
+	clear(t.renewed)
 	for {
 		err := t.round(ctx)
 		if ctx.Err() != nil {
@@ -113,7 +114,8 @@ func (t *Remover) round(ctx context.Context) error {
 	}
 	var first error
 	for name := range t.waiting {
-		if err := t.judge(ctx, name); err != nil && first == nil {
+		// A node that changes meanwhile is looked at again.
+		if err := t.judge(ctx, name); err != nil && !apierrors.IsConflict(err) && first == nil {
 			first = fmt.Errorf("node %s: %w", name, err)
 		}
 	}
