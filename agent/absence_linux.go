@@ -77,7 +77,7 @@ func (a *agent) watchProxy(ctx context.Context) (back bool) {
 		a.setBypass(now)
 		a.say(aboutProxy, fmt.Sprintf("no Envoy is ready since %s: the kernel balances what it should take, without routes; "+
 			"policy at the destinations stands", a.absent.since.Format(time.TimeOnly)))
-		a.resync = true
+		a.rewrite()
 	}
 	return false
 }
@@ -87,7 +87,7 @@ func (a *agent) endBypass() {
 	a.log.Info("Envoy is back", "bypassed", time.Since(a.absent.bypass).Round(time.Millisecond))
 	a.setBypass(time.Time{})
 	a.say(aboutProxy, "")
-	a.resync = true
+	a.rewrite()
 }
 
 func (a *agent) setBypass(since time.Time) {

@@ -117,7 +117,7 @@ type agent struct {
 	begun     bool                         // the source was good once: kernel and Envoy are written
 	held      bool                         // the source is not this node's: what was applied stays
 	resync    bool                         // the kernel's maps are not as wanted
-	notBefore time.Time                    // when they are written again for that alone
+	notBefore time.Time                    // when rows that are left out are tried again; zero: none is
 	started   time.Time
 	lease     *lease.Writer // nil: there is no API server
 

@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -108,7 +109,7 @@ func (a *agent) begin(ctx context.Context) {
 			}
 		}
 	}
-	a.resync = true
+	a.rewrite()
 	a.lookAfter(ctx)
 	a.publish(false)
 }
@@ -238,10 +239,13 @@ func (a *agent) syncKernel(ctx context.Context) error {
 // plan takes seconds. What changes is written at once.
 const fullAgainAfter = 10 * time.Second
 
+// rewrite has the kernel written anew, whatever it lacks, as soon as the loop comes round.
+func (a *agent) rewrite() { a.resync, a.notBefore = true, time.Time{} }
+
 func (a *agent) kernelWritten(err error) {
 	problem := ""
 	a.notBefore = time.Time{}
-	if datapath.LeftOut(err) {
+	if errors.Is(err, datapath.ErrLeftOut) {
 		a.notBefore = time.Now().Add(fullAgainAfter)
 	}
 	if a.resync = err != nil; a.resync {

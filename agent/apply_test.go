@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"fairlead.io/fairlead/agent/pipeline"
+	"fairlead.io/fairlead/datapath"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/model/plan"
@@ -111,7 +112,12 @@ func (r *rig) says(about topic) string { return r.problems[about] }
 
 type fakeKernel rig
 
-func (k *fakeKernel) SetInbound(uint16) error { return k.broken }
+func (k *fakeKernel) SetInbound(uint16) error {
+	if errors.Is(k.broken, datapath.ErrLeftOut) { // it is no row
+		return nil
+	}
+	return k.broken
+}
 
 // note writes down pods with their HTTP port, and what the services have become.
 func (k *fakeKernel) note(v any, gone bool, ports func(string) uint16) {
@@ -333,6 +339,31 @@ func TestWhatWasNotWrittenIsNotForgotten(t *testing.T) {
 			t.Errorf("%s: the kernel was compared %d times, still to be: %t", what, r.syncs-before, r.resync)
 		}
 	}
+}
+
+// Rows that find no room are tried again now and then, and at once with whatever else is to
+// be written: a change, or going around an Envoy that is gone.
+func TestRowsWithoutRoomAreTriedNowAndThen(t *testing.T) {
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp})
+	r.reload(t.Context())
+	r.broken = fmt.Errorf("write kernel maps: %w", datapath.ErrLeftOut)
+	r.write("policy.yaml", thePolicy)
+	r.reload(t.Context())
+	syncs := func(what string, want int, do func(context.Context)) {
+		t.Helper()
+		before := r.syncs
+		if do(t.Context()); r.syncs-before != want || !r.resync || r.isApplied() {
+			t.Errorf("%s: compared %d times, want %d; still to be: %t", what, r.syncs-before, want, r.resync)
+		}
+	}
+	syncs("at once", 0, r.lookAfter)
+	r.notBefore = time.Now()
+	syncs("after a while", 1, r.lookAfter)
+	syncs("at once again", 0, r.lookAfter)
+	r.rewrite()
+	syncs("for another reason", 1, r.lookAfter)
+	r.write("other.yaml", theOther)
+	syncs("by a change", 1, r.reload)
 }
 
 func TestWhatIsNotAcknowledgedIsPushedAgain(t *testing.T) {

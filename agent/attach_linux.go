@@ -277,7 +277,7 @@ func (a *agent) judgeAttachment(r cni.Record) cni.Answer {
 	switch {
 	case !known:
 		return cni.Answer{State: "the pod is not known yet from the objects"}
-	case a.resync:
+	case a.resync && a.notBefore.IsZero(): // where rows are left out, the others are written
 		return cni.Answer{State: problem}
 	case a.pods == nil:
 		return cni.Answer{State: "there is no kernel"}

@@ -221,6 +221,16 @@ func TestAnswersToPlugins(t *testing.T) {
 	r.broken = nil
 	r.took(r.lookAfter)
 	expect("it is again", cni.Answer{Guarded: true, State: "no listener"})
+	r.broken = fmt.Errorf("map is broken")
+	r.rewrite()
+	r.took(r.lookAfter)
+	expect("it is not, again", cni.Answer{State: r.says(aboutKernel)})
+	r.broken = fmt.Errorf("write kernel maps: %w", datapath.ErrLeftOut)
+	r.took(r.lookAfter)
+	expect("it lacks rows of others", cni.Answer{Guarded: true, State: "no listener"})
+	r.broken = nil
+	r.rewrite()
+	r.took(r.lookAfter)
 	st.Ready, st.Reason = true, ""
 	pods.pods["shop/web"] = st
 	expect("done", cni.Answer{Guarded: true, Ready: true})

@@ -260,7 +260,7 @@ func (d *Datapath) Sync(ctx context.Context, rows []incr.Row, ports func(listene
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	err := d.rows.sync(ctx, rows, ports)
-	if err == nil || onlyLeftOut(err) {
+	if err == nil || errors.Is(err, ErrLeftOut) {
 		d.synced = true
 		d.nudge()
 	}

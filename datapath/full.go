@@ -37,6 +37,10 @@ func isFull(err error) bool {
 	return errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM)
 }
 
+// ErrLeftOut is what Sync and Apply return when rows found no room and all else was written
+// and taken away; see errors.Is. What was left out is refused until something goes.
+var ErrLeftOut = errors.New("rows are left out for want of room")
+
 // leftOutError lists the rows that found no room. All else was written and taken away.
 type leftOutError struct{ left []leftOut }
 
@@ -70,24 +74,11 @@ func (e *leftOutError) Error() string {
 }
 
 func (e *leftOutError) Unwrap() []error {
-	var out []error
+	out := []error{ErrLeftOut}
 	for _, l := range e.left {
 		out = append(out, l.err)
 	}
 	return out
-}
-
-// LeftOut reports whether an error of Sync or Apply tells of rows that found no room. There
-// is none before something else goes.
-func LeftOut(err error) bool {
-	var e *leftOutError
-	return errors.As(err, &e)
-}
-
-// onlyLeftOut: everything else was done.
-func onlyLeftOut(err error) bool {
-	_, ok := err.(*leftOutError) // not one that is joined with others
-	return ok
 }
 
 // retryLeftOut writes again what found no room before others were taken away.

@@ -159,7 +159,7 @@ func TestFullMapIsNoWayIn(t *testing.T) {
 			}
 			var first map[string]string
 			for range 2 {
-				if err := r.sync(t.Context(), c.rows, noPorts); !onlyLeftOut(err) {
+				if err := r.sync(t.Context(), c.rows, noPorts); !errors.Is(err, ErrLeftOut) {
 					t.Fatal(err)
 				}
 				if got := m.judge(t, 1, c.class, c.port); got != want {
@@ -189,7 +189,7 @@ func TestFullMapIsNoWayIn(t *testing.T) {
 			if err := r.sync(stopped, c.rows, noPorts); !errors.Is(err, context.Canceled) {
 				t.Error(err)
 			}
-			if err := r.sync(t.Context(), c.rows, noPorts); !onlyLeftOut(err) {
+			if err := r.sync(t.Context(), c.rows, noPorts); !errors.Is(err, ErrLeftOut) {
 				t.Error(err)
 			}
 			m.watch = nil
@@ -243,7 +243,7 @@ func TestFullSlots(t *testing.T) {
 		{"three others", someService("10.0.0.7:1", "10.0.0.8:1", "10.0.0.9:1"), "", true},
 	} {
 		err := sync(c.wants)
-		if got := strings.Join(backends(), " "); got != c.has || (err != nil) != c.err || err != nil && !onlyLeftOut(err) {
+		if got := strings.Join(backends(), " "); got != c.has || (err != nil) != c.err || err != nil && !errors.Is(err, ErrLeftOut) {
 			t.Errorf("%s: %q, want %q: %v", c.name, got, c.has, err)
 		}
 		if got := len(m.maps["slots"]); got != len(backends()) {
