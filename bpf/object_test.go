@@ -4,9 +4,6 @@ package bpf
 
 import (
 	"bytes"
-	"encoding/json"
-	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -14,18 +11,14 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 
 	"fairlead.io/fairlead/internal/need"
 )
-
-var update = flag.Bool("update", false, "rewrite complexity.json")
 
 // specs are the committed objects.
 func specs(t testing.TB) map[string]*ebpf.CollectionSpec {
@@ -169,60 +162,6 @@ func TestMapNamesHaveVersions(t *testing.T) {
 	}
 }
 
-// helpers is every helper of the kernel that the programs call, and the kernel that
-// first had it; all are there for programs of our kinds in 6.6, which TCX needs.
-var helpers = map[asm.BuiltinFunc]string{
-	asm.FnMapLookupElem:     "3.19",
-	asm.FnMapUpdateElem:     "3.19",
-	asm.FnMapDeleteElem:     "3.19",
-	asm.FnKtimeGetNs:        "4.1",
-	asm.FnGetPrandomU32:     "4.1",
-	asm.FnSkbStoreBytes:     "4.1",
-	asm.FnL3CsumReplace:     "4.1",
-	asm.FnL4CsumReplace:     "4.1",
-	asm.FnGetCurrentPidTgid: "4.2, in cgroup/sock_addr 6.1",
-	asm.FnGetCurrentComm:    "4.2, in cgroup/sock_addr 6.1",
-	asm.FnRedirect:          "4.4",
-	asm.FnSkbLoadBytes:      "4.5",
-	asm.FnSkbChangeType:     "4.8",
-	asm.FnCsumDiff:          "4.6",
-	asm.FnGetSocketCookie:   "4.12",
-	asm.FnFibLookup:         "4.18",
-	asm.FnSkRelease:         "4.20",
-	asm.FnSkcLookupTcp:      "5.2",
-	asm.FnGetNetnsCookie:    "5.7",
-	asm.FnSkAssign:          "5.7, with listeners that share a port 6.6",
-	asm.FnSetRetval:         "5.18, in cgroup/sock_addr 6.1",
-	asm.FnRingbufReserve:    "5.8",
-	asm.FnRingbufSubmit:     "5.8",
-}
-
-func TestHelpersAreKnown(t *testing.T) {
-	used := map[asm.BuiltinFunc]bool{}
-	for object, s := range specs(t) {
-		for name, p := range s.Programs {
-			for _, ins := range p.Instructions {
-				if ins.IsKfuncCall() {
-					t.Errorf("%s: %s calls a kernel function: %s", object, name, ins)
-				}
-				if !ins.IsBuiltinCall() {
-					continue
-				}
-				fn := asm.BuiltinFunc(ins.Constant)
-				used[fn] = true
-				if helpers[fn] == "" {
-					t.Errorf("%s: %s calls %s, which is not in the list", object, name, fn)
-				}
-			}
-		}
-	}
-	for fn := range helpers {
-		if !used[fn] {
-			t.Errorf("nothing calls %s", fn)
-		}
-	}
-}
-
 // The committed objects are what the sources give. bpf2go, the compiler and its
 // flags are those of generate.go.
 func TestObjectsAreFresh(t *testing.T) {
@@ -267,104 +206,4 @@ func TestObjectsAreFresh(t *testing.T) {
 			t.Errorf("%s is stale: go generate ./bpf", filepath.Base(f))
 		}
 	}
-}
-
-// cost is what the verifier says of a program.
-type cost struct {
-	Instructions uint32 `json:"instructions"` // that it walked through
-	Stack        uint32 `json:"stack"`        // bytes, of all its functions
-}
-
-// The verifier gives up after a million instructions and at 512 bytes of stack.
-const (
-	maxInstructions = 800_000
-	maxStack        = 512
-	growth          = 10 // percent
-)
-
-// Programs stay as cheap to verify as they are, or their growth is written down:
-// go test ./bpf -run Complexity -update.
-func TestComplexity(t *testing.T) {
-	need.Root(t)
-	const file = "complexity.json"
-	got := map[string]cost{}
-	for object, s := range specs(t) {
-		for _, m := range s.Maps {
-			m.Pinning = ebpf.PinNone
-		}
-		c, err := ebpf.NewCollectionWithOptions(s, ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats}})
-		if err != nil {
-			var v *ebpf.VerifierError
-			if errors.As(err, &v) {
-				t.Fatalf("%s: %+v", object, v)
-			}
-			t.Fatalf("%s: %v", object, err)
-		}
-		for name, p := range c.Programs {
-			got[name] = costOf(t, name, p)
-		}
-		c.Close()
-	}
-	if *update {
-		b, err := json.MarshalIndent(got, "", "  ")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want map[string]cost
-	if err := json.Unmarshal(b, &want); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range slices.Sorted(maps.Keys(got)) {
-		g, w := got[name], want[name]
-		t.Logf("%-16s %6d instructions, %3d bytes of stack", name, g.Instructions, g.Stack)
-		switch {
-		case w == (cost{}):
-			t.Errorf("%s: not in %s", name, file)
-		case g.Instructions > w.Instructions*(100+growth)/100:
-			t.Errorf("%s: %d instructions, was %d", name, g.Instructions, w.Instructions)
-		case g.Stack > w.Stack*(100+growth)/100:
-			t.Errorf("%s: %d bytes of stack, was %d", name, g.Stack, w.Stack)
-		}
-		if g.Instructions > maxInstructions || g.Stack > maxStack {
-			t.Errorf("%s: %d instructions, %d bytes of stack: near the limits of the verifier", name, g.Instructions, g.Stack)
-		}
-	}
-	for name := range want {
-		if _, ok := got[name]; !ok {
-			t.Errorf("%s: in %s, but in no object", name, file)
-		}
-	}
-}
-
-var (
-	processed  = regexp.MustCompile(`processed (\d+) insns`)
-	stackDepth = regexp.MustCompile(`stack depth ([\d+]+)`)
-)
-
-func costOf(t *testing.T, name string, p *ebpf.Program) cost {
-	t.Helper()
-	var c cost
-	if m := processed.FindStringSubmatch(p.VerifierLog); m != nil {
-		fmt.Sscan(m[1], &c.Instructions)
-	}
-	if m := stackDepth.FindStringSubmatch(p.VerifierLog); m != nil {
-		for _, f := range strings.Split(m[1], "+") {
-			var n uint32
-			fmt.Sscan(f, &n)
-			c.Stack += n
-		}
-	}
-	if c.Instructions == 0 {
-		t.Fatalf("%s: the verifier does not say what it did:\n%s", name, p.VerifierLog)
-	}
-	return c
 }
