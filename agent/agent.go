@@ -228,6 +228,7 @@ func (a *agent) run(parent context.Context, kernel *datapath.Datapath, server *s
 	})
 	start("kernel events", func(ctx context.Context) error { return kernel.Events(ctx, a.kernelFlow) })
 	start("access records", a.accessRecords)
+	start("lost flows", func(ctx context.Context) error { return a.lostFlows(ctx, kernel.LostFlows) })
 	start("attachments", a.attached.watch)
 	start("preflight", func(ctx context.Context) error {
 		return a.keepFinding(ctx, func() []datapath.Finding { return append(datapath.Others(a.opts.datapathOptions()), kernel.Room()...) })

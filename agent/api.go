@@ -127,7 +127,7 @@ func streamFlows(ctx context.Context, w http.ResponseWriter, r *http.Request, ri
 			return
 		case f := <-follower.Flows():
 			// What was lost came after what waits here; said before it, it is not said late.
-			if lost := follower.Lost(); lost > 0 && enc.Encode(hubble.Flow{Time: time.Now(), Node: f.Node, Verdict: hubble.Lost, Lost: lost}) != nil {
+			if lost := follower.Lost(); lost > 0 && enc.Encode(hubble.Flow{Time: time.Now(), Node: f.Node, Verdict: hubble.Lost, Reason: hubble.LostByObserver, Lost: lost}) != nil {
 				return
 			}
 			if enc.Encode(f) != nil {

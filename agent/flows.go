@@ -16,6 +16,7 @@ import (
 	"fairlead.io/fairlead/hubble"
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/plan"
+	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/xds/accesslog"
 )
 
@@ -26,16 +27,34 @@ func (a *agent) kernelFlow(f datapath.Flow) {
 	out := hubble.Flow{Time: f.Time, Node: a.opts.Node, Verdict: f.Verdict, Reason: f.Reason, Direction: f.Direction,
 		Protocol: f.Protocol, Source: a.peer(f.Source), Destination: a.peer(f.Destination), Service: a.service(f.Protocol, f.Destination)}
 	if f.Direction == datapath.Connect {
-		out.Source, out.Upstream = hubble.Peer{}, f.Source
+		out.Source, out.Upstream = hubble.Peer{Pod: f.Client}, f.Source
 		out.Process = fmt.Sprintf("%s[%d]", f.Command, f.PID)
+		a.heldToServices(&out)
 	}
 	if f.Rule != 0 {
 		out.Rule = fmt.Sprintf("%016x", f.Rule)
 		out.DecidedBy = texts(plan.RuleSources(a.pipe, out.Rule, a.guarded(f.Destination.Addr())))
-	} else if f.Reason == "policy" || f.Reason == "inbound" || f.Reason == datapath.WouldProxy && f.Direction == datapath.ToPod {
+	} else if slices.Contains(governs, f.Reason) || f.Reason == datapath.WouldProxy && f.Direction == datapath.ToPod {
 		out.DecidedBy = a.pipe.Guards(a.guarded(f.Destination.Addr()))
 	}
+	out.Explain()
 	a.flows.Add(out)
+}
+
+// governs are reasons that only pods have which something governs.
+var governs = []string{hubble.ByPolicy, hubble.Unchecked, hubble.Fragment, "inbound"}
+
+// heldToServices tells who has it that a pod gets nowhere but to services, of one that dialled
+// something else: to the kernel it is an address without a backend.
+func (a *agent) heldToServices(out *hubble.Flow) {
+	w, _ := a.pipe.Get(translators.Workloads, out.Source.Pod).(*model.Workload)
+	if w == nil {
+		return
+	}
+	out.Source.Identity = w.Identity
+	if out.Reason == hubble.NoBackend && out.Service == "" && plan.UnknownOf(a.pipe, w) == model.UnknownRefuse {
+		out.Reason, out.DecidedBy = hubble.UnknownHost, texts(plan.UnknownSources(a.pipe, w, ""))
+	}
 }
 
 // accessRecords names what Envoy answered and keeps it.
@@ -78,6 +97,7 @@ func (a *agent) accessFlow(r accesslog.Record) {
 		out.HTTP = &hubble.HTTP{Method: r.Method, Authority: r.Authority, Path: r.Path, Status: r.Status, Flags: words, Duration: r.Duration}
 		a.answered(&out, r)
 	}
+	out.Explain()
 	a.flows.Add(out)
 }
 
@@ -97,20 +117,23 @@ func (a *agent) answered(out *hubble.Flow, r accesslog.Record) {
 	in := plan.InboundOf(a.pipe, a.guarded(r.Destination.Addr()), r.Destination.Port())
 	switch {
 	case r.Details == tooMany:
-		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "rate-limit", "", saidBy(in)
+		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", hubble.RateLimit, "", saidBy(in)
 	case in != nil && r.Details == noRoute:
-		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "no-route", "", saidBy(in)
+		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", hubble.NoRoute, "", saidBy(in)
 	case m != nil && m[1] == "none" && in != nil:
 		// Nor did the route that the request took.
-		out.Verdict, out.Reason, out.Rule = "denied", "policy", ""
+		out.Verdict, out.Reason, out.Rule = "denied", hubble.ByPolicy, ""
 		out.DecidedBy = append(a.pipe.Guards(a.judgedFor(r)), a.origin(r.Route)...)
 	case m != nil && m[1] == "none":
 		// No rule allowed it: name those that guard the destination.
-		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "policy", "", a.pipe.Guards(a.judgedFor(r))
+		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", hubble.ByPolicy, "", a.pipe.Guards(a.judgedFor(r))
 	case m != nil:
-		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", "policy", m[1], texts(plan.RuleSources(a.pipe, m[1], a.judgedFor(r)))
+		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", hubble.ByPolicy, m[1], texts(plan.RuleSources(a.pipe, m[1], a.judgedFor(r)))
 	case r.Details == unknownHost:
-		out.Verdict, out.Reason = "denied", "unknown-host"
+		out.Verdict, out.Reason = "denied", hubble.UnknownHost
+		if w := a.pipe.WorkloadAt(r.Source.Addr()); w != nil {
+			out.DecidedBy = texts(plan.UnknownSources(a.pipe, w, out.Service))
+		}
 	case r.Status >= 500:
 		out.Reason = r.Details
 	}
@@ -118,7 +141,7 @@ func (a *agent) answered(out *hubble.Flow, r accesslog.Record) {
 
 // audited tells what a policy that is not enforced would have refused.
 func (a *agent) audited(out *hubble.Flow, r accesslog.Record) {
-	out.Verdict, out.Reason, out.Rule = datapath.Audited, "policy", r.Would.Rule
+	out.Verdict, out.Reason, out.Rule = datapath.Audited, hubble.ByPolicy, r.Would.Rule
 	if r.Would.Rule == "" {
 		out.DecidedBy = a.pipe.Guards(a.judgedFor(r))
 		return

@@ -5,9 +5,13 @@
 package agent
 
 import (
+	"context"
+	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"fairlead.io/fairlead/datapath"
@@ -195,4 +199,77 @@ func TestFlowsOfTheNode(t *testing.T) {
 			t.Errorf("%s is named %q, want %q", from, got, want)
 		}
 	}
+}
+
+// Whoever is held to what is known is told by whom, of connections as of requests; and what
+// needs a rule, and cannot be judged, is told with those that guard its destination.
+func TestFlowsNameWhoRefuses(t *testing.T) {
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp, "policy.yaml": thePolicy, "modes.yaml": theModes, "held.yaml": `
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: held, namespace: shop}
+spec:
+  outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+`})
+	r.reload(t.Context())
+	ip := netip.MustParseAddrPort
+	const sidecar, policy = "held.yaml:6: Sidecar shop/held spec.outboundTrafficPolicy", "AuthorizationPolicy shop/p spec"
+	connect := datapath.Flow{Direction: datapath.Connect, Verdict: datapath.Dropped, Reason: "no-backend", Protocol: "TCP", Destination: ip("192.0.2.1:9000"), Client: "shop/web", Command: "curl", PID: 7}
+	with := func(f datapath.Flow, change func(*datapath.Flow)) datapath.Flow { change(&f); return f }
+	in := datapath.Flow{Direction: datapath.ToPod, Verdict: datapath.Dropped, Protocol: "UDP", Source: ip("192.0.2.1:9"), Destination: ip("10.244.1.2:8080")}
+	for name, c := range map[string]struct {
+		in              datapath.Flow
+		reason, by      string
+		meaning, advice string
+	}{
+		"held":            {connect, "unknown-host", sidecar, "its host is nobody's", "declare the host"},
+		"no endpoint":     {with(connect, func(f *datapath.Flow) { f.Destination = ip("10.96.0.1:80") }), "no-backend", "", "the service has no endpoint", "see whether"},
+		"nobody's client": {with(connect, func(f *datapath.Flow) { f.Client = "" }), "no-backend", "", "the service has no endpoint", "see whether"},
+		"policy":          {with(in, func(f *datapath.Flow) { f.Reason = "policy" }), "policy", policy, "no rule allows it", ""},
+		"unchecked":       {with(in, func(f *datapath.Flow) { f.Reason = "unchecked" }), "unchecked", policy, "rules are about requests", "if it should get in"},
+		"fragment":        {with(in, func(f *datapath.Flow) { f.Reason = "fragment" }), "fragment", policy, "a fragment has no ports", "have the sender"},
+		"spoofed":         {with(in, func(f *datapath.Flow) { f.Reason = "spoofed" }), "spoofed", "", "its source address", "find out"},
+	} {
+		r.kernelFlow(c.in)
+		f := r.flows.Last(1, hubble.Filter{})[0]
+		if by := strings.Join(f.DecidedBy, "; "); f.Reason != c.reason || !strings.HasSuffix(by, c.by) || (by == "") != (c.by == "") ||
+			!strings.HasPrefix(f.Meaning, c.meaning) || !strings.HasPrefix(f.Advice, c.advice) || (f.Advice == "") != (c.advice == "") {
+			t.Errorf("%s: %s by %q: %q, %q", name, f.Reason, by, f.Meaning, f.Advice)
+		}
+	}
+	if f := r.flows.Last(9, hubble.Filter{Pod: "shop/web", Namespace: "shop"}); len(f) != 6 {
+		t.Errorf("%d of 7 are from or to the pod: a client that dials is one, too", len(f))
+	}
+	r.accessFlow(accesslog.Record{Start: time.Unix(1, 0), Source: ip("10.244.1.2:4000"), Destination: ip("10.96.0.1:80"), Authority: "nobody", Details: "ext_authz_denied", Status: 502})
+	if f := r.flows.Last(1, hubble.Filter{Verdict: "denied"})[0]; f.Reason != "unknown-host" || len(f.DecidedBy) != 1 || !strings.HasSuffix(f.DecidedBy[0], sidecar) || f.Advice == "" {
+		t.Errorf("a request to an unknown host: %+v", f)
+	}
+}
+
+// What was lost before it came here is told in the stream, once.
+func TestLostFlowsAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &agent{flows: hubble.NewRing(8), alog: accesslog.New(1), opts: Options{Node: "n1"}}
+		ctx, cancel := context.WithCancel(t.Context())
+		var n atomic.Uint64
+		n.Store(100) // of an agent before
+		ended := make(chan error)
+		go func() { ended <- a.lostFlows(ctx, func() (uint64, error) { return n.Load(), nil }) }()
+		time.Sleep(3 * time.Second)
+		n.Add(5)
+		time.Sleep(3 * time.Second)
+		n.Add(2)
+		time.Sleep(3 * time.Second)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range a.flows.Last(9, hubble.Filter{Verdict: "dropped"}) {
+			got = append(got, fmt.Sprint(f.Node, " ", f.Verdict, " ", f.Reason, " ", f.Lost))
+		}
+		if want := "n1 lost kernel 5; n1 lost kernel 2"; strings.Join(got, "; ") != want {
+			t.Errorf("%q, want %s", got, want)
+		}
+	})
 }

@@ -295,7 +295,7 @@ enum fl_direction {
 struct fl_event {
 	__u64 time; /* ktime, ns */
 	__u64 class;
-	__u64 set;
+	__u64 set; /* for FL_CONNECT: the cookie of the client's network namespace */
 	__u64 rule;
 	struct fl_tuple tuple; /* for FL_CONNECT: daddr is what was dialled, saddr what was chosen */
 	__u32 ifindex;

@@ -60,7 +60,8 @@ static __always_inline void replace(struct bpf_sock_addr *ctx, bool v6, const st
 	ctx->user_port = port;
 }
 
-static __always_inline void report(struct fl_svc_key *svc, const struct fl_backend *b, __u8 reason, __u32 flags)
+static __always_inline void report(struct bpf_sock_addr *ctx, struct fl_svc_key *svc, const struct fl_backend *b,
+				   __u8 reason, __u32 flags)
 {
 	struct fl_event *e = bpf_ringbuf_reserve(&fl_events_v1, sizeof(*e), 0);
 
@@ -70,6 +71,7 @@ static __always_inline void report(struct fl_svc_key *svc, const struct fl_backe
 	}
 	__builtin_memset(e, 0, sizeof(*e));
 	e->time = bpf_ktime_get_ns();
+	e->set = bpf_get_netns_cookie(ctx);
 	e->tuple.daddr = svc->addr;
 	e->tuple.dport = svc->port;
 	e->tuple.proto = svc->proto;
@@ -138,10 +140,10 @@ static __always_inline struct fl_backend *draw(const struct fl_svc *svc, bool ro
 }
 
 /* Refuses as a machine does on which nobody listens: clients know what to make of that. */
-static __always_inline int nobody(struct fl_svc_key *key)
+static __always_inline int nobody(struct bpf_sock_addr *ctx, struct fl_svc_key *key)
 {
 	count(FL_DROP_NO_BACKEND);
-	report(key, NULL, FL_DROP_NO_BACKEND, 0);
+	report(ctx, key, NULL, FL_DROP_NO_BACKEND, 0);
 	bpf_set_retval(-ECONNREFUSED);
 	return 0;
 }
@@ -192,8 +194,8 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 	observed = captured & FL_OBSERVED;
 	if (!svc && is_forbidden(client, captured, &key)) {
 		if (!observed)
-			return nobody(&key);
-		report(&key, NULL, FL_DROP_NO_BACKEND, FL_EVENT_OBSERVED);
+			return nobody(ctx, &key);
+		report(ctx, &key, NULL, FL_DROP_NO_BACKEND, FL_EVENT_OBSERVED);
 	}
 	if (!svc || (svc->flags & FL_SVC_DIRECT))
 		return 1;
@@ -221,7 +223,7 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 				b = draw(svc, is_routed(captured, svc) && !observed, number, &id);
 		}
 		if (!b || !svc)
-			return nobody(&key);
+			return nobody(ctx, &key);
 		chosen = *b;
 		if (svc->affinity) {
 			struct fl_aff v = { .backend = chosen, .id = id, .seen = bpf_ktime_get_ns() };
@@ -230,7 +232,7 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 		}
 	}
 	if (!v6 && !is_v4(&chosen.addr)) /* has no room for it */
-		return nobody(&key);
+		return nobody(ctx, &key);
 	rk.cookie = cookie;
 	rk.addr = chosen.addr;
 	rk.port = chosen.port;
@@ -241,7 +243,7 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, bool v6, bool conn
 	replace(ctx, v6, &chosen.addr, chosen.port);
 	count(FL_OK_BALANCED);
 	if (connect)
-		report(&key, &chosen, reason, told);
+		report(ctx, &key, &chosen, reason, told);
 	return 1;
 }
 

@@ -539,6 +539,7 @@ func (w *sockWorld) said(r NetFlReason, port uint16, proto uint8, backend netip.
 	if backend.IsValid() {
 		want.Tuple.Saddr.W, want.Tuple.Sport = addrOf(backend.Addr()).W, be(backend.Port())
 	}
+	want.Set = netnsCookie(w.t)
 	want.Reason, want.Direction = uint8(r), uint8(NetFlDirectionFL_CONNECT)
 	want.Pid, want.Time = uint32(w.child.pid), e.Time
 	for i, c := range comm(w.t, w.child.pid) {

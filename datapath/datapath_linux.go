@@ -52,6 +52,7 @@ type Datapath struct {
 	log      *slog.Logger
 	features []Need
 	lock     *os.File
+	clients  clients
 
 	mu       sync.Mutex
 	objects  *objects
@@ -200,7 +201,7 @@ func (d *Datapath) adopt() error {
 	d.settings = tables[mapSettings]
 	d.pods = &pods{
 		table: tables[mapPods], captured: tables[mapCaptured], bridges: tables[mapBridges], links: d.links, netnsDir: d.opt.NetnsDir,
-		uplinks: d.uplinks, kernel: d.kernel, log: d.log, byName: map[string]*pod{}, byAddr: map[netip.Addr]*pod{},
+		uplinks: d.uplinks, kernel: d.kernel, log: d.log, byName: map[string]*pod{}, byAddr: map[netip.Addr]*pod{}, clients: &d.clients,
 	}
 	d.rows = &rows{
 		policy: tables[mapPolicy], addresses: tables[mapAddresses], prefixes: tables[mapPrefixes], pods: d.pods,

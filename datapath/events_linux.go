@@ -39,6 +39,7 @@ func (d *Datapath) Events(ctx context.Context, fn func(Flow)) error {
 		if err != nil {
 			return err
 		}
+		f.Client = d.clients.name(f.Netns)
 		fn(f)
 	}
 }

@@ -54,6 +54,10 @@ type Flow struct {
 	ProxyPort   uint16         `json:"proxyPort,omitempty"` // for Redirected
 	PID         int            `json:"pid,omitempty"`       // for Connect
 	Command     string         `json:"command,omitempty"`   // for Connect
+	// Netns is the cookie of the network namespace that the process is in, for Connect, and
+	// Client the local pod (ns/name) whose it is, if it is a captured one.
+	Netns  uint64 `json:"netns,omitempty"`
+	Client string `json:"client,omitempty"`
 }
 
 // firstDrop is the first of Reasons that drops.
@@ -104,6 +108,9 @@ func toFlow(raw []byte, wall time.Time) (Flow, error) {
 	}
 	if names := []string{FromPod, FromNet, ToPod, Connect}; int(e.Direction) < len(names) {
 		f.Direction = names[e.Direction]
+	}
+	if f.Direction == Connect {
+		f.Netns, f.Set = f.Set, 0 // no policy is asked there
 	}
 	switch {
 	case e.Flags&eventObserved != 0:

@@ -30,9 +30,9 @@ func TestFlow(t *testing.T) {
 				Source: addrPort("10.0.0.1:0"), Destination: addrPort("10.0.0.1:0")},
 		},
 		"no backend": {
-			event{Reason: 20, Direction: 3, PID: 7, Command: [16]byte{'c', 'u', 'r', 'l'}, Tuple: tuple{Destination: v4, Proto: 6}},
+			event{Reason: 20, Direction: 3, PID: 7, Set: 9, Command: [16]byte{'c', 'u', 'r', 'l'}, Tuple: tuple{Destination: v4, Proto: 6}},
 			Flow{Time: wall, Reason: "no-backend", Direction: Connect, Verdict: Dropped, Protocol: "TCP",
-				Destination: addrPort("10.0.0.1:0"), PID: 7, Command: "curl"},
+				Destination: addrPort("10.0.0.1:0"), PID: 7, Command: "curl", Netns: 9},
 		},
 		"of a later version": {
 			event{Reason: 200, Direction: 100, Tuple: tuple{Proto: 99}},

@@ -30,6 +30,7 @@ type pods struct {
 	log      *slog.Logger
 	byName   map[string]*pod
 	byAddr   map[netip.Addr]*pod
+	clients  *clients
 }
 
 type pod struct {
@@ -191,6 +192,7 @@ func (s *pods) tend(which func(*pod) bool) {
 		p.pending = s.write(p, f)
 		s.say(p)
 	}
+	s.clients.put(s.byName)
 }
 
 // reason says why the pod is not ready, "" if it is.

@@ -78,22 +78,39 @@ func (d *Datapath) interfaces() []Attached {
 	return slices.SortedFunc(maps.Values(names), func(a, b Attached) int { return strings.Compare(a.Name, b.Name) })
 }
 
+// LostFlows is how many flows the kernel's ring had no room for since its maps were made.
+func (d *Datapath) LostFlows() (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.counter(lostEvents)
+}
+
 // counters are the sums over processors, by reason, of those that are not 0.
 func (d *Datapath) counters() (map[string]uint64, error) {
 	m := d.objects.maps[mapCounters]
 	out := map[string]uint64{}
 	for i, name := range Reasons()[:min(len(Reasons()), int(m.MaxEntries()))] {
-		var perCPU []uint64
-		if err := m.Lookup(uint32(i), &perCPU); err != nil {
-			return nil, fmt.Errorf("read %s: %w", mapCounters, err)
+		n, err := d.counter(i)
+		if err != nil {
+			return nil, err
 		}
-		for _, n := range perCPU {
-			if n > 0 {
-				out[name] += n
-			}
+		if n > 0 {
+			out[name] = n
 		}
 	}
 	return out, nil
+}
+
+// counter is the sum over processors of one reason.
+func (d *Datapath) counter(reason int) (sum uint64, err error) {
+	var perCPU []uint64
+	if err := d.objects.maps[mapCounters].Lookup(uint32(reason), &perCPU); err != nil {
+		return 0, fmt.Errorf("read %s: %w", mapCounters, err)
+	}
+	for _, n := range perCPU {
+		sum += n
+	}
+	return sum, nil
 }
 
 // fill counts entries: what we write is known, what the programs write is counted.

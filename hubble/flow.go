@@ -15,20 +15,23 @@ import (
 // Flow is one decision. Those of the proxy have HTTP, for a request, or TCP, for a
 // connection that was not read as requests; those of the kernel have neither.
 type Flow struct {
-	Time        time.Time `json:"time"`
-	Node        string    `json:"node"`
-	Verdict     string    `json:"verdict"` // one of Verdicts, or Lost
-	Reason      string    `json:"reason,omitempty"`
-	Direction   string    `json:"direction,omitempty"` // where: from-pod, from-net, to-pod, connect; proxy
-	Protocol    string    `json:"protocol,omitempty"`
-	Source      Peer      `json:"source"`
-	Destination Peer      `json:"destination"`
-	Service     string    `json:"service,omitempty"`   // ns/name:port that the client dialled
-	DecidedBy   []string  `json:"decidedBy,omitempty"` // objects and fields that decided
-	Rule        string    `json:"rule,omitempty"`      // id behind DecidedBy
-	HTTP        *HTTP     `json:"http,omitempty"`
-	TCP         *TCP      `json:"tcp,omitempty"`
-	Process     string    `json:"process,omitempty"` // command and pid, for connects
+	Time    time.Time `json:"time"`
+	Node    string    `json:"node"`
+	Verdict string    `json:"verdict"`          // one of Verdicts, or Lost
+	Reason  string    `json:"reason,omitempty"` // one of Reasons, or Envoy's word; for Lost: where
+	// Meaning is the reason in words and Advice what to do about it, of what was refused.
+	Meaning     string   `json:"meaning,omitempty"`
+	Advice      string   `json:"advice,omitempty"`
+	Direction   string   `json:"direction,omitempty"` // where: from-pod, from-net, to-pod, connect; proxy
+	Protocol    string   `json:"protocol,omitempty"`
+	Source      Peer     `json:"source"`
+	Destination Peer     `json:"destination"`
+	Service     string   `json:"service,omitempty"`   // ns/name:port that the client dialled
+	DecidedBy   []string `json:"decidedBy,omitempty"` // objects and fields that decided
+	Rule        string   `json:"rule,omitempty"`      // id behind DecidedBy
+	HTTP        *HTTP    `json:"http,omitempty"`
+	TCP         *TCP     `json:"tcp,omitempty"`
+	Process     string   `json:"process,omitempty"` // command and pid, for connects
 	// Cluster and Upstream are where the proxy sent it. The host that a request named
 	// may have led it elsewhere than to the Destination that it went to.
 	Cluster  string         `json:"cluster,omitempty"`
@@ -37,8 +40,17 @@ type Flow struct {
 	Lost uint64 `json:"lost,omitempty"`
 }
 
-// Lost is the verdict of a Flow that stands for those that a follower was too slow for.
+// Lost is the verdict of a Flow that stands for some that are missing. Filters let it pass:
+// what is missing might have been asked for.
 const Lost = "lost"
+
+// Where flows are lost: for want of room in the kernel's ring, of time to read Envoy's
+// access log, and of followers who read what they asked for.
+const (
+	LostInKernel    = "kernel"
+	LostInAccessLog = "access-log"
+	LostByObserver  = "observers"
+)
 
 // Peer is one end of a flow.
 type Peer struct {
@@ -106,7 +118,9 @@ func (r *Ring) Add(f Flow) {
 	r.flows[r.next] = f
 	r.next = (r.next + 1) % len(r.flows)
 	r.full = r.full || r.next == 0
-	r.seen++
+	if f.Verdict != Lost {
+		r.seen++
+	}
 	for to := range r.followers {
 		if !to.want.Wants(f) {
 			continue

@@ -96,6 +96,7 @@ type UnknownFrom struct {
 	SourceNamespace string            `json:"sourceNamespace,omitempty"`
 	SourceLabels    map[string]string `json:"sourceLabels,omitempty"`
 	Unknown         Unknown           `json:"unknown"`
+	Src             []Source          `json:"-"`
 }
 
 // Defaults are what a plane does with services that it says nothing about. Table

@@ -108,7 +108,7 @@ func printFlow(w io.Writer, f hubble.Flow, out format) error {
 		return out.print(w, f, nil)
 	}
 	if f.Verdict == hubble.Lost {
-		_, err := fmt.Fprintf(w, "%s %-10s %-8s %d flows are not shown: more came than were read here\n", f.Time.Format("15:04:05.000"), f.Verdict, f.Node, f.Lost)
+		_, err := fmt.Fprintf(w, "%s %-10s %-8s %s not shown: %s\n", f.Time.Format("15:04:05.000"), f.Verdict, f.Node, counted(int(f.Lost), "flow is", "flows are"), lostWhere(f.Reason))
 		return err
 	}
 	to := f.Destination.Name()
@@ -122,7 +122,10 @@ func printFlow(w io.Writer, f hubble.Flow, out format) error {
 		to += " at " + f.Upstream.String()
 	}
 	from := f.Source.Name()
-	if f.Process != "" {
+	switch {
+	case f.Process != "" && f.Source.Pod != "":
+		from = f.Source.Pod + " " + f.Process
+	case f.Process != "":
 		from = f.Process
 	}
 	line := fmt.Sprintf("%s %-10s %-8s %s -> %s", f.Time.Format("15:04:05.000"), f.Verdict, f.Node, from, to)
@@ -134,12 +137,29 @@ func printFlow(w io.Writer, f hubble.Flow, out format) error {
 	default:
 		line += fmt.Sprintf(" %s %s", f.Protocol, f.Direction)
 	}
-	if f.Reason != "" {
+	switch {
+	case f.Meaning != "":
+		line += " (" + f.Reason + ": " + f.Meaning + ")"
+	case f.Reason != "":
 		line += " (" + f.Reason + ")"
 	}
 	if len(f.DecidedBy) > 0 {
 		line += " by " + strings.Join(f.DecidedBy, "; ")
 	}
+	if f.Advice != "" {
+		line += " -- " + f.Advice
+	}
 	_, err := fmt.Fprintln(w, line)
 	return err
+}
+
+// lostWhere says how flows came to be missing.
+func lostWhere(where string) string {
+	switch where {
+	case hubble.LostInKernel:
+		return "the kernel's ring of events was full"
+	case hubble.LostInAccessLog:
+		return "Envoy wrote more of its access log than the agent could read"
+	}
+	return "more came than were read here; ask for less, by --namespace, --pod or --verdict"
 }

@@ -137,7 +137,7 @@ func printStatus(w io.Writer, s *nodeStatus) error {
 			rows = append(rows, []string{"CNI plugin", p.Problem})
 		}
 	}
-	rows = append(rows, []string{"flows", fmt.Sprintf("%d seen, lost: %d in the kernel, %d of the access log", s.Flows.Seen, s.Flows.LostKernel, s.Flows.LostAccessLog)})
+	rows = append(rows, []string{"flows", fmt.Sprintf("%d seen, lost: %d in the kernel, %d of the access log, %d by who observes", s.Flows.Seen, s.Flows.LostKernel, s.Flows.LostAccessLog, s.Flows.LostObservers)})
 	rows = append(rows, waitingRows(s.Status)...)
 	for _, b := range s.Standby {
 		rows = append(rows, []string{"standby", standbyLine(b)})

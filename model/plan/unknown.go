@@ -3,6 +3,8 @@
 package plan
 
 import (
+	"strings"
+
 	"fairlead.io/fairlead/model"
 	"fairlead.io/fairlead/model/incr"
 )
@@ -85,6 +87,40 @@ func unknownTo(r getter, w *model.Workload) model.Unknown {
 		}
 	}
 	return ""
+}
+
+// UnknownSources tells who has it that what a workload sends to hosts that nobody knows is
+// refused, in requests to a frontend (ns/name:port), or "" for connections to what is no
+// service's; nil: they are not refused, or nobody has said so.
+func UnknownSources(t getter, w *model.Workload, frontend string) []model.Source {
+	namespace := w.Namespace
+	if ns, _, ok := strings.Cut(frontend, "/"); ok {
+		namespace = ns
+	}
+	n, _ := t.Get(namespaces, namespace).(*model.Namespace)
+	d := defaultsOf(t, frontend, n)
+	if d != nil {
+		for _, u := range d.UnknownFrom {
+			if (u.SourceNamespace == "" || u.SourceNamespace == w.Namespace) && hasLabels(w.Labels, u.SourceLabels) {
+				switch {
+				case u.Unknown != model.UnknownRefuse:
+					return nil
+				case len(u.Src) > 0:
+					return u.Src
+				}
+				return d.Src
+			}
+		}
+	}
+	switch c := choiceOf(t, frontend, namespace, nil); {
+	case c.Unknown != model.UnknownRefuse:
+		return nil
+	case n != nil && n.Choice.Unknown == model.UnknownRefuse:
+		return []model.Source{n.Src}
+	case d != nil:
+		return d.Src
+	}
+	return nil
 }
 
 // unknownStage gives the predicates of the planes' exceptions.

@@ -67,3 +67,46 @@ func TestUnknownFromOfSeveralPlanes(t *testing.T) {
 		}
 	}
 }
+
+// Who is kept from what nobody knows is told by whom: the plane's exception for the client,
+// else the namespace's mark, else the plane's default.
+func TestUnknownSources(t *testing.T) {
+	src := func(name string) []model.Source { return []model.Source{{Kind: "Thing", Name: name}} }
+	web, client := &model.Workload{Name: "web-1", Namespace: "shop", Labels: map[string]string{"v": "1"}}, &model.Workload{Name: "client", Namespace: "shop"}
+	other := &model.Workload{Name: "x", Namespace: "other"}
+	d := func(u model.Unknown) *model.Defaults {
+		return &model.Defaults{Choice: model.Choice{Basis: model.ByAuthority, Unknown: u}, Src: src("mesh"), UnknownFrom: []model.UnknownFrom{
+			{SourceNamespace: "shop", SourceLabels: web.Labels, Unknown: model.UnknownRefuse, Src: src("sidecar")},
+			{SourceNamespace: "other", Unknown: model.UnknownPass, Src: src("other")},
+		}}
+	}
+	marked := func(u model.Unknown) model.Namespace {
+		return model.Namespace{Mesh: "red", Choice: model.Choice{Unknown: u}, Src: src("namespace")[0]}
+	}
+	for _, c := range []struct {
+		name      string
+		defaults  *model.Defaults
+		namespace model.Namespace
+		of        *model.Workload
+		frontend  string
+		want      string
+	}{
+		{"an exception", d(model.UnknownPass), marked(""), web, "", "sidecar"},
+		{"nobody", d(model.UnknownPass), marked(""), client, "", ""},
+		{"the mesh", d(model.UnknownRefuse), marked(""), client, "", "mesh"},
+		{"the namespace", d(model.UnknownPass), marked(model.UnknownRefuse), client, "", "namespace"},
+		{"the namespace, of a mesh that refuses", d(model.UnknownRefuse), marked(model.UnknownRefuse), client, "", "namespace"},
+		{"the namespace passes", d(model.UnknownRefuse), marked(model.UnknownPass), client, "", ""},
+		{"the service's namespace", d(model.UnknownPass), marked(model.UnknownRefuse), &model.Workload{Namespace: "far"}, "shop/web:80", "namespace"},
+		{"an exception for who asks", d(model.UnknownPass), marked(model.UnknownRefuse), other, "shop/web:80", ""},
+	} {
+		s := store(append(world(), input{"defaults", "red", c.defaults}, namespace(c.namespace))...)
+		got := ""
+		for _, x := range plan.UnknownSources(s, c.of, c.frontend) {
+			got += x.Name
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}

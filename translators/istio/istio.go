@@ -163,6 +163,7 @@ func (t *Translator) Defaults(r translators.Reader) *model.Defaults {
 		Choice:      model.Choice{Basis: model.ByAuthority, Unknown: t.mesh(r).unknown},
 		UnknownFrom: t.sidecars(r).unknownFrom(t.mesh(r).unknown),
 		Retry:       t.retry(t.mesh(r), nil),
+		Src:         t.unknownSource(r),
 	}
 }
 

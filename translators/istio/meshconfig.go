@@ -144,3 +144,15 @@ func (t *Translator) over(in *meshapi.MeshConfig) *meshConfig {
 	}
 	return c
 }
+
+// unknownSource tells who refuses hosts that nobody knows, where the whole mesh does.
+func (t *Translator) unknownSource(r translators.Reader) []model.Source {
+	switch o := r.Get(configMapKind, t.root, meshConfigName); {
+	case t.mesh(r).unknown != model.UnknownRefuse:
+		return nil
+	case t.outbound == registryOnly || o == nil:
+		return []model.Source{{Plane: Plane, Kind: "option", Name: "--istio-outbound-traffic-policy"}}
+	default:
+		return []model.Source{o.Source(Plane, "data."+meshConfigKey)}
+	}
+}

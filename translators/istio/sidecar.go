@@ -225,7 +225,11 @@ func (s *sidecars) unknownFrom(mesh model.Unknown) []model.UnknownFrom {
 			}
 			u := view{sidecar: o}.unknown()
 			said = said || u != ""
-			out = append(out, model.UnknownFrom{SourceNamespace: ns, SourceLabels: cl.labels, Unknown: cmp.Or(u, mesh)})
+			e := model.UnknownFrom{SourceNamespace: ns, SourceLabels: cl.labels, Unknown: cmp.Or(u, mesh)}
+			if u != "" {
+				e.Src = []model.Source{o.Source(Plane, "spec.outboundTrafficPolicy")}
+			}
+			out = append(out, e)
 		}
 	}
 	if !said {

@@ -28,9 +28,12 @@ func denies(o *objects.Object) bool {
 // EgressNetworks are about is not told apart: where one of them denies, pods are held to
 // services.
 func (t *Translator) egress(r translators.Reader) []model.UnknownFrom {
-	closed := map[string]bool{}
+	closed, src := map[string]bool{}, map[string][]model.Source{}
 	for _, o := range r.List(egressNetworkKind, "") {
 		closed[o.Namespace] = closed[o.Namespace] || denies(o)
+		if denies(o) {
+			src[o.Namespace] = append(src[o.Namespace], o.Source(Plane, "spec.trafficPolicy"))
+		}
 	}
 	if !slices.Contains(slices.Collect(maps.Values(closed)), true) {
 		return nil
@@ -41,10 +44,10 @@ func (t *Translator) egress(r translators.Reader) []model.UnknownFrom {
 		if closed[ns] {
 			u = model.UnknownRefuse
 		}
-		out = append(out, model.UnknownFrom{SourceNamespace: ns, Unknown: u})
+		out = append(out, model.UnknownFrom{SourceNamespace: ns, Unknown: u, Src: src[ns]})
 	}
 	if closed[globalEgress] {
-		out = append(out, model.UnknownFrom{Unknown: model.UnknownRefuse})
+		out = append(out, model.UnknownFrom{Unknown: model.UnknownRefuse, Src: src[globalEgress]})
 	}
 	return out
 }
