@@ -61,16 +61,21 @@ func pods(all []result) []string {
 // addresses of a pod or a service, IPv4 first.
 func (c cluster) addresses(t *testing.T, namespace, kind, name, path string) (four, six string) {
 	t.Helper()
-	for a := range strings.FieldsSeq(c.kubectl(t, "get", "-n", namespace, kind, name, "-o", "jsonpath={"+path+"}")) {
-		if ip := net.ParseIP(a); ip.To4() != nil {
-			four = a
-		} else if ip != nil {
-			six = a
+	// Of a pod whose node was away they are gone for a moment.
+	eventually(t, 30*time.Second, "addresses of "+kind+" "+name, func() error {
+		four, six = "", ""
+		for a := range strings.FieldsSeq(c.kubectl(t, "get", "-n", namespace, kind, name, "-o", "jsonpath={"+path+"}")) {
+			if ip := net.ParseIP(a); ip.To4() != nil {
+				four = a
+			} else if ip != nil {
+				six = a
+			}
 		}
-	}
-	if four == "" || six == "" {
-		t.Fatalf("%s %s has the addresses %q and %q: want one of each family", kind, name, four, six)
-	}
+		if four == "" || six == "" {
+			return fmt.Errorf("%q and %q: want one of each family", four, six)
+		}
+		return nil
+	})
 	return four, six
 }
 
