@@ -121,6 +121,7 @@ func (t *Translator) Indexes() []translators.Index {
 		{Kind: serviceEntryKind, Name: byHost, Values: entryHosts},
 		{Kind: serviceEntryKind, Name: byWaypoint, Values: waypointIndex},
 		{Kind: objects.ServiceKind, Name: byWaypoint, Values: waypointIndex},
+		{Kind: objects.ServiceKind, Name: withUDP, Values: udpIndex},
 		{Kind: objects.NamespaceKind, Name: byWaypoint, Values: waypointIndex},
 		{Kind: objects.PodKind, Name: byWaypoint, Values: waypointIndex},
 		{Kind: gatewayapi.HTTPRouteKind, Name: byParentService, Values: parentServices},

@@ -21,7 +21,8 @@ func (t *Translator) judgeReach(r translators.Reader, n *notes, a *model.Authori
 	if a.Deny {
 		return
 	}
-	for _, o := range r.List(objects.ServiceKind, a.Target.Namespace) {
+	// Not the others: a policy that rested on every service would be read for each that comes.
+	for _, o := range r.Select(objects.ServiceKind, withUDP, a.Target.Namespace) {
 		svc := r.Service(o.Namespace, o.Name)
 		if svc == nil || !slices.ContainsFunc(svc.Ports, func(p model.ServicePort) bool { return p.Protocol == model.UDP }) {
 			continue
@@ -31,6 +32,17 @@ func (t *Translator) judgeReach(r translators.Reader, n *notes, a *model.Authori
 				fmt.Sprintf("UDP is governed too, which Istio lets pass: at service %s only rules about peers alone allow it", svc.Key()), "")
 		}
 	}
+}
+
+// withUDP is the index of the services that have ports of UDP: by namespace, and all.
+const withUDP = "withUDP"
+
+func udpIndex(o *objects.Object) []string {
+	spec, ok := o.Value.(*corev1.Service)
+	if !ok || spec == nil || !slices.ContainsFunc(spec.Spec.Ports, func(p corev1.ServicePort) bool { return p.Protocol == corev1.ProtocolUDP }) {
+		return nil
+	}
+	return []string{o.Namespace, ""}
 }
 
 // judgeRoot notes a policy of the root namespace that is for pods without a sidecar too.

@@ -10,17 +10,45 @@ import (
 	"fairlead.io/fairlead/translators/objects"
 )
 
-// Policies rest on the pods that nobody captures and that they are for, and on no others.
-func TestPoliciesRestOnFewPods(t *testing.T) {
+// counted is a mesh; what it returns takes objects and says how many units were computed.
+func counted(t *testing.T) func(text string) int {
 	m := newMesh()
-	set := func(text string) int {
-		for _, o := range objects.Decode(m.host.Registry(), objects.Input{Name: "in.yaml", Data: []byte(text)}).Objects {
+	return func(text string) int {
+		t.Helper()
+		d := objects.Decode(m.host.Registry(), objects.Input{Name: "in.yaml", Data: []byte(text)})
+		for _, o := range d.Objects {
 			m.host.Set(o)
 		}
 		before := m.store.Computed()[Plane+"/translate"]
 		m.store.Run()
 		return m.store.Computed()[Plane+"/translate"] - before
 	}
+}
+
+// Policies that allow rest on the services with UDP, and on no others.
+func TestPoliciesRestOnFewServices(t *testing.T) {
+	set := counted(t)
+	var text strings.Builder
+	text.WriteString("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {istio-injection: enabled}}\n")
+	for i := range 20 {
+		fmt.Fprintf(&text, "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p%d, namespace: shop}\nspec: {selector: {matchLabels: {app: a%d}}, rules: [{}]}\n", i, i)
+	}
+	set(text.String())
+	for _, c := range []struct {
+		protocol string
+		want     int // policies, and the service's own routes
+	}{{"TCP", 1}, {"UDP", 21}} {
+		name := strings.ToLower(c.protocol)
+		n := set(fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: %s, namespace: shop}\nspec: {selector: {app: a1}, clusterIP: 10.1.1.1, ports: [{name: some, port: 53, protocol: %s}]}\n", name, c.protocol))
+		if n != c.want {
+			t.Errorf("a service with %s: %d units computed, want %d", c.protocol, n, c.want)
+		}
+	}
+}
+
+// Policies rest on the pods that nobody captures and that they are for, and on no others.
+func TestPoliciesRestOnFewPods(t *testing.T) {
+	set := counted(t)
 	pod := func(namespace, app, ip string) string {
 		return fmt.Sprintf("---\napiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: %s, labels: {app: %s}}\nspec: {nodeName: n, containers: [{name: c}]}\nstatus: {podIP: %s}\n", app, namespace, app, ip)
 	}
