@@ -32,6 +32,11 @@ const BankKey = "bank"
 // Bootstrap is the start-up configuration of the Envoy in a bank: where its
 // resources and access logs go, and nothing that ever changes. paths are absolute.
 func Bootstrap(node string, bank int, paths Paths) ([]byte, error) {
+	return boundedBootstrap(node, bank, paths, bounds{})
+}
+
+// boundedBootstrap is Bootstrap for an Envoy that keeps within bounds.
+func boundedBootstrap(node string, bank int, paths Paths, within bounds) ([]byte, error) {
 	ads := &core.ConfigSource{
 		ConfigSourceSpecifier: &core.ConfigSource_Ads{Ads: &core.AggregatedConfigSource{}},
 		ResourceApiVersion:    core.ApiVersion_V3,
@@ -75,6 +80,7 @@ func Bootstrap(node string, bank int, paths Paths) ([]byte, error) {
 			LayerSpecifier: &bootstrap.RuntimeLayer_StaticLayer{StaticLayer: render.Runtime()},
 		}}},
 	}
+	within.apply(m)
 	if err := m.ValidateAll(); err != nil {
 		return nil, fmt.Errorf("make bootstrap: %w", err)
 	}

@@ -78,6 +78,9 @@ func (s *supervisor) ended(g *generation) {
 	if s.closed {
 		return
 	}
+	if g.role != Draining && g.role != Stopping {
+		s.lastEnd = g.ending()
+	}
 	if err := os.Remove(s.paths.Admin[g.bank]); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("admin socket not removed", "error", err)
 	}
@@ -110,7 +113,7 @@ func (s *supervisor) ended(g *generation) {
 // to whoever listens in the other bank, or makes them wait.
 func (s *supervisor) lost(g *generation) {
 	s.restarts++
-	s.log.Warn("envoy is gone", "pid", g.pid, "bank", g.bank, "log", lastWords(s.opts.RunDir, g.bank))
+	s.log.Warn("envoy is gone", "pid", g.pid, "bank", g.bank, "why", s.lastEnd.Why, "log", lastWords(s.opts.RunDir, g.bank))
 	if other := s.gens[1-g.bank]; other != nil && other.role == Standby && other.ready {
 		s.serve(other.bank)
 		other.is(Active)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,7 +25,8 @@ const (
 // process is a running Envoy.
 type process struct {
 	pid  int
-	done chan struct{} // closed when it has ended
+	done chan struct{}          // closed when it has ended
+	exit atomic.Pointer[string] // how; set before, if this process had started it
 }
 
 // startEnvoy runs an Envoy in a bank. It gets the bank's lock along, open: as long as it
@@ -55,12 +57,12 @@ func startEnvoy(opts *Options, paths Paths, b *build, bank int, lock *os.File) (
 	}
 	unprivileged(cmd, opts.UID)
 	// Until it has opened its log, it complains here.
-	early, err := os.Create(earlyLog(opts.RunDir, bank))
-	if err != nil {
-		return nil, fmt.Errorf("start envoy: %w", err)
+	if early, err := os.Create(earlyLog(opts.RunDir, bank)); err != nil {
+		opts.Log.Warn("what envoy says before it has a log is not kept", "error", err)
+	} else {
+		defer early.Close()
+		cmd.Stdout, cmd.Stderr = early, early
 	}
-	defer early.Close()
-	cmd.Stdout, cmd.Stderr = early, early
 	if err := manyFiles(); err != nil {
 		opts.Log.Warn("envoy may run out of files", "error", err)
 	}
@@ -71,6 +73,8 @@ func startEnvoy(opts *Options, paths Paths, b *build, bank int, lock *os.File) (
 	go func() { // ends with the process, whose end the supervisor waits for
 		err := cmd.Wait()
 		opts.Log.Info("envoy ended", "pid", p.pid, "bank", bank, "error", err)
+		how := cmd.ProcessState.String() // "signal: killed", "exit status 1"
+		p.exit.Store(&how)
 		close(p.done)
 	}()
 	return p, nil

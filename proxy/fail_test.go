@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -187,6 +189,8 @@ const (
 	helperFlip    = "FAIRLEAD_TEST_FLIP"
 	helperStandby = "FAIRLEAD_TEST_STANDBY" // set: it keeps a standby
 	helperDrain   = "FAIRLEAD_TEST_DRAIN"   // its drain time
+	helperFiles   = "FAIRLEAD_TEST_FILES"   // how many files it and its Envoys may open
+	helperGroup   = "FAIRLEAD_TEST_GROUP"   // the cgroup's folder that it goes to first
 )
 
 func runHelper() error {
@@ -198,6 +202,16 @@ func runHelper() error {
 	if d, ok := os.LookupEnv(helperDrain); ok {
 		var err error
 		if opts.DrainTime, err = time.ParseDuration(d); err != nil {
+			return err
+		}
+	}
+	if n, err := strconv.ParseUint(os.Getenv(helperFiles), 10, 64); err == nil {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: n, Max: n}); err != nil {
+			return err
+		}
+	}
+	if dir := os.Getenv(helperGroup); dir != "" {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
 			return err
 		}
 	}

@@ -51,6 +51,11 @@ type generation struct {
 	since time.Time // when it got the role
 	ready bool
 	waits string // what it lacks, if it is not ready
+	// See guard.
+	trouble string // what is wrong with it
+	why     string // it is ended
+	uses    uses
+	kills   memoryKills
 }
 
 func (g *generation) is(r Role) { g.role, g.since = r, time.Now() }

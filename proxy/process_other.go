@@ -35,3 +35,19 @@ func findEnvoys(string) ([]leftover, error) {
 }
 
 func watch(int, chan<- struct{}) error { return errors.ErrUnsupported }
+
+type memoryGroup string
+
+func memoryLimit(memoryGroup) uint64 { return 0 }
+
+type memoryKills struct{ group memoryGroup }
+
+func (memoryKills) grown() bool { return false }
+
+func outOfMemoryKills(int) memoryKills { return memoryKills{} }
+
+func boundsHere() bounds { return bounds{} }
+
+func usesOf(int) uses { return uses{} }
+
+func mainThread(int) thread { return thread{} }

@@ -28,6 +28,8 @@ const (
 	// has this long to speak first.
 	agentFirst = 3 * time.Second
 	saveDelay  = 200 * time.Millisecond
+	// What could not be saved is tried again after this time.
+	saveAgain = 5 * time.Second
 	// An Envoy that runs connects within this time; what the agent sends meanwhile
 	// is answered when Envoy has answered it.
 	envoyConnects = 5 * time.Second
@@ -124,8 +126,9 @@ type proxy struct {
 	once  sync.Once
 	dirty chan struct{}
 
-	stateErr  error // why the saved state was not used
-	following bool  // the state is of the proxy in charge, and of now
+	stateErr  error                 // why the saved state was not used
+	saveErr   atomic.Pointer[error] // why the state is not saved; nil: it is
+	following bool                  // the state is of the proxy in charge, and of now
 	evicted   atomic.Uint64
 }
 
@@ -280,6 +283,7 @@ func (p *proxy) run(ctx context.Context) error {
 	all.Go(func() { p.save(background) })
 	all.Go(func() { p.evict(background) })
 	all.Go(func() { p.check(background) })
+	all.Go(func() { p.watchFolder(background) })
 	all.Go(func() { errs[0] = p.serveControl(background, control) })
 	all.Go(func() { errs[1] = p.sockets.run(background) })
 	all.Go(func() { p.pursue(ctx) })
@@ -357,6 +361,10 @@ func (p *proxy) save(ctx context.Context) {
 		began := time.Now()
 		p.saveNow()
 		pause = max(saveDelay, 10*time.Since(began))
+		if p.saveErr.Load() != nil { // there may be room later, though nothing changes
+			pause = max(pause, saveAgain)
+			p.markDirty()
+		}
 	}
 }
 
@@ -378,7 +386,14 @@ func (p *proxy) saveState() {
 		p.markDirty() // if an agent takes the node up, it is saved
 		return
 	}
-	if err := saveState(p.paths.State, state{p.server.Resources(), p.server.InUse()}); err != nil {
-		p.log.Error("state not saved", "error", err)
+	err := saveState(p.paths.State, state{p.server.Resources(), p.server.InUse()})
+	if err == nil {
+		if p.saveErr.Swap(nil) != nil {
+			p.log.Info("state is saved again")
+		}
+		return
+	}
+	if p.saveErr.Swap(&err) == nil {
+		p.log.Error("state not saved: a proxy that is started now would begin with an older one", "error", err)
 	}
 }

@@ -161,6 +161,12 @@ func newAgent(t testing.TB, opts Options, initial ...xds.Resource) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newAgentIn(t, opts, dir, initial...)
+}
+
+// newAgentIn is newAgent in a folder, which is removed with the test.
+func newAgentIn(t testing.TB, opts Options, dir string, initial ...xds.Resource) *rig {
+	t.Helper()
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +216,7 @@ func (r *rig) startProxy(envoy string) {
 	ended := make(chan error, 1)
 	go func() {
 		opts := r.opts
-		opts.Node, opts.RunDir, opts.Concurrency, opts.Log = "n1", r.dir, 2, log
+		opts.Node, opts.RunDir, opts.Concurrency, opts.Log = "n1", r.dir, 2, cmp.Or(opts.Log, log)
 		opts.EnvoyPath, opts.DrainTime = cmp.Or(opts.EnvoyPath, envoy), cmp.Or(opts.DrainTime, time.Second)
 		ended <- Run(ctx, opts)
 	}()

@@ -29,6 +29,7 @@ func (s *supervisor) start(bank int, role Role, b *build) error {
 // take puts an Envoy, started or found, into its bank.
 func (s *supervisor) take(g *generation, role Role) {
 	g.admin = newAdmin(s.paths.Admin[g.bank])
+	g.kills = outOfMemoryKills(g.pid)
 	g.is(role)
 	s.gens[g.bank] = g
 	s.starts++
@@ -44,6 +45,7 @@ func (s *supervisor) take(g *generation, role Role) {
 		<-g.done
 		s.ended(g)
 	})
+	s.tasks.Go(func() { s.guard(g) })
 	if role == Next && s.request != nil {
 		s.last.State, s.last.Bank, s.last.PID = ReplacementStarting, g.bank, g.pid
 	}

@@ -42,6 +42,9 @@ type Status struct {
 	Evicted uint64 `json:"evicted"`
 	// StateError says why the state that an earlier process saved was not used.
 	StateError string `json:"stateError,omitempty"`
+	// SaveError says why the state is not saved, "" if it is: a proxy that is started now
+	// would begin with an older one. It is tried again.
+	SaveError string `json:"saveError,omitempty"`
 }
 
 // EnvoyStatus is the state of the Envoy that serves. While it is not Connected,
@@ -54,6 +57,8 @@ type EnvoyStatus struct {
 	Adopted   bool   `json:"adopted,omitempty"` // started by an earlier proxy
 	Starts    int    `json:"starts"`            // Envoys that this process has had
 	Restarts  int    `json:"restarts"`          // of these, for one that ended unasked while it served
+	// LastEnd is the last unasked end of an Envoy, whatever it was for; nil: there was none.
+	LastEnd *EnvoyEnd `json:"lastEnd,omitempty"`
 }
 
 // Generation is an Envoy that runs.
@@ -68,8 +73,18 @@ type Generation struct {
 	Adopted bool      `json:"adopted,omitempty"`
 	Version string    `json:"version,omitempty"`
 	State   string    `json:"state"` // Envoy's own word, or "silent"
-	// Connections of clients that are open.
-	Connections uint64 `json:"connections"`
+	// Trouble is what is wrong with it: it is stopped, does not answer, or has nearly used
+	// up its descriptors, connections or memory. It is at most some seconds old.
+	Trouble string `json:"trouble,omitempty"`
+	// Connections of clients that are open, and how many there may be; 0: any number.
+	Connections     uint64 `json:"connections"`
+	MostConnections uint64 `json:"mostConnections,omitempty"`
+	// Descriptors that are open, and how many there may be; 0: any number.
+	Descriptors     uint64 `json:"descriptors,omitempty"`
+	DescriptorLimit uint64 `json:"descriptorLimit,omitempty"`
+	// Memory is resident, MemoryLimit its cgroup's, which others use too; 0: none. In bytes.
+	Memory      uint64 `json:"memory,omitempty"`
+	MemoryLimit uint64 `json:"memoryLimit,omitempty"`
 }
 
 // FeedStatus is the state of the stream to the agent.
@@ -86,6 +101,9 @@ func (p *proxy) status(ctx context.Context) Status {
 	out := Status{Node: p.opts.Node, Version: version.String(), InCharge: p.charge.held(), Served: p.server.Status(), Authority: p.authority.Counters(), InUse: len(p.server.InUse()), Evicted: p.evicted.Load()}
 	if p.stateErr != nil {
 		out.StateError = p.stateErr.Error()
+	}
+	if err := p.saveErr.Load(); err != nil {
+		out.SaveError = (*err).Error()
 	}
 	p.envoys.status(ctx, &out)
 	out.Envoy.Connected = out.Envoy.Connected && slices.Contains(out.Served.Clients, p.opts.Node)
@@ -105,7 +123,7 @@ func (s *supervisor) status(ctx context.Context, out *Status) {
 	var admins []*admin
 	out.Generations = []Generation{}
 	s.mu.Lock()
-	out.Envoy = EnvoyStatus{State: "stopped", Starts: s.starts, Restarts: s.restarts}
+	out.Envoy = EnvoyStatus{State: "stopped", Starts: s.starts, Restarts: s.restarts, LastEnd: s.lastEnd}
 	serves := s.active
 	for _, g := range s.gens {
 		if g == nil {
@@ -114,7 +132,9 @@ func (s *supervisor) status(ctx context.Context, out *Status) {
 		admins = append(admins, g.admin)
 		out.Generations = append(out.Generations, Generation{
 			Bank: g.bank, PID: g.pid, Role: g.role, Since: g.since, Ready: g.ready, Waits: g.waits,
-			Build: g.build.hash, Adopted: g.adopted, State: "silent",
+			Build: g.build.hash, Adopted: g.adopted, State: "silent", Trouble: g.trouble,
+			MostConnections: g.uses.mostConnections, Descriptors: g.uses.files, DescriptorLimit: g.uses.filesLimit,
+			Memory: g.uses.memory, MemoryLimit: g.uses.memoryLimit,
 		})
 	}
 	if s.last.State != "" {

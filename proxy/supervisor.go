@@ -74,6 +74,7 @@ type supervisor struct {
 	flipErr  error // why
 	starts   int
 	restarts int
+	lastEnd  *EnvoyEnd // nil: none has ended unasked
 }
 
 func newSupervisor(opts *Options, paths Paths) (*supervisor, error) {

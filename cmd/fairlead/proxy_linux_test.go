@@ -40,6 +40,19 @@ func TestStatusOfTheProxy(t *testing.T) {
 			"envoy active for 3s, pid 12 in bank 1, LIVE, 1.41.0",
 			"replacement replaced in 1s (asked for): pid 12 in bank 1",
 			"routes 50 tables in use, 7 evicted"}},
+		{"in trouble", agent.Status{Proxy: &proxy.Status{
+			Version: "v1",
+			Envoy: proxy.EnvoyStatus{PID: 7, State: "silent", Connected: true, Restarts: 1,
+				LastEnd: &proxy.EnvoyEnd{PID: 5, At: ago(time.Minute), Why: "out of memory: ended by the kernel at the limit of 256 MiB"}},
+			Generations: []proxy.Generation{
+				{Bank: 0, PID: 7, Role: proxy.Active, Since: ago(time.Minute), Ready: true, State: "silent", Trouble: "stopped by a signal for 1s"},
+			},
+		}}, []string{
+			"proxy version v1",
+			"envoy active for 1m0s, pid 7 in bank 0, silent, trouble: stopped by a signal for 1s",
+			"envoy restarted after a crash: 1 times",
+			"envoy pid 5 was lost 1m0s ago: out of memory: ended by the kernel at the limit of 256 MiB",
+			"routes 0 tables in use, 0 evicted"}},
 		{"being replaced", agent.Status{Proxy: &proxy.Status{
 			Version: "v1",
 			Envoy:   proxy.EnvoyStatus{PID: 7, State: "LIVE"},

@@ -40,11 +40,17 @@ func proxyRows(s *agent.Status, now time.Time) [][]string {
 	if p.Envoy.Restarts > 0 {
 		rows = append(rows, []string{"envoy", fmt.Sprintf("restarted after a crash: %d times", p.Envoy.Restarts)})
 	}
+	if e := p.Envoy.LastEnd; e != nil {
+		rows = append(rows, []string{"envoy", fmt.Sprintf("pid %d was lost %v ago: %s", e.PID, now.Sub(e.At).Round(time.Second), e.Why)})
+	}
 	if p.Replacement != nil {
 		rows = append(rows, []string{"replacement", replacementLine(*p.Replacement)})
 	}
 	if p.StateError != "" {
 		rows = append(rows, []string{"proxy", "configuration from the agent alone: " + p.StateError})
+	}
+	if p.SaveError != "" {
+		rows = append(rows, []string{"proxy", "configuration is not saved, and is tried again; a proxy that is started now would begin with an older one: " + p.SaveError})
 	}
 	return append(rows, []string{"routes", fmt.Sprintf("%d tables in use, %d evicted", p.InUse, p.Evicted)})
 }
@@ -59,6 +65,9 @@ func generationLine(g proxy.Generation, serving proxy.EnvoyStatus, now time.Time
 	}
 	if g.Waits != "" {
 		line += ", not ready: " + g.Waits
+	}
+	if g.Trouble != "" {
+		line += ", trouble: " + g.Trouble
 	}
 	if g.PID == serving.PID && !serving.Connected {
 		line += ", not connected"

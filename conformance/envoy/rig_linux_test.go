@@ -210,6 +210,7 @@ type setup struct {
 	flags     []string
 	// powerless: without the capability that transparent sockets need.
 	powerless bool
+	files     int // how many it may open; 0: as this process
 }
 
 // launch is start without its end: Envoy need not be live, or alive, yet.
@@ -231,7 +232,7 @@ func launch(t testing.TB, how setup) *proxy {
 	if err := os.WriteFile(config, p.bootstrap(how.bootstrap), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p.run(binary, how.powerless, append([]string{"--config-path", config, "--disable-hot-restart", "--log-level", "warning",
+	p.run(binary, how, append([]string{"--config-path", config, "--disable-hot-restart", "--log-level", "warning",
 		"--file-flush-interval-msec", "20"}, how.flags...))
 	sock := filepath.Join(dir, "admin.sock")
 	p.admin = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
@@ -390,7 +391,7 @@ func merge(dst, src map[string]any) {
 	}
 }
 
-func (p *proxy) run(binary string, powerless bool, args []string) {
+func (p *proxy) run(binary string, how setup, args []string) {
 	p.t.Helper()
 	log, err := os.Create(filepath.Join(p.dir, "envoy.log"))
 	if err != nil {
@@ -404,13 +405,16 @@ func (p *proxy) run(binary string, powerless bool, args []string) {
 	}
 	defer f.Close()
 	p.cmd = exec.Command("/proc/self/fd/3", args...)
+	if how.files > 0 { // it lifts its own limit as far as it may
+		p.cmd = exec.Command("/bin/sh", append([]string{"-c", fmt.Sprintf("ulimit -n %d; exec /proc/self/fd/3 \"$@\"", how.files), "envoy"}, args...)...)
+	}
 	p.cmd.ExtraFiles = []*os.File{f}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential:  &syscall.Credential{Uid: unprivileged, Gid: unprivileged},
 		AmbientCaps: []uintptr{unix.CAP_NET_ADMIN},
 	}
-	if powerless {
+	if how.powerless {
 		p.cmd.SysProcAttr.AmbientCaps = nil
 	}
 	if err := p.cmd.Start(); err != nil {

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package proxy
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead.io/fairlead/internal/need"
+)
+
+// smallDisk is a file system of its own; it is gone with the test.
+func smallDisk(t *testing.T, options string) string {
+	t.Helper()
+	need.Root(t)
+	dir, err := os.MkdirTemp("", "fl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+		os.Remove(dir)
+	})
+	return dir
+}
+
+// TestDiskFull: there is no room for the state. Changes reach Envoy, status says what is
+// not saved, an Envoy that crashes is followed by another one, and when there is room
+// again all is saved, though nothing changes.
+func TestDiskFull(t *testing.T) {
+	dir := smallDisk(t, "size=2m")
+	need.Command(t, "nft")
+	if err := setUp(); err != nil {
+		t.Fatal(err)
+	}
+	r := newRigIn(t, dir)
+	r.push(one(t)...)
+	r.wantStatus(1, 200)
+	r.waitFor("the state", func() bool { _, err := loadState(PathsIn(dir).State); return err == nil })
+	filler := filepath.Join(dir, "filler")
+	fill(t, filler)
+	l := r.load(1, "/")
+	r.push(service(2, to("a"))...)
+	r.wantStatus(2, 200)
+	r.waitFor("the word", func() bool { return strings.Contains(r.status().SaveError, "no space left on device") })
+	l.wantNone(t)
+	before := r.alone()
+	r.kill(before.PID)
+	r.another(before.PID)
+	r.wantStatus(2, 200)
+	r.push(service(3, to("a"))...)
+	r.wantStatus(3, 200)
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	r.waitFor("all is saved", func() bool {
+		st, err := loadState(PathsIn(dir).State)
+		return err == nil && len(st.resources) == 2+3*3+3 && r.status().SaveError == ""
+	})
+	t.Logf("saved %v after there was room", time.Since(begin).Round(time.Millisecond))
+}
+
+// fill leaves no room.
+func fill(t *testing.T, file string) {
+	t.Helper()
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, size := range []int{64 << 10, 4 << 10, 1} {
+		b := make([]byte, size)
+		for {
+			if _, err := f.Write(b); err != nil {
+				break
+			}
+		}
+	}
+}
+
+// TestFolderReadOnly: nothing in the run folder can be changed. What runs goes on, and
+// takes changes; status says what is not saved.
+func TestFolderReadOnly(t *testing.T) {
+	dir := smallDisk(t, "size=8m")
+	if err := setUp(); err != nil {
+		t.Fatal(err)
+	}
+	r := newRigIn(t, dir)
+	r.push(one(t)...)
+	r.wantStatus(1, 200)
+	time.Sleep(2 * saveDelay)
+	// Over itself, because a log is open for writing.
+	if err := errors.Join(unix.Mount(dir, dir, "", unix.MS_BIND, ""), unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")); err != nil {
+		t.Fatal(err)
+	}
+	undo := sync.OnceFunc(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	defer undo()
+	pid := r.alone().PID
+	l := r.load(1, "/")
+	r.push(service(2, to("a"))...)
+	r.wantStatus(2, 200)
+	r.waitFor("the word", func() bool { return strings.Contains(r.status().SaveError, "read-only file system") })
+	l.wantNone(t)
+	if g := r.alone(); g.PID != pid {
+		t.Errorf("%+v", g)
+	}
+	undo()
+	r.waitFor("it is saved again", func() bool { return r.status().SaveError == "" })
+}
+
+func newRigIn(t *testing.T, dir string) *rig {
+	t.Helper()
+	r := newAgentIn(t, Options{}, dir)
+	r.startProxy(need.Envoy(t))
+	return r
+}
