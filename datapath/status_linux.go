@@ -5,12 +5,16 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // Status reads the kernel: what is attached, what the host has, how full the maps
@@ -28,7 +32,7 @@ func (d *Datapath) Status() (Status, error) {
 	if err != nil {
 		return st, err
 	}
-	st.Host = host
+	st.Host = append(host, pinned(d.opt.PinDir))
 	if st.Bank, err = d.objects.bank(); err != nil {
 		return st, err
 	}
@@ -41,6 +45,27 @@ func (d *Datapath) Status() (Status, error) {
 	delete(st.Counters, Reasons()[lostEvents])
 	st.Maps, err = d.fill()
 	return st, err
+}
+
+// pinned is whether what outlives this process still lies where it was put.
+func pinned(dir string) Need {
+	n := Need{Name: "pins in " + dir}
+	var st unix.Statfs_t
+	_, err := os.Stat(filepath.Join(dir, linkDir))
+	switch {
+	case err == nil:
+		err = unix.Statfs(dir, &st)
+	case errors.Is(err, fs.ErrNotExist):
+		err = errors.New("they are gone: was the BPF file system unmounted?")
+	}
+	if err == nil && st.Type != unix.BPF_FS_MAGIC {
+		err = errors.New("this is no BPF file system")
+	}
+	if n.OK = err == nil; !n.OK {
+		n.Detail = err.Error() + ". What is in the kernel goes on as long as this agent runs, and takes changes; with its end policy and redirects end." +
+			" Mount it (mount -t bpf bpf PATH) and restart the agent: it attaches everything anew"
+	}
+	return n
 }
 
 // Pod is the state of a local pod (ns/name); ok is false if it is not known, or has not
