@@ -26,6 +26,10 @@ test: setup build ## run every test that no change may break (as root)
 chaos: setup build ## 10,000 changes and 100 kills under load, in full (as root)
 	hack/chaos.sh
 
+.PHONY: conformance-faults
+conformance-faults: setup build ## every part of two nodes broken in turn, under load, in full (as root)
+	hack/faults.sh
+
 .PHONY: conformance-live
 conformance-live: setup build ## cases, decision tables and storms on the lab, in full (as root)
 	hack/conformance.sh

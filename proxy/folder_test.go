@@ -5,7 +5,9 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -125,6 +127,58 @@ func TestFolderReadOnly(t *testing.T) {
 	}
 	undo()
 	r.waitFor("it is saved again", func() bool { return r.status().SaveError == "" })
+}
+
+// TestFolderRemoved: the run folder goes away under a proxy. What runs goes on, and takes
+// changes; the log says what to do; no Envoy is ended for that it cannot be asked.
+func TestFolderRemoved(t *testing.T) {
+	said := &words{}
+	r := newRigWith(t, Options{Log: slog.New(slog.NewTextHandler(said, nil))})
+	r.push(one(t)...)
+	r.wantStatus(1, 200)
+	pid := r.alone().PID
+	l := r.load(1, "/")
+	if err := os.RemoveAll(r.dir); err != nil {
+		t.Fatal(err)
+	}
+	r.waitFor("the word", func() bool {
+		return strings.Contains(said.String(), "the run folder, or the sockets in it, were removed")
+	})
+	r.push(service(2, to("a"))...)
+	r.wantStatus(2, 200)
+	time.Sleep(silentLimit + 3*lookEvery)
+	r.push(service(3, to("a"))...)
+	r.wantStatus(3, 200)
+	l.stop()
+	// A worker that first asks for an authority now finds nobody, once.
+	if n := l.failed.Load(); n > 2 || l.sent.Load() < 100 {
+		t.Errorf("%d of %d requests failed", n, l.sent.Load())
+	}
+	t.Logf("%d of %d requests failed", l.failed.Load(), l.sent.Load())
+	if err := unix.Kill(pid, 0); err != nil {
+		t.Errorf("Envoy %d: %v", pid, err)
+	}
+	if !strings.Contains(said.String(), "somebody has removed its admin socket") {
+		t.Error(said.String())
+	}
+}
+
+// words are what a log says.
+type words struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (w *words) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(b)
+}
+
+func (w *words) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.String()
 }
 
 func newRigIn(t *testing.T, dir string) *rig {

@@ -137,7 +137,10 @@ func (s *supervisor) guard(g *generation) {
 		var u uses
 		if l.thread.state != stopped {
 			l.answered, u = s.askGuarded(g)
-			l.at, heard = time.Now(), heard || l.answered
+			s.mu.Lock()
+			heard = heard || l.answered || g.ready || g.adopted
+			s.mu.Unlock()
+			l.at = time.Now()
 			_, err := os.Lstat(s.paths.Admin[g.bank])
 			l.gone = heard && !l.answered && errors.Is(err, fs.ErrNotExist)
 		}

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"fairlead.io/fairlead/conformance/twonodes"
 )
 
 var (
@@ -26,17 +28,15 @@ var (
 const (
 	roleVariable = "FAIRLEAD_CHAOS_ROLE"
 	roleProxy    = "proxy"    // a node proxy, see runProxy
-	roleClient   = "client"   // a load generator in a pod, see runClient
 	roleIsolated = "isolated" // one test, in namespaces of its own
 )
 
 func TestMain(m *testing.M) {
+	twonodes.ServeTraffic()
 	flag.Parse()
 	switch os.Getenv(roleVariable) {
 	case roleProxy:
 		exit(runProxy())
-	case roleClient:
-		exit(runClient())
 	case roleIsolated:
 		// Processes are looked for by the numbers of this namespace.
 		err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "")
@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(m.Run())
 	}
-	os.Exit(runTests(m))
+	os.Exit(twonodes.RunTests(m, "chaos"))
 }
 
 func exit(err error) {

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"fairlead.io/fairlead/conformance/traffic"
+	"fairlead.io/fairlead/conformance/twonodes"
 	"fairlead.io/fairlead/lab"
 	"fairlead.io/fairlead/proxy"
 )
@@ -63,6 +65,9 @@ func (k *kill) String() string {
 	return s
 }
 
+// world is the lab.
+type world struct{ *twonodes.Lab }
+
 // killer decides what is killed, and keeps what is dead from staying so.
 type killer struct {
 	t     *testing.T
@@ -75,17 +80,17 @@ type killer struct {
 }
 
 func testKills(t *testing.T, extra ...string) {
-	w := lives(t)
+	w := &world{twonodes.Lives(t)}
 	rng := random(t)
 	k := &killer{t: t, w: w, rng: rng, extra: extra, dead: map[string]bool{}, envoy: map[string]int{}}
 	app := shopManifests(t)
 	fresh := freshManifests(*killsFlag + 1)
 	t.Cleanup(func() {
 		k.reviveAll() // as long as an agent is dead, nothing can be taken away
-		w.change(t, lab.Delete, app+"---\n"+fresh)
+		w.Change(t, lab.Delete, app+"---\n"+fresh)
 	})
-	w.change(t, lab.Apply, app+"---\n"+fresh)
-	for _, node := range w.nodes() {
+	w.Change(t, lab.Apply, app+"---\n"+fresh)
+	for _, node := range w.Nodes() {
 		if len(extra) > 0 {
 			k.stop(node, killProxy, syscall.SIGTERM)
 			k.start(node, killProxy)
@@ -93,15 +98,15 @@ func testKills(t *testing.T, extra ...string) {
 		k.awaitEnvoy(node)
 	}
 
-	clients := map[string]func() result{}
-	for i, node := range w.nodes() {
+	clients := map[string]func() traffic.Result{}
+	for i, node := range w.Nodes() {
 		six := i == 1
-		clients[node] = w.client(t, fmt.Sprintf("shop/frontend-%d", i+1), w.allowed(t, six))
+		clients[node] = w.Client(t, fmt.Sprintf("shop/frontend-%d", i+1), w.allowed(t, six))
 	}
-	clients["batch"] = w.client(t, "shop/batch", w.forbidden(t))
+	clients["batch"] = w.Client(t, "shop/batch", w.forbidden(t))
 	time.Sleep(time.Second)
 	begin := time.Now()
-	var unused []failure
+	var unused []traffic.Failure
 	asked := 0
 	for i := 0; len(k.kills) < *killsFlag; i++ {
 		k.next()
@@ -144,7 +149,7 @@ func testKills(t *testing.T, extra ...string) {
 }
 
 // judge looks for the kill that explains each failure.
-func (k *killer) judge(all []failure) {
+func (k *killer) judge(all []traffic.Failure) {
 	k.t.Helper()
 	wrong := 0
 	for _, f := range all {
@@ -167,7 +172,7 @@ func (k *killer) judge(all []failure) {
 
 // explains is the Envoy whose end cut the failed request's connection, or the one from
 // the client's Envoy to the next.
-func (k *killer) explains(f failure) *kill {
+func (k *killer) explains(f traffic.Failure) *kill {
 	for _, by := range slices.Backward(k.kills) {
 		if by.what != killEnvoy || f.Ended.Before(by.at) || f.Worked.After(by.gone.Add(slack)) {
 			continue
@@ -213,7 +218,7 @@ func (k *killer) log() {
 func (k *killer) next() {
 	k.t.Helper()
 	for {
-		node := k.w.nodes()[k.rng.IntN(2)]
+		node := k.w.Nodes()[k.rng.IntN(2)]
 		what := []string{killAgent, killProxy, killEnvoy, killEnvoy}[k.rng.IntN(4)]
 		if k.dead[node+" "+what] {
 			continue
@@ -222,7 +227,7 @@ func (k *killer) next() {
 			continue
 		}
 		// A request may wait for one Envoy, but not for two in turn.
-		for _, node := range k.w.nodes() {
+		for _, node := range k.w.Nodes() {
 			k.awaitEnvoy(node)
 		}
 		k.kill(node, what)
@@ -291,7 +296,7 @@ func awaitEnd(pid int) {
 
 // revive starts the dead of a kind.
 func (k *killer) revive(what string) {
-	for _, node := range k.w.nodes() {
+	for _, node := range k.w.Nodes() {
 		if k.dead[node+" "+what] {
 			k.start(node, what)
 		}
@@ -301,12 +306,12 @@ func (k *killer) revive(what string) {
 func (k *killer) reviveAll() {
 	k.revive(killAgent)
 	k.revive(killProxy)
-	for _, node := range k.w.nodes() {
+	for _, node := range k.w.Nodes() {
 		k.awaitEnvoy(node)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	if err := k.w.applied(ctx); err != nil {
+	if err := k.w.Applied(ctx); err != nil {
 		k.t.Error(err)
 	}
 }
@@ -315,7 +320,7 @@ func (k *killer) stop(node, what string, by syscall.Signal) {
 	k.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	if err := lab.Stop(ctx, labName, node, what, by); err != nil {
+	if err := lab.Stop(ctx, k.w.Name, node, what, by); err != nil {
 		k.t.Errorf("stop %s of %s: %v", what, node, err)
 	}
 	k.dead[node+" "+what] = true
@@ -329,7 +334,7 @@ func (k *killer) start(node, what string) {
 	if what == killProxy {
 		extra = k.extra
 	}
-	if err := lab.Start(ctx, labName, node, what, extra...); err != nil {
+	if err := lab.Start(ctx, k.w.Name, node, what, extra...); err != nil {
 		k.t.Errorf("start %s of %s: %v", what, node, err)
 	}
 	delete(k.dead, node+" "+what)
@@ -342,7 +347,7 @@ func (k *killer) awaitEnvoy(node string) {
 	var s proxy.Status
 	var err error
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		s, err = proxy.ReadStatus(context.Background(), k.w.runDir(node))
+		s, err = proxy.ReadStatus(context.Background(), k.w.RunDir(node))
 		if err != nil {
 			continue
 		}
@@ -395,11 +400,11 @@ func shopManifests(t *testing.T) string {
 }
 
 // allowed are requests that have to succeed, and some that must not.
-func (w *world) allowed(t *testing.T, six bool) []stream {
+func (w *world) allowed(t *testing.T, six bool) []traffic.Stream {
 	t.Helper()
-	addr := net.JoinHostPort(w.address(t, "shop", "reviews", six).String(), "80")
+	addr := net.JoinHostPort(w.Address(t, "shop", "reviews", six).String(), "80")
 	both := []string{"reviews-v1", "reviews-v2"}
-	return []stream{
+	return []traffic.Stream{
 		{Name: "kept", Addr: addr, Host: "reviews", Method: "GET", Path: "/api/x", Keep: true, Workers: 4, Every: 30 * time.Millisecond, Want: 200, By: both},
 		{Name: "fresh", Addr: addr, Host: "reviews", Method: "GET", Path: "/api/x", Workers: 4, Every: 40 * time.Millisecond, Want: 200, By: both},
 		{Name: "forbidden by method", Addr: addr, Host: "reviews", Method: "POST", Path: "/api/x", Workers: 1, Every: 50 * time.Millisecond, Want: 403},
@@ -407,13 +412,13 @@ func (w *world) allowed(t *testing.T, six bool) []stream {
 	}
 }
 
-func (w *world) forbidden(t *testing.T) []stream {
+func (w *world) forbidden(t *testing.T) []traffic.Stream {
 	t.Helper()
-	var out []stream
+	var out []traffic.Stream
 	for _, six := range []bool{false, true} {
-		addr := net.JoinHostPort(w.address(t, "shop", "reviews", six).String(), "80")
+		addr := net.JoinHostPort(w.Address(t, "shop", "reviews", six).String(), "80")
 		for _, keep := range []bool{false, true} {
-			out = append(out, stream{Name: "forbidden by identity", Addr: addr, Host: "reviews", Method: "GET", Path: "/api/x", Keep: keep, Workers: 1, Every: 50 * time.Millisecond, Want: 403})
+			out = append(out, traffic.Stream{Name: "forbidden by identity", Addr: addr, Host: "reviews", Method: "GET", Path: "/api/x", Keep: keep, Workers: 1, Every: 50 * time.Millisecond, Want: 403})
 		}
 	}
 	return out
@@ -421,19 +426,19 @@ func (w *world) forbidden(t *testing.T) []stream {
 
 // first asks for a service that nobody has used, from both nodes and by somebody who
 // must not: one request each.
-func (w *world) first(t *testing.T, i int) (failures []failure, asked int) {
+func (w *world) first(t *testing.T, i int) (failures []traffic.Failure, asked int) {
 	t.Helper()
 	by := []string{fmt.Sprintf("reviews-v%d", 1+i%2)}
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	for n, pod := range []string{"shop/frontend-1", "shop/frontend-2", "shop/batch"} {
-		addr := net.JoinHostPort(w.address(t, "shop", freshName(i), n == 1).String(), fmt.Sprint(freshPort))
-		s := stream{Name: fmt.Sprintf("first of %s from %s", freshName(i), pod), Addr: addr, Host: freshName(i), Method: "GET", Path: "/api/x", Workers: 1, Once: true, Want: 200, By: by}
+		addr := net.JoinHostPort(w.Address(t, "shop", freshName(i), n == 1).String(), fmt.Sprint(freshPort))
+		s := traffic.Stream{Name: fmt.Sprintf("first of %s from %s", freshName(i), pod), Addr: addr, Host: freshName(i), Method: "GET", Path: "/api/x", Workers: 1, Once: true, Want: 200, By: by}
 		if pod == "shop/batch" {
 			s.Want, s.By = 403, nil
 		}
 		all.Go(func() {
-			r := w.once(t, pod, s)
+			r := w.Once(t, pod, s)
 			mu.Lock()
 			defer mu.Unlock()
 			failures = append(failures, r.Failures...)

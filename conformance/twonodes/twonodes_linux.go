@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package chaos
+package twonodes
 
 import (
 	"bytes"
@@ -23,31 +23,51 @@ import (
 	"time"
 
 	"fairlead.io/fairlead/agent"
+	"fairlead.io/fairlead/conformance/traffic"
 	"fairlead.io/fairlead/internal/need"
 	"fairlead.io/fairlead/lab"
 	"fairlead.io/fairlead/translators/objects"
 )
 
-// labName is the lab of this run: several may run at once.
-var labName = labPrefix + strconv.Itoa(os.Getpid())
-
-const labPrefix = "chaos-"
-
-// world is a lab of two nodes.
-type world struct {
-	dir    string // of what was built
-	status *lab.Status
-	agents map[string]*agent.Client
+// Lab is a lab of two nodes.
+type Lab struct {
+	Name   string // several may run at once
+	Dir    string // of what was built
+	Binary string // what agents and proxies are started from
+	Status *lab.Status
+	Agents map[string]*agent.Client
 }
 
+// Patience bounds all that has to come.
+const Patience = 20 * time.Second
+
+// clientVariable of the environment makes the binary of the tests a client in a pod.
+const clientVariable = "FAIRLEAD_TRAFFIC"
+
 var (
-	theWorld *world
-	upOnce   sync.Once
-	upError  error
+	prefix  string // of labs' names
+	theLab  *Lab
+	upOnce  sync.Once
+	upError error
 )
 
-// runTests runs the tests and removes the lab, if they put one up, however they end.
-func runTests(m *testing.M) int {
+// ServeTraffic is what a TestMain calls first: where the binary was started as a client in
+// a pod, it is that, and does not return.
+func ServeTraffic() {
+	if os.Getenv(clientVariable) == "" {
+		return
+	}
+	if err := traffic.Run(os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// RunTests runs the tests and removes the lab, if they put one up, however they end. What
+// labs are called begins with as, a dash, and nobody else's do.
+func RunTests(m *testing.M, as string) int {
+	prefix = as + "-"
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	// A run that is out of time panics, and nothing of it is called any more.
@@ -66,14 +86,17 @@ func runTests(m *testing.M) int {
 		case <-ctx.Done():
 		case <-time.After(limit):
 		}
-		fmt.Fprintln(os.Stderr, "chaos: interrupted, or out of time: removing the lab")
-		exit(errors.Join(down(), errors.New("not all tests were run")))
+		fmt.Fprintln(os.Stderr, "interrupted, or out of time: removing the lab")
+		if err := down(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(1)
 	})
 	code := m.Run()
 	close(ended)
 	watch.Wait()
 	if err := down(); err != nil {
-		fmt.Fprintln(os.Stderr, "chaos:", err)
+		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
 	return code
@@ -81,13 +104,14 @@ func runTests(m *testing.M) int {
 
 // down removes the lab and looks whether processes or mounts of it are left.
 func down() error {
-	if theWorld == nil {
+	if theLab == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	run := filepath.Join(lab.Root, labName)
-	errs := []error{lab.Down(ctx, labName), os.RemoveAll(theWorld.dir)}
+	name := theLab.Name
+	run := filepath.Join(lab.Root, name)
+	errs := []error{lab.Down(ctx, name), os.RemoveAll(theLab.Dir)}
 	if b, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(b), run) {
 		errs = append(errs, fmt.Errorf("something is still mounted below %s, or not: %w", run, err))
 	}
@@ -108,8 +132,8 @@ func removeStale(ctx context.Context) error {
 		return err
 	}
 	for _, name := range names {
-		pid, err := strconv.Atoi(strings.TrimPrefix(name, labPrefix))
-		if err != nil || !strings.HasPrefix(name, labPrefix) || syscall.Kill(pid, 0) == nil {
+		pid, err := strconv.Atoi(strings.TrimPrefix(name, prefix))
+		if err != nil || !strings.HasPrefix(name, prefix) || syscall.Kill(pid, 0) == nil {
 			continue
 		}
 		if err := lab.Down(ctx, name); err != nil && !errors.Is(err, lab.ErrNoLab) {
@@ -119,8 +143,8 @@ func removeStale(ctx context.Context) error {
 	return nil
 }
 
-// lives returns the lab, putting it up for the first test that needs it.
-func lives(t *testing.T) *world {
+// Lives returns the lab, putting it up for the first test that needs it.
+func Lives(t *testing.T) *Lab {
 	t.Helper()
 	need.Root(t)
 	envoy := need.Envoy(t)
@@ -128,7 +152,7 @@ func lives(t *testing.T) *world {
 	if upError != nil {
 		t.Fatal(upError)
 	}
-	return theWorld
+	return theLab
 }
 
 func up(ctx context.Context, envoy string) error {
@@ -137,65 +161,66 @@ func up(ctx context.Context, envoy string) error {
 	if err := removeStale(ctx); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "fairlead-chaos-")
+	dir, err := os.MkdirTemp("", "fairlead-"+prefix)
 	if err != nil {
 		return err
 	}
-	w := &world{dir: dir, agents: map[string]*agent.Client{}}
-	theWorld = w
-	bin := filepath.Join(dir, "fairlead")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "fairlead.io/fairlead/cmd/fairlead").CombinedOutput(); err != nil {
+	w := &Lab{Name: prefix + strconv.Itoa(os.Getpid()), Dir: dir, Binary: filepath.Join(dir, "fairlead"), Agents: map[string]*agent.Client{}}
+	theLab = w
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", w.Binary, "fairlead.io/fairlead/cmd/fairlead").CombinedOutput(); err != nil {
 		return fmt.Errorf("build fairlead: %w\n%s", err, out)
 	}
-	w.status, err = lab.Up(ctx, lab.Options{Name: labName, Nodes: 2, Binary: bin, EnvoyPath: envoy, Out: os.Stderr})
+	w.Status, err = lab.Up(ctx, lab.Options{Name: w.Name, Nodes: 2, Binary: w.Binary, EnvoyPath: envoy, Out: os.Stderr})
 	if err != nil {
 		return fmt.Errorf("put up lab: %w", err)
 	}
-	for _, n := range w.status.Nodes {
-		w.agents[n.Name] = agent.NewClient(filepath.Join(w.runDir(n.Name), agent.Socket))
+	for _, n := range w.Status.Nodes {
+		w.Agents[n.Name] = agent.NewClient(filepath.Join(w.RunDir(n.Name), agent.Socket))
 	}
-	return w.applied(ctx)
+	return w.Applied(ctx)
 }
 
-func (w *world) runDir(node string) string { return filepath.Join(w.status.Run, node) }
+// RunDir is a node's run folder.
+func (w *Lab) RunDir(node string) string { return filepath.Join(w.Status.Run, node) }
 
-func (w *world) nodes() []string {
+// Nodes are their names.
+func (w *Lab) Nodes() []string {
 	var out []string
-	for _, n := range w.status.Nodes {
+	for _, n := range w.Status.Nodes {
 		out = append(out, n.Name)
 	}
 	return out
 }
 
-// change applies or deletes manifests, and waits until the agents have put that to
+// Change applies or deletes manifests, and waits until the agents have put that to
 // work.
-func (w *world) change(t *testing.T, verb func(context.Context, lab.Change) (*lab.Status, error), manifests string) {
+func (w *Lab) Change(t *testing.T, verb func(context.Context, lab.Change) (*lab.Status, error), manifests string) {
 	t.Helper()
-	file := filepath.Join(w.dir, "manifests.yaml")
+	file := filepath.Join(w.Dir, "manifests.yaml")
 	if err := os.WriteFile(file, []byte(manifests), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second) // not the test's: it ends before its cleanups
 	defer cancel()
-	s, err := verb(ctx, lab.Change{Name: labName, Files: []string{file}})
+	s, err := verb(ctx, lab.Change{Name: w.Name, Files: []string{file}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.status = s
-	if err := w.applied(ctx); err != nil {
+	w.Status = s
+	if err := w.Applied(ctx); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// applied waits until all agents have put the lab's cluster folder to work.
-func (w *world) applied(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// Applied waits until all agents have put the lab's cluster folder to work.
+func (w *Lab) Applied(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	for {
-		want := agent.Revision(objects.Files([]string{filepath.Join(w.status.Run, "source")}, nil))
+		want := agent.Revision(objects.Files([]string{filepath.Join(w.Status.Run, "source")}, nil))
 		late := ""
-		for _, node := range w.nodes() {
-			s, err := w.agents[node].Status(ctx)
+		for _, node := range w.Nodes() {
+			s, err := w.Agents[node].Status(ctx)
 			if err != nil {
 				late = fmt.Sprintf("%s: %v", node, err)
 			} else if s.Applied != want || s.Problem != "" {
@@ -213,10 +238,10 @@ func (w *world) applied(ctx context.Context) error {
 	}
 }
 
-// address of a service in a family.
-func (w *world) address(t *testing.T, namespace, service string, six bool) netip.Addr {
+// Address of a service in a family.
+func (w *Lab) Address(t *testing.T, namespace, service string, six bool) netip.Addr {
 	t.Helper()
-	for _, s := range w.status.Services {
+	for _, s := range w.Status.Services {
 		if s.Namespace != namespace || s.Name != service {
 			continue
 		}
@@ -228,16 +253,16 @@ func (w *world) address(t *testing.T, namespace, service string, six bool) netip
 	return netip.Addr{}
 }
 
-// client sends streams from a pod until the returned function is called.
-func (w *world) client(t *testing.T, pod string, streams []stream) (end func() result) {
+// Client sends traffic.Streams from a pod until the returned function is called.
+func (w *Lab) Client(t *testing.T, pod string, streams []traffic.Stream) (end func() traffic.Result) {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	var r result
+	var r traffic.Result
 	var err error
 	var running sync.WaitGroup
-	running.Go(func() { r, err = send(ctx, pod, streams) })
+	running.Go(func() { r, err = w.Send(ctx, pod, streams) })
 	t.Cleanup(func() { stop(); running.Wait() })
-	return func() result {
+	return func() traffic.Result {
 		t.Helper()
 		stop()
 		running.Wait()
@@ -248,21 +273,21 @@ func (w *world) client(t *testing.T, pod string, streams []stream) (end func() r
 	}
 }
 
-// once sends one request from a pod.
-func (w *world) once(t *testing.T, pod string, s stream) result {
+// Once sends one request from a pod.
+func (w *Lab) Once(t *testing.T, pod string, s traffic.Stream) traffic.Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), timeout+patience)
+	ctx, cancel := context.WithTimeout(context.Background(), traffic.Timeout+Patience)
 	defer cancel()
-	r, err := send(ctx, pod, []stream{s})
+	r, err := w.Send(ctx, pod, []traffic.Stream{s})
 	if err != nil {
 		t.Error(err)
 	}
 	return r
 }
 
-// send runs a client in a pod until its streams end, or the context does.
-func send(ctx context.Context, pod string, streams []stream) (result, error) {
-	var r result
+// Send runs a client in a pod until its traffic.Streams end, or the context does.
+func (w *Lab) Send(ctx context.Context, pod string, streams []traffic.Stream) (traffic.Result, error) {
+	var r traffic.Result
 	self, err := os.Executable()
 	if err != nil {
 		return r, err
@@ -272,7 +297,7 @@ func send(ctx context.Context, pod string, streams []stream) (result, error) {
 		return r, err
 	}
 	var out, problems bytes.Buffer
-	_, err = lab.Exec(ctx, labName, pod, []string{"env", roleVariable + "=" + roleClient, self}, lab.Stdio{In: bytes.NewReader(in), Out: &out, Err: &problems})
+	_, err = lab.Exec(ctx, w.Name, pod, []string{"env", clientVariable + "=1", self}, lab.Stdio{In: bytes.NewReader(in), Out: &out, Err: &problems})
 	if errors.Is(err, context.Canceled) {
 		err = nil // it was told to end
 	}
