@@ -37,11 +37,24 @@ FL_MAP(fl_pods_v3, BPF_MAP_TYPE_HASH, struct fl_addr, struct fl_pod, 4096, BPF_F
 FL_MAP(fl_captured_v1, BPF_MAP_TYPE_HASH, __u64, __u32, 4096, BPF_F_NO_PREALLOC);
 FL_MAP(fl_counters_v1, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, FL_REASONS, 0);
 
+#define FL_EVENTS_SIZE (1 << 20)
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 20);
+	__uint(max_entries, FL_EVENTS_SIZE);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } fl_events_v1 SEC(".maps");
+
+/*
+ * To wake the reader costs the packet more than all the rest. It looks by itself every
+ * 20 ms, and is woken before that only where events are so many that they could get lost.
+ */
+static __always_inline void submit(struct fl_event *e)
+{
+	bool many = bpf_ringbuf_query(&fl_events_v1, BPF_RB_AVAIL_DATA) > FL_EVENTS_SIZE / 4;
+
+	bpf_ringbuf_submit(e, many ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+}
 
 static __always_inline void count(__u32 reason)
 {

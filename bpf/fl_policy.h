@@ -65,7 +65,7 @@ static __always_inline void tell(struct __sk_buff *skb, const struct fl_packet *
 		e->rule = v->rule;
 		e->port = v->port;
 	}
-	bpf_ringbuf_submit(e, 0);
+	submit(e);
 }
 
 static __always_inline void report(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 direction,

@@ -84,7 +84,7 @@ static __always_inline void report(struct bpf_sock_addr *ctx, struct fl_svc_key 
 	e->flags = flags;
 	e->pid = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
-	bpf_ringbuf_submit(e, 0);
+	submit(e);
 }
 
 /*

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
@@ -21,12 +22,16 @@ func (d *Datapath) Events(ctx context.Context, fn func(Flow)) error {
 	if err != nil {
 		return fmt.Errorf("read flows: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = r.Close() }) // makes Read return
-	defer stop()
-	defer r.Close()
+	ctx, end := context.WithCancel(ctx)
+	var looking sync.WaitGroup
+	looking.Go(func() { lookForEvents(ctx, r) })
+	defer looking.Wait()
+	defer end()
 	var rec ringbuf.Record
 	for {
-		if err := r.ReadInto(&rec); errors.Is(err, ringbuf.ErrClosed) {
+		if err := r.ReadInto(&rec); errors.Is(err, ringbuf.ErrFlushed) {
+			continue
+		} else if errors.Is(err, ringbuf.ErrClosed) {
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("read flows: %w", err)
@@ -41,6 +46,27 @@ func (d *Datapath) Events(ctx context.Context, fn func(Flow)) error {
 		}
 		f.Client = d.clients.name(f.Netns)
 		fn(f)
+	}
+}
+
+// eventsEvery is how often events are looked for: the kernel does not say that there are
+// some, unless they are many.
+const eventsEvery = 20 * time.Millisecond
+
+// lookForEvents has a reader read what there is, again and again, and closes it at the end.
+func lookForEvents(ctx context.Context, r *ringbuf.Reader) {
+	t := time.NewTicker(eventsEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			if r.AvailableBytes() > 0 {
+				_ = r.Flush() // fails only if closed
+			}
+		case <-ctx.Done():
+			_ = r.Close() // makes Read return
+			return
+		}
 	}
 }
 
