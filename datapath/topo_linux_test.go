@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -41,6 +42,9 @@ type hostNet struct {
 	v4, v6 netip.Addr
 }
 
+// networks are those that this process has made.
+var networks atomic.Int64
+
 func newNetwork(t testing.TB) *network { return newNetworkWith(t, false) }
 
 func newNetworkWith(t testing.TB, bridged bool) *network {
@@ -52,8 +56,9 @@ func newNetworkWith(t testing.TB, bridged bool) *network {
 		need.Missing(t, "needs a BPF file system: %v", err)
 	}
 	t.Cleanup(func() { check(t, unix.Unmount(n.pins, unix.MNT_DETACH)) })
+	unique := networks.Add(1) // a benchmark has two at a time
 	for _, node := range []string{"a", "b"} {
-		cgroup := filepath.Join(root, fmt.Sprintf("fl-datapath-%d-%s", os.Getpid(), node))
+		cgroup := filepath.Join(root, fmt.Sprintf("fl-datapath-%d-%d-%s", os.Getpid(), unique, node))
 		check(t, os.Mkdir(cgroup, 0o755))
 		t.Cleanup(func() { check(t, os.Remove(cgroup)) })
 		n.addHost(node, cgroup)
