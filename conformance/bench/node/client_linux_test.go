@@ -32,9 +32,15 @@ type conn struct {
 }
 
 func (t target) connect(limit time.Duration) (*conn, error) {
+	return t.connectFrom(netip.IPv4Unspecified(), limit)
+}
+
+// connectFrom is connect from an address of the client's.
+func (t target) connectFrom(from netip.Addr, limit time.Duration) (*conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	c, err := new(net.Dialer).DialContext(ctx, "tcp4", t.addr.String())
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
+	c, err := d.DialContext(ctx, "tcp4", t.addr.String())
 	if err != nil {
 		return nil, err
 	}

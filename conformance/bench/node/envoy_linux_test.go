@@ -121,6 +121,13 @@ func (e *envoy) anonymous() int {
 	return e.field("status", "RssAnon:") << 10
 }
 
+// pss is the memory of the process, in which a page that several have counts for each by its
+// share.
+func (e *envoy) pss() int {
+	e.b.Helper()
+	return e.field("smaps_rollup", "Pss:") << 10
+}
+
 func (e *envoy) field(file, name string) int {
 	e.b.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", e.pid, file))

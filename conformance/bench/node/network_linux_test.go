@@ -65,6 +65,7 @@ const (
 set -e
 ip link set lo up
 ip addr add ` + client + `/32 dev lo
+ip route add local 10.10.1.0/24 dev lo
 echo "32768 65535" > /proc/sys/net/ipv4/ip_local_port_range
 echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse
 ip route add local 10.128.0.0/9 dev lo

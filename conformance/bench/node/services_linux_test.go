@@ -111,7 +111,7 @@ func rendered(b *testing.B, rows ...any) []xds.Resource {
 		case *plan.Scope:
 			r, err = render.Scope(row)
 		case *plan.Listener:
-			r, err = render.Listener(row, outPort)
+			r, err = render.Listener(row, portOf(row.Name))
 		default:
 			b.Fatalf("row %T", row)
 		}
@@ -127,6 +127,14 @@ func rendered(b *testing.B, rows ...any) []xds.Resource {
 func upstream(b *testing.B, i int) []xds.Resource {
 	c, e := clusterOf(i, policyOf(i))
 	return rendered(b, c, e)
+}
+
+// portOf is where a listener listens.
+func portOf(name string) uint16 {
+	if n, is := podOf(name); is {
+		return podPort + uint16(n)
+	}
+	return outPort
 }
 
 func outbound(b *testing.B) xds.Resource {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -49,7 +50,13 @@ type subject struct {
 // which runs its Envoy.
 func startOurs(b *testing.B, n int, standby bool) *subject {
 	b.Helper()
-	s := newSubject(b, ours{b}, n)
+	return startProxy(b, ours{b}, n, standby, flip)
+}
+
+// startProxy is the same with another layout and redirect.
+func startProxy(b *testing.B, l layout, n int, standby bool, flip func(bank int) error) *subject {
+	b.Helper()
+	s := newSubject(b, l, n)
 	s.socket = proxy.PathsIn(s.dir).Feed
 	s.startFeed(-1)
 	ctx, cancel := context.WithCancel(b.Context())
@@ -90,6 +97,22 @@ func startOurs(b *testing.B, n int, standby bool) *subject {
 // startPlain runs an Envoy that has all of a layout from the server that feeds it.
 func startPlain(b *testing.B, l layout, n int) *subject {
 	b.Helper()
+	s := startPlainFeed(b, l, n)
+	s.startedAt = time.Now()
+	start := func() (*envoy, *exec.Cmd) { return s.runPlain("envoy") }
+	e, cmd := start()
+	s.find = func() *envoy { return e }
+	s.crash = func() {
+		end(cmd)
+		e, cmd = start()
+	}
+	s.sent = func() serve.Counters { return s.feed.Counters() }
+	return s
+}
+
+// startPlainFeed is the server of a layout's resources, without an Envoy.
+func startPlainFeed(b *testing.B, l layout, n int) *subject {
+	b.Helper()
 	s := newSubject(b, l, n)
 	paths := proxy.PathsIn(s.dir)
 	if err := os.Mkdir(paths.Envoy, 0o755); err != nil {
@@ -100,23 +123,23 @@ func startPlain(b *testing.B, l layout, n int) *subject {
 	}
 	s.socket = paths.XDS[0]
 	s.startFeed(proxy.DefaultUID)
+	return s
+}
+
+// runPlain starts an Envoy of that server. Its files have a name of its own.
+func (s *subject) runPlain(name string) (*envoy, *exec.Cmd) {
+	s.b.Helper()
+	paths := proxy.PathsIn(s.dir)
+	paths.Admin[0] = filepath.Join(filepath.Dir(paths.Admin[0]), name+".sock")
 	bootstrap, err := proxy.Bootstrap("n1", 0, paths)
 	if err != nil {
-		b.Fatal(err)
+		s.b.Fatal(err)
 	}
-	config := filepath.Join(s.dir, "bootstrap.json")
+	config := filepath.Join(s.dir, name+".json")
 	if err := os.WriteFile(config, bootstrap, 0o644); err != nil {
-		b.Fatal(err)
+		s.b.Fatal(err)
 	}
-	s.startedAt = time.Now()
-	e, cmd := run(b, config, paths.Admin[0])
-	s.find = func() *envoy { return e }
-	s.crash = func() {
-		end(cmd)
-		e, cmd = run(b, config, paths.Admin[0])
-	}
-	s.sent = func() serve.Counters { return s.feed.Counters() }
-	return s
+	return run(s.b, config, paths.Admin[0])
 }
 
 func newSubject(b *testing.B, l layout, n int) *subject {
