@@ -226,6 +226,7 @@ func (a *agent) run(parent context.Context, kernel *datapath.Datapath, server *s
 		tell := answers{status: func() Status { return a.status(kernel, server) }, ready: a.readiness, explain: a.explain, trace: a.trace}
 		return serveAPI(ctx, filepath.Join(a.opts.RunDir, Socket), tell, a.flows)
 	})
+	start("run folder", func(ctx context.Context) error { return keepFolder(ctx, a.opts.RunDir, folderPoll) })
 	start("kernel events", func(ctx context.Context) error { return kernel.Events(ctx, a.kernelFlow) })
 	start("access records", a.accessRecords)
 	start("lost flows", func(ctx context.Context) error { return a.lostFlows(ctx, kernel.LostFlows) })
