@@ -112,6 +112,7 @@ type agent struct {
 	attached  *attachments
 	pods      podKernel
 	closed    closed
+	own       ownProxies
 	retry     map[resourceKey]serve.Change // not acknowledged yet
 	retiring  map[resourceKey]time.Time    // to be taken away from Envoy, and when
 	begun     bool                         // the source was good once: kernel and Envoy are written
@@ -197,7 +198,7 @@ func Run(ctx context.Context, o Options) error {
 func newAgent(o Options, src source, pipe *pipeline.Pipeline, p *ports) *agent {
 	return &agent{opts: o, src: src, log: o.Log, ports: p, res: newResources(p), pipe: pipe, flows: hubble.NewRing(flowsKept),
 		alog: accesslog.New(flowsKept), retry: map[resourceKey]serve.Change{}, retiring: map[resourceKey]time.Time{}, problems: map[topic]string{},
-		late: newMailbox(), host: newAddresses(), attached: newAttachments(o.RunDir, o.Log), closed: closed{ready: make(chan struct{})}, rejected: rejections{}, waiting: map[resourceKey]time.Time{}, started: time.Now(), round: time.Now()}
+		late: newMailbox(), host: newAddresses(), attached: newAttachments(o.RunDir, o.Log), closed: closed{ready: make(chan struct{})}, own: ownProxies{by: map[string]*ownProxy{}}, rejected: rejections{}, waiting: map[resourceKey]time.Time{}, started: time.Now(), round: time.Now()}
 }
 
 // findEnvoy reports whether the proxy and its Envoy are there, and take what the
@@ -259,6 +260,7 @@ func (a *agent) run(parent context.Context, kernel *datapath.Datapath, server *s
 	failed := context.Cause(ctx)
 	cancel(nil)
 	wg.Wait()
+	a.own.tasks.Wait()
 	if parent.Err() != nil {
 		return nil
 	}

@@ -95,6 +95,7 @@ func (a *agent) begin(ctx context.Context) {
 		return // the context has ended
 	}
 	a.serveFeed()
+	a.bringOwn(ctx)
 	if a.ports.anyLive() {
 		waiting, cancel := context.WithTimeout(ctx, ackLimit)
 		defer cancel()
@@ -138,6 +139,7 @@ func (a *agent) bring(ctx context.Context, changes []serve.Change, writeKernel f
 	}
 	a.keep(sets)
 	ok := a.push(ctx, sets)
+	a.bringOwn(ctx)
 	a.kernelWritten(writeKernel())
 	a.retire(deletes)
 	a.publish(ok && !a.resync)
@@ -186,7 +188,9 @@ func (a *agent) push(ctx context.Context, changes []serve.Change) bool {
 // own, once Envoy has the listener.
 func (a *agent) kernelPort(listener string) uint16 {
 	if !a.ports.live(listener) {
-		return 0
+		if listener = a.substitute(listener); listener == "" || !a.ports.live(listener) {
+			return 0
+		}
 	}
 	return a.ports.get(listener)
 }
@@ -263,6 +267,7 @@ func (a *agent) lookAfter(ctx context.Context) {
 		return
 	}
 	a.judgeLate(ctx)
+	a.lookAfterOwn(ctx)
 	back := a.watchProxy(ctx)
 	moved := a.inCharge() != a.charge // what was in use may not be any more, or be by now
 	resync := a.resync && !time.Now().Before(a.notBefore)

@@ -12,6 +12,9 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"fairlead.io/fairlead/datapath"
+	"fairlead.io/fairlead/model/plan"
 )
 
 // Proxy ports are taken from here, on the loopback addresses of the node.
@@ -37,6 +40,10 @@ type portState struct {
 	Resting map[uint16]time.Time `json:"resting"`
 	// Live are listeners that Envoy acknowledged; their connections are redirected.
 	Live map[string]bool `json:"live"`
+	// Slots are of proxies that namespaces have of their own; one that was given back rests
+	// as ports do.
+	Slots        map[string]int    `json:"slots,omitempty"`
+	RestingSlots map[int]time.Time `json:"restingSlots,omitempty"`
 }
 
 // openPorts reads what an earlier agent gave out. A file that cannot be read as
@@ -60,10 +67,18 @@ func openPorts(file string, now func() time.Time) (*ports, error) {
 func (s portState) valid() bool {
 	seen := map[uint16]bool{}
 	for _, n := range s.Used {
-		if n < firstPort || n > lastPort || seen[n] {
+		first, last := rangeOf(s.slotOf(n))
+		if n < first || n > last || seen[n] {
 			return false
 		}
 		seen[n] = true
+	}
+	slots := map[int]bool{}
+	for _, slot := range s.Slots {
+		if slot < 1 || slot > datapath.Slots || slots[slot] {
+			return false
+		}
+		slots[slot] = true
 	}
 	return s.Used != nil && s.Resting != nil && s.Live != nil
 }
@@ -77,12 +92,17 @@ func (p *ports) allocate(listener string) (uint16, error) {
 	if n, ok := p.state.Used[listener]; ok {
 		return n, nil
 	}
+	slot := 0
+	if _, proxy := plan.SharedName(listener); proxy != "" {
+		slot = p.state.Slots[proxy] // 0: it shares the node's
+	}
+	first, last := rangeOf(slot)
 	taken := map[uint16]bool{}
 	for _, n := range p.state.Used {
 		taken[n] = true
 	}
 	rested := uint16(0)
-	for n := uint16(firstPort); n <= lastPort; n++ {
+	for n := first; n <= last; n++ {
 		until, resting := p.state.Resting[n]
 		if taken[n] {
 			continue
@@ -95,9 +115,74 @@ func (p *ports) allocate(listener string) (uint16, error) {
 		}
 	}
 	if rested == 0 {
-		return 0, fmt.Errorf("allocate proxy port for %s: all of %d-%d are in use", listener, firstPort, lastPort)
+		return 0, fmt.Errorf("allocate proxy port for %s: all of %d-%d are in use", listener, first, last)
 	}
 	return p.use(listener, rested), nil
+}
+
+// rangeOf are the first and the last port of a slot; 0 is the node's proxy.
+func rangeOf(slot int) (first, last uint16) {
+	if slot == 0 {
+		return firstPort, lastPort
+	}
+	first = datapath.SlotPort(slot)
+	return first, first + datapath.SlotPorts - 1
+}
+
+func (s portState) slotOf(port uint16) int {
+	if port < datapath.SlotPort(1) {
+		return 0
+	}
+	return int(port-datapath.SlotPort(1))/datapath.SlotPorts + 1
+}
+
+// allocateSlot gives the proxy of a namespace its slot: the one it has, or the lowest that
+// is neither used nor resting, or else the one that has rested longest.
+func (p *ports) allocateSlot(proxy string) (int, error) {
+	if slot, ok := p.state.Slots[proxy]; ok {
+		return slot, nil
+	}
+	taken := map[int]bool{}
+	for _, slot := range p.state.Slots {
+		taken[slot] = true
+	}
+	rested := 0
+	for slot := 1; slot <= datapath.Slots; slot++ {
+		until, resting := p.state.RestingSlots[slot]
+		switch {
+		case taken[slot]:
+		case !resting || !p.now().Before(until):
+			return p.useSlot(proxy, slot), nil
+		case rested == 0 || until.Before(p.state.RestingSlots[rested]):
+			rested = slot
+		}
+	}
+	if rested == 0 {
+		return 0, fmt.Errorf("a node has room for %d proxies of namespaces: %s shares the node's", datapath.Slots, proxy)
+	}
+	return p.useSlot(proxy, rested), nil
+}
+
+func (p *ports) useSlot(proxy string, slot int) int {
+	if p.state.Slots == nil {
+		p.state.Slots = map[string]int{}
+	}
+	p.state.Slots[proxy], p.unsaved = slot, true
+	delete(p.state.RestingSlots, slot)
+	return slot
+}
+
+// releaseSlot gives back the slot of a proxy that has ended.
+func (p *ports) releaseSlot(proxy string) {
+	slot, ok := p.state.Slots[proxy]
+	if !ok {
+		return
+	}
+	if p.state.RestingSlots == nil {
+		p.state.RestingSlots = map[int]time.Time{}
+	}
+	delete(p.state.Slots, proxy)
+	p.state.RestingSlots[slot], p.unsaved = p.now().Add(portRest), true
 }
 
 func (p *ports) use(listener string, n uint16) uint16 {

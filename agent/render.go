@@ -51,8 +51,22 @@ func NewRenderer() (*Renderer, error) {
 // Take renders changed rows and returns what changes for Envoy.
 func (r *Renderer) Take(changes []incr.Change) []serve.Change { return r.res.take(changes) }
 
-// All lists the resources in their order.
-func (r *Renderer) All() []xds.Resource { return r.res.all() }
+// All lists the resources of all proxies in their order.
+func (r *Renderer) All() []xds.Resource {
+	all := maps.Clone(r.res.want)
+	for _, own := range r.res.own {
+		maps.Copy(all, own)
+	}
+	return sortedResources(all)
+}
+
+// Of lists those of one proxy, that of a namespace, or the node's if it is "".
+func (r *Renderer) Of(proxy string) []xds.Resource {
+	if proxy == "" {
+		return r.res.all()
+	}
+	return r.res.of(proxy)
+}
 
 // Ports of the listeners; one that went keeps its own.
 func (r *Renderer) Ports() map[string]uint16 { return maps.Clone(r.ports.state.Used) }

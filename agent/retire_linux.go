@@ -39,12 +39,18 @@ func (a *agent) takeAway(ctx context.Context) {
 	now := time.Now()
 	var deletes []serve.Change
 	for k, due := range a.retiring {
+		if proxy := a.res.moved[k]; proxy != "" && !a.ownLive(proxy) {
+			continue // the kernel sends there until the namespace's own is ready
+		}
 		if !now.Before(due) {
 			deletes = append(deletes, serve.Change{Type: k.typ, Name: k.name})
 		}
 	}
 	if len(deletes) == 0 {
 		return
+	}
+	for _, c := range deletes {
+		delete(a.res.moved, resourceKey{c.Type, c.Name})
 	}
 	a.keep(deletes) // what is not acknowledged is tried again, as any change
 	if a.push(ctx, deletes) {
@@ -58,8 +64,7 @@ func (a *agent) takeAway(ctx context.Context) {
 func (a *agent) releasePorts() {
 	for _, name := range a.ports.listeners() {
 		k := resourceKey{xds.ListenerType, name}
-		_, wanted := a.res.want[k]
-		if _, still := a.retiring[k]; !wanted && !still {
+		if _, still := a.retiring[k]; !a.res.has(k) && !still && !a.ownHolds(k) {
 			a.ports.release(name)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"slices"
 
 	"fairlead.io/fairlead/model/incr"
 	"fairlead.io/fairlead/model/plan"
@@ -18,7 +17,12 @@ import (
 // resources are the node's Envoy resources as they are wanted.
 type resources struct {
 	ports *ports
-	want  map[resourceKey]xds.Resource
+	want  map[resourceKey]xds.Resource // of the node's proxy
+	// own are those that only the proxy of a namespace has, by its name. It has besides what
+	// ofClients has of want.
+	own map[string]map[resourceKey]xds.Resource
+	// moved are those that the node's proxy need not have since one of a namespace has them.
+	moved map[resourceKey]string
 	bad   map[resourceKey]unusable
 	fixed map[resourceKey]bool // wanted whatever the rows are
 }
@@ -37,7 +41,7 @@ func compareKeys(a, b resourceKey) int {
 }
 
 func newResources(p *ports) *resources {
-	r := &resources{ports: p, want: map[resourceKey]xds.Resource{}, bad: map[resourceKey]unusable{}, fixed: map[resourceKey]bool{}}
+	r := &resources{ports: p, want: map[resourceKey]xds.Resource{}, own: map[string]map[resourceKey]xds.Resource{}, moved: map[resourceKey]string{}, bad: map[resourceKey]unusable{}, fixed: map[resourceKey]bool{}}
 	pass, err := render.PassResources()
 	if err != nil {
 		panic(err) // they depend on nothing
@@ -80,10 +84,7 @@ func (r *resources) take(changes []incr.Change) []serve.Change {
 		before := r.bad[k]
 		delete(r.bad, k)
 		if c.New == nil {
-			if _, ok := r.want[k]; ok {
-				delete(r.want, k)
-				out = append(out, serve.Change{Type: typ, Name: c.Key})
-			}
+			out = append(out, r.remove(k)...)
 			continue
 		}
 		res, err := r.render(c.New)
@@ -96,7 +97,7 @@ func (r *resources) take(changes []incr.Change) []serve.Change {
 				continue
 			}
 			bad := unusable{why: err.Error(), serving: LastGood}
-			_, had := r.want[k]
+			had := r.has(k)
 			switch {
 			case had && before.serving != "": // what is wanted stands in already
 				bad.serving = before.serving
@@ -113,8 +114,7 @@ func (r *resources) take(changes []incr.Change) []serve.Change {
 				continue
 			}
 		}
-		r.want[k] = res
-		out = append(out, serve.Set(res))
+		out = append(out, r.put(k, res, r.place(c.New))...)
 	}
 	return out
 }
@@ -152,10 +152,9 @@ func (r *resources) replace(rows []incr.Row) []serve.Change {
 		changes = append(changes, incr.Change{Table: row.Table, Key: row.Key, New: row.Value})
 	}
 	out := r.take(changes)
-	for _, k := range slices.SortedFunc(maps.Keys(r.want), compareKeys) {
+	for _, k := range r.keys() {
 		if !there[k] {
-			delete(r.want, k)
-			out = append(out, serve.Change{Type: k.typ, Name: k.name})
+			out = append(out, r.remove(k)...)
 		}
 	}
 	maps.DeleteFunc(r.bad, func(k resourceKey, _ unusable) bool { return !there[k] })
@@ -184,7 +183,5 @@ func (r *resources) render(row any) (xds.Resource, error) {
 
 // all lists the wanted resources in a fixed order.
 func (r *resources) all() []xds.Resource {
-	return slices.SortedFunc(maps.Values(r.want), func(a, b xds.Resource) int {
-		return compareKeys(resourceKey{a.Type, a.Name}, resourceKey{b.Type, b.Name})
-	})
+	return sortedResources(r.want)
 }

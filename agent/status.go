@@ -69,6 +69,7 @@ type Status struct {
 	Feed        serve.Status      `json:"feed"`
 	Proxy       *proxy.Status     `json:"proxy,omitempty"`
 	ProxyError  string            `json:"proxyError,omitempty"`
+	Own         []OwnStatus       `json:"own,omitempty"` // proxies that namespaces have of their own
 	Kernel      datapath.Status   `json:"kernel"`
 	KernelError string            `json:"kernelError,omitempty"` // why Kernel is not whole
 	Writes      map[string]uint64 `json:"writes"`                // to each kernel map, since the agent started
@@ -111,4 +112,18 @@ type FlowCounts struct {
 	LostKernel    uint64 `json:"lostKernel"`    // the kernel's ring was full
 	LostAccessLog uint64 `json:"lostAccessLog"` // records that nobody read in time
 	LostObservers uint64 `json:"lostObservers"` // observers that were too slow
+}
+
+// OwnStatus is how it stands with the proxy that a namespace has of its own.
+type OwnStatus struct {
+	Namespace string `json:"namespace"`
+	Slot      int    `json:"slot"`
+	UID       int    `json:"uid"`    // of its Envoys
+	Memory    uint64 `json:"memory"` // that they may use, in bytes
+	// Problem is why it does not have all that it should; "": it has.
+	Problem string `json:"problem,omitempty"`
+	// Rejected is what its Envoy did not take.
+	Rejected   []Rejected    `json:"rejected,omitempty"`
+	Proxy      *proxy.Status `json:"proxy,omitempty"`
+	ProxyError string        `json:"proxyError,omitempty"`
 }

@@ -62,6 +62,10 @@ const (
 	aboutRecords topic = "records"
 	aboutPlugin  topic = "plugin"
 	aboutClosed  topic = "fail-closed namespaces"
+	// aboutOwn is why a namespace has no proxy of its own, aboutOwnFile why the node proxy
+	// does not know which there are.
+	aboutOwn     topic = "namespaces' proxies"
+	aboutOwnFile topic = "list of namespaces' proxies"
 )
 
 // ofPlugin are topics that make the node no less as its source says.
@@ -125,8 +129,8 @@ func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
 	}
 	s.Peers = a.peers()
 	if a.lease != nil {
-		own := a.lease.Status()
-		s.Lease = &own
+		renewed := a.lease.Status()
+		s.Lease = &renewed
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -135,6 +139,7 @@ func (a *agent) status(kernel *datapath.Datapath, feed *serve.Server) Status {
 	} else {
 		s.ProxyError = err.Error()
 	}
+	s.Own = a.ownStatus()
 	for _, p := range s.Kernel.Pods {
 		s.Pods[p.Name] = "ready"
 		if !p.Ready {

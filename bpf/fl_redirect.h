@@ -18,6 +18,7 @@
 
 FL_MAP(fl_settings_v1, BPF_MAP_TYPE_ARRAY, __u32, struct fl_settings, 1, 0);
 FL_MAP(fl_bank_v1, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1, 0);
+FL_MAP(fl_ownbanks_v1, BPF_MAP_TYPE_ARRAY, __u32, __u32, FL_OWN_SLOTS, 0);
 FL_MAP(fl_bridges_v1, BPF_MAP_TYPE_HASH, __u32, struct fl_bridge, 4096, BPF_F_NO_PREALLOC);
 
 /*
@@ -124,12 +125,25 @@ static __always_inline bool to_socket(struct __sk_buff *skb, const struct fl_pac
 	return true;
 }
 
+/* How far the ports of the bank in use are above a proxy port. */
+static __always_inline __u16 bank_offset(__u16 port)
+{
+	__u32 slot = 0, *bank;
+
+	if (port < FL_OWN_FIRST) {
+		bank = bpf_map_lookup_elem(&fl_bank_v1, &slot);
+	} else {
+		slot = (__u32)(port - FL_OWN_FIRST) / FL_OWN_PORTS;
+		bank = bpf_map_lookup_elem(&fl_ownbanks_v1, &slot);
+	}
+	return bank && *bank ? FL_BANK_OFFSET : 0;
+}
+
 /* Hands the packet to whoever listens on the proxy port in the bank in use, or else in the other. Nobody: dropped. */
 static __always_inline int to_proxy(struct __sk_buff *skb, const struct fl_packet *p, __u16 port, __u8 direction,
 				    const struct verdict *v)
 {
-	__u32 zero = 0, *bank = bpf_map_lookup_elem(&fl_bank_v1, &zero);
-	__u16 offset = bank && *bank ? FL_BANK_OFFSET : 0;
+	__u16 offset = bank_offset(port);
 	struct bpf_sock *sk = NULL;
 
 	if (port)
@@ -166,11 +180,15 @@ static __always_inline int open_to_proxy(struct __sk_buff *skb, const struct fl_
 	return open_by(skb, p, FL_PROXIED, reason, direction, v);
 }
 
-static __always_inline __u16 inbound_port(void)
+/* Where connections to a pod go that a proxy has to judge. */
+static __always_inline __u16 inbound_port(const struct fl_pod *to)
 {
 	__u32 zero = 0;
-	struct fl_settings *s = bpf_map_lookup_elem(&fl_settings_v1, &zero);
+	struct fl_settings *s;
 
+	if (to->ports[FL_POD_INBOUND])
+		return to->ports[FL_POD_INBOUND];
+	s = bpf_map_lookup_elem(&fl_settings_v1, &zero);
 	return s ? s->inbound_port : 0;
 }
 
@@ -201,7 +219,7 @@ static __always_inline bool wants_inbound(const struct fl_packet *p, const struc
 		if (to->flags & FL_POD_OBSERVED)
 			return false;
 	}
-	v->port = inbound_port();
+	v->port = inbound_port(to);
 	return true;
 }
 

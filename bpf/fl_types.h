@@ -41,6 +41,7 @@ enum fl_mode {
 };
 
 #define FL_MODE_ROOM  12       /* for modes, in fl_pod */
+#define FL_POD_INBOUND 11      /* of these, what is no mode: the inbound port of the pod's own proxy */
 #define FL_SVC_MODE   0xf      /* bits of enum fl_mode */
 #define FL_SVC_DIRECT (1 << 4) /* not balanced: who is not redirected gets to where it dials */
 #define FL_SVC_ROUTED (1 << 5) /* of FL_MODE_KERNEL: captured clients have backends of their own */
@@ -183,7 +184,8 @@ struct fl_pod {
 	__u32 flags;
 	/*
 	 * Outbound proxy ports by mode, in host order, of bank 0. 0: not redirected; of
-	 * FL_MODE_HTTP: not captured; of FL_MODE_KERNEL: always.
+	 * FL_MODE_HTTP: not captured; of FL_MODE_KERNEL: always. At FL_POD_INBOUND is where
+	 * connections to the pod go that a proxy has to judge; 0: to the settings' port.
 	 */
 	__u16 ports[FL_MODE_ROOM];
 	__u16 probes[FL_PROBE_PORTS]; /* network order; 0 ends */
@@ -212,6 +214,16 @@ struct fl_settings {
  */
 enum fl_bank {
 	FL_BANK_OFFSET = 1000,
+};
+
+/*
+ * --- the banks in use of proxies that a namespace has of its own: fl_ownbanks_v1 (array) ---
+ * Each has the ports of a slot, and its bank is at the slot's number.
+ */
+enum fl_own {
+	FL_OWN_FIRST = 17100, /* port of the first slot */
+	FL_OWN_PORTS = 100,   /* of a slot */
+	FL_OWN_SLOTS = 9,
 };
 
 /* --- connections: fl_conntrack_v1 (LRU) --- */

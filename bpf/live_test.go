@@ -204,6 +204,14 @@ func TestLive(t *testing.T) {
 	second := func(first func(t *testing.T, w *world)) func(t *testing.T, w *world) {
 		return func(t *testing.T, w *world) { first(t, w); w.bank(1) }
 	}
+	// The server has an inbound proxy of its own, in the second slot, of the first or the second bank.
+	ownInbound := func(bank uint32, ports ...uint16) func(t *testing.T, w *world) {
+		return func(t *testing.T, w *world) {
+			inbound(check, ports...)(t, w)
+			w.govern(w.f.server, func(p *NetFlPod) { p.Ports[11] = 17200 })
+			w.ownBank(1, bank)
+		}
+	}
 	open := func(t *testing.T, w *world) { connected(t, w.f) }
 	anywhere := map[bool]string{true: "0.0.0.0:80", false: "[::]:80"}
 	segment := func(f family) packet.Packet { return dialService(f).Flags(packet.ACK) }
@@ -286,6 +294,30 @@ func TestLive(t *testing.T) {
 		{
 			name: "the inbound proxy of the second bank", uplink: true, world: second(inbound(check, 15100, 16100)), frame: request, passes: true,
 			want: to(16100, listening), counts: []NetFlReason{okInbound}, said: []said{{okInbound, classRemote, governed, rule, 15100}},
+		},
+		{
+			name: "a pod's own inbound proxy takes the place of the node's", uplink: true, world: ownInbound(0, 15100, 17200, 18200), frame: request, passes: true,
+			want: to(17200, listening), counts: []NetFlReason{okInbound}, said: []said{{okInbound, classRemote, governed, rule, 17200}},
+		},
+		{
+			name: "its bank is its own", uplink: true, world: ownInbound(1, 15100, 17200, 18200), frame: request, passes: true,
+			want: to(18200, listening), counts: []NetFlReason{okInbound}, said: []said{{okInbound, classRemote, governed, rule, 17200}},
+		},
+		{
+			name: "and the node's bank is not its", uplink: true, world: second(ownInbound(0, 15100, 16100, 17200, 18200)), frame: request, passes: true,
+			want: to(17200, listening), counts: []NetFlReason{okInbound}, said: []said{{okInbound, classRemote, governed, rule, 17200}},
+		},
+		{
+			name: "without it the node's takes nothing", uplink: true, world: ownInbound(0, 15100, 16100), frame: request,
+			counts: []NetFlReason{noProxy}, said: []said{{noProxy, classRemote, governed, rule, 17200}},
+		},
+		{
+			name: "the port of an own inbound proxy is no mode's", frame: dialService,
+			world: func(t *testing.T, w *world) {
+				proxy(17200)(t, w)
+				w.govern(w.f.client, func(p *NetFlPod) { p.Set, p.Ports = 0, [12]uint16{11: 17200} })
+			},
+			passes: true, counts: []NetFlReason{NetFlReasonFL_OK_DIRECT}, said: []said{{reason: NetFlReasonFL_OK_DIRECT}},
 		},
 		{
 			// It answers RST; the proxy of the first bank, which had the connection, may be gone.

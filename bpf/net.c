@@ -39,6 +39,7 @@ const enum fl_side *unused_side __attribute__((unused));
 const enum fl_direction *unused_direction __attribute__((unused));
 const enum fl_mode *unused_mode __attribute__((unused));
 const enum fl_bank *unused_bank __attribute__((unused));
+const enum fl_own *unused_own __attribute__((unused));
 
 /* 169.254.42.1 and fd00:42::1 stand for a pod in packets that it sent to itself through the proxy. */
 static __always_inline void self_addr(bool v6, struct fl_addr *a)
@@ -308,7 +309,7 @@ int fl_from_node(struct __sk_buff *skb)
 	if (to_socket(skb, &p, FL_TO_POD, &ret))
 		return ret;
 	if (is_open(&p) && (wants_inbound(&p, pod, false, &v) || is_for_inbound(&p))) {
-		v.port = inbound_port();
+		v.port = inbound_port(pod);
 		return open_by(skb, &p, mark == FL_MARK_FORWARDED ? FL_TURNED : FL_PROXIED, FL_OK_INBOUND, FL_TO_POD, &v);
 	}
 	return drop(skb, &p, FL_DROP_UNCHECKED, FL_TO_POD, &v);

@@ -82,6 +82,14 @@ const (
 	NetFlModeFL_MODES           NetFlMode = 10
 )
 
+type NetFlOwn uint32
+
+const (
+	NetFlOwnFL_OWN_FIRST NetFlOwn = 17100
+	NetFlOwnFL_OWN_PORTS NetFlOwn = 100
+	NetFlOwnFL_OWN_SLOTS NetFlOwn = 9
+)
+
 type NetFlPath uint32
 
 const (
@@ -215,6 +223,7 @@ const (
 	NetMapFlConntrackV1   = "fl_conntrack_v1"
 	NetMapFlCountersV1    = "fl_counters_v1"
 	NetMapFlEventsV1      = "fl_events_v1"
+	NetMapFlOwnbanksV1    = "fl_ownbanks_v1"
 	NetMapFlPodsV3        = "fl_pods_v3"
 	NetMapFlPolicyV1      = "fl_policy_v1"
 	NetMapFlPrefixesV2    = "fl_prefixes_v2"
@@ -232,6 +241,7 @@ const (
 	NetVarUnusedBank      = "unused_bank"
 	NetVarUnusedDirection = "unused_direction"
 	NetVarUnusedMode      = "unused_mode"
+	NetVarUnusedOwn       = "unused_own"
 	NetVarUnusedPath      = "unused_path"
 	NetVarUnusedReason    = "unused_reason"
 	NetVarUnusedSide      = "unused_side"
@@ -299,6 +309,7 @@ type NetMapSpecs struct {
 	FlConntrackV1 *ebpf.MapSpec `ebpf:"fl_conntrack_v1"`
 	FlCountersV1  *ebpf.MapSpec `ebpf:"fl_counters_v1"`
 	FlEventsV1    *ebpf.MapSpec `ebpf:"fl_events_v1"`
+	FlOwnbanksV1  *ebpf.MapSpec `ebpf:"fl_ownbanks_v1"`
 	FlPodsV3      *ebpf.MapSpec `ebpf:"fl_pods_v3"`
 	FlPolicyV1    *ebpf.MapSpec `ebpf:"fl_policy_v1"`
 	FlPrefixesV2  *ebpf.MapSpec `ebpf:"fl_prefixes_v2"`
@@ -315,6 +326,7 @@ type NetVariableSpecs struct {
 	UnusedBank      *ebpf.VariableSpec `ebpf:"unused_bank"`
 	UnusedDirection *ebpf.VariableSpec `ebpf:"unused_direction"`
 	UnusedMode      *ebpf.VariableSpec `ebpf:"unused_mode"`
+	UnusedOwn       *ebpf.VariableSpec `ebpf:"unused_own"`
 	UnusedPath      *ebpf.VariableSpec `ebpf:"unused_path"`
 	UnusedReason    *ebpf.VariableSpec `ebpf:"unused_reason"`
 	UnusedSide      *ebpf.VariableSpec `ebpf:"unused_side"`
@@ -347,6 +359,7 @@ type NetMaps struct {
 	FlConntrackV1 *ebpf.Map `ebpf:"fl_conntrack_v1"`
 	FlCountersV1  *ebpf.Map `ebpf:"fl_counters_v1"`
 	FlEventsV1    *ebpf.Map `ebpf:"fl_events_v1"`
+	FlOwnbanksV1  *ebpf.Map `ebpf:"fl_ownbanks_v1"`
 	FlPodsV3      *ebpf.Map `ebpf:"fl_pods_v3"`
 	FlPolicyV1    *ebpf.Map `ebpf:"fl_policy_v1"`
 	FlPrefixesV2  *ebpf.Map `ebpf:"fl_prefixes_v2"`
@@ -364,6 +377,7 @@ func (m *NetMaps) Close() error {
 		m.FlConntrackV1,
 		m.FlCountersV1,
 		m.FlEventsV1,
+		m.FlOwnbanksV1,
 		m.FlPodsV3,
 		m.FlPolicyV1,
 		m.FlPrefixesV2,
@@ -381,6 +395,7 @@ type NetVariables struct {
 	UnusedBank      *ebpf.Variable `ebpf:"unused_bank"`
 	UnusedDirection *ebpf.Variable `ebpf:"unused_direction"`
 	UnusedMode      *ebpf.Variable `ebpf:"unused_mode"`
+	UnusedOwn       *ebpf.Variable `ebpf:"unused_own"`
 	UnusedPath      *ebpf.Variable `ebpf:"unused_path"`
 	UnusedReason    *ebpf.Variable `ebpf:"unused_reason"`
 	UnusedSide      *ebpf.Variable `ebpf:"unused_side"`

@@ -289,6 +289,9 @@ func (w *world) clean(t testing.TB) {
 	}
 	w.inbound(0)
 	w.bank(0)
+	for slot := range uint32(NetFlOwnFL_OWN_SLOTS) {
+		w.ownBank(slot, 0)
+	}
 }
 
 func put(t testing.TB, m *ebpf.Map, key, value any) {
@@ -440,6 +443,9 @@ func (w *world) inbound(port uint16) {
 
 // bank writes which one is in use.
 func (w *world) bank(n uint32) { put(w.t, w.FlBankV1, uint32(0), n) }
+
+// ownBank writes which one is in use of a namespace's proxy.
+func (w *world) ownBank(slot, n uint32) { put(w.t, w.FlOwnbanksV1, slot, n) }
 
 // counted are the counters that are not zero, by reason.
 func counted(t testing.TB, m *ebpf.Map) map[NetFlReason]uint64 {

@@ -27,6 +27,7 @@ const (
 	mapBridges   = "fl_bridges_v1"
 	mapSettings  = "fl_settings_v1"
 	mapBank      = "fl_bank_v1"
+	mapBankOwn   = "fl_ownbanks_v1"
 	mapConntrack = "fl_conntrack_v1"
 	mapCounters  = "fl_counters_v1"
 	mapEvents    = "fl_events_v1"
@@ -67,7 +68,7 @@ func (p modePorts) byMode() map[plan.Mode]uint16 {
 // bits are the modes that have ports, as the kernel has them for a captured client.
 func (p modePorts) bits() (out uint32) {
 	for mode, port := range p {
-		if mode > 0 && port != 0 {
+		if mode > 0 && mode != podInbound && port != 0 {
 			out |= 1 << (mode - 1)
 		}
 	}
@@ -77,13 +78,16 @@ func (p modePorts) bits() (out uint32) {
 // modeHTTP is the number of plan.HTTP.
 const modeHTTP = 1
 
+// podInbound is no mode: there is the inbound port of the pod's own proxy, 0 if it has none.
+const podInbound = 11
+
 // modeNumber is 0 for the kernel's own mode.
 func modeNumber(m plan.Mode) (uint32, error) {
 	if m == plan.Kernel {
 		return 0, nil
 	}
 	i := slices.Index(plan.Modes(), m)
-	if i < 0 || i+1 >= len(modePorts{}) {
+	if i < 0 || i+1 >= podInbound {
 		return 0, fmt.Errorf("unknown mode %q", m)
 	}
 	return uint32(i + 1), nil
@@ -103,7 +107,10 @@ func portsOf(p *plan.Pod, ports func(listener string) uint16) (modePorts, error)
 		}
 	}
 	if !out.captured() {
-		return modePorts{}, nil
+		out = modePorts{}
+	}
+	if p.Inbound != "" {
+		out[podInbound] = ports(p.Inbound)
 	}
 	return out, nil
 }

@@ -82,7 +82,7 @@ func TestMapNames(t *testing.T) {
 	}
 	for _, name := range []string{
 		mapServices, mapRanges, mapSlots, mapReverse, mapAffinity, mapCaptured, mapAddresses, mapPrefixes, mapPolicy, mapPods, mapBridges,
-		mapSettings, mapBank, mapConntrack, mapCounters, mapEvents,
+		mapSettings, mapBank, mapBankOwn, mapConntrack, mapCounters, mapEvents,
 	} {
 		if !have[name] {
 			t.Errorf("the programs have no pinned map %s", name)
@@ -221,6 +221,22 @@ func TestBankOffset(t *testing.T) {
 		if v.Value != BankOffset {
 			t.Errorf("%s is %d, want %d", v.Name, v.Value, BankOffset)
 		}
+	}
+}
+
+func TestSlots(t *testing.T) {
+	want := map[string]uint64{"FL_OWN_FIRST": slotFirst, "FL_OWN_PORTS": SlotPorts, "FL_OWN_SLOTS": Slots}
+	for _, v := range typeOf[*btf.Enum](t, "fl_own").Values {
+		if v.Value != want[v.Name] {
+			t.Errorf("%s is %d, want %d", v.Name, v.Value, want[v.Name])
+		}
+		delete(want, v.Name)
+	}
+	if len(want) > 0 {
+		t.Errorf("the kernel has no %v", want)
+	}
+	if last := SlotPort(Slots) + SlotPorts - 1 + BankOffset; last >= 32768 || SlotPort(1)+Slots*SlotPorts > SlotPort(1)+BankOffset {
+		t.Errorf("ports up to %d", last)
 	}
 }
 

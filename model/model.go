@@ -44,6 +44,8 @@ type Namespace struct {
 	Capture bool   `json:"capture,omitempty"`
 	// Observed: what policy and capture come to for its workloads is told, and not done.
 	Observed bool `json:"observed,omitempty"`
+	// Proxy is the namespace's own on each node; nil: its workloads share the node's.
+	Proxy *OwnProxy `json:"proxy,omitempty"`
 	// DefaultDeny lists planes whose configured default for the namespace is to
 	// deny what no policy of theirs allows; sorted.
 	DefaultDeny []string `json:"defaultDeny,omitempty"`

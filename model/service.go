@@ -135,6 +135,8 @@ type Workload struct {
 	Capture  bool `json:"capture,omitempty"` // its requests are routed
 	// Observed: what policy and capture come to for it is told, and not done.
 	Observed bool `json:"observed,omitempty"`
+	// Proxy is its namespace's own on its node; nil: it shares the node's.
+	Proxy *OwnProxy `json:"proxy,omitempty"`
 	// Sidecar: a mesh's own proxy or redirection still has them. Never with Capture.
 	Sidecar    bool              `json:"sidecar,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`

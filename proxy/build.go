@@ -53,11 +53,18 @@ func findBuild(opts *Options, paths Paths) (*build, error) {
 	}
 	fmt.Fprintf(h, "%q", b.args)
 	within := boundsHere()
+	own := opts.memoryNow()
+	if own > 0 && (within.memory == 0 || own < within.memory) {
+		within.memory = own
+	}
 	for bank := range b.content {
 		if b.content[bank], err = boundedBootstrap(opts.Node, bank, paths, within); err != nil {
 			return nil, err
 		}
 		h.Write(b.content[bank])
+	}
+	if own > 0 {
+		fmt.Fprintf(h, "memory %d", own)
 	}
 	sum := h.Sum128().Bytes()
 	b.hash = hex.EncodeToString(sum[:8])

@@ -69,6 +69,9 @@ func startEnvoy(opts *Options, paths Paths, b *build, bank int, lock *os.File) (
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start envoy: %w", err)
 	}
+	if err := limitMemory(cmd.Process.Pid, opts.UID, opts.memoryNow()); err != nil {
+		opts.Log.Error("envoy's memory is not bounded", "pid", cmd.Process.Pid, "error", err)
+	}
 	p := &process{pid: cmd.Process.Pid, done: make(chan struct{})}
 	go func() { // ends with the process, whose end the supervisor waits for
 		err := cmd.Wait()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,6 +30,53 @@ func unprivileged(cmd *exec.Cmd, uid int) {
 	}
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
 	cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN}
+}
+
+// limitMemory bounds what a child that runs as uid may have of memory that is its own and
+// that it may write to: what it asks for beyond that it is refused. A cgroup's bound would
+// count what is in use, but who may write nothing on the cgroup file system, as a container,
+// has none to give. 0: no bound.
+//
+// A process may set another user's limits if it is that user by its real ids: so a thread
+// becomes that user for the call. It keeps its rights, which go by the effective ones.
+func limitMemory(pid, uid int, bytes uint64) error {
+	if bytes == 0 {
+		return nil
+	}
+	runtime.LockOSThread()
+	own, group := os.Getuid(), os.Getgid()
+	if uid != own {
+		err := errors.Join(realIDs(unix.SYS_SETRESGID, uid), realIDs(unix.SYS_SETRESUID, uid))
+		if err != nil {
+			err = fmt.Errorf("become user %d: %w", uid, err)
+		} else {
+			err = setDataLimit(pid, bytes)
+		}
+		back := errors.Join(realIDs(unix.SYS_SETRESUID, own), realIDs(unix.SYS_SETRESGID, group))
+		if back != nil {
+			return errors.Join(err, back) // nobody else gets this thread
+		}
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer runtime.UnlockOSThread()
+	return setDataLimit(pid, bytes)
+}
+
+// realIDs sets the real id of the thread alone, where package syscall sets all threads'.
+func realIDs(call uintptr, id int) error {
+	keep := ^uintptr(0)
+	if _, _, e := unix.RawSyscall(call, uintptr(id), keep, keep); e != 0 {
+		return e
+	}
+	return nil
+}
+
+func setDataLimit(pid int, bytes uint64) error {
+	if err := unix.Prlimit(pid, unix.RLIMIT_DATA, &unix.Rlimit{Cur: bytes, Max: bytes}, nil); err != nil {
+		return fmt.Errorf("bound memory of process %d: %w", pid, err)
+	}
+	return nil
 }
 
 // manyFiles lets children open as many files as this process may. Go lifts its

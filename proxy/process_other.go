@@ -51,3 +51,10 @@ func boundsHere() bounds { return bounds{} }
 func usesOf(int) uses { return uses{} }
 
 func mainThread(int) thread { return thread{} }
+
+func limitMemory(_, _ int, bytes uint64) error {
+	if bytes == 0 {
+		return nil
+	}
+	return errors.ErrUnsupported
+}

@@ -67,6 +67,14 @@ type Options struct {
 	// now, and has it replaced if not. nil: nobody asks.
 	Check <-chan os.Signal
 	Log   *slog.Logger // nil: silent
+
+	// memory that an Envoy may use, in bytes; 0: as much as there is. One that needs more
+	// ends, and is started again. nil: 0.
+	memory func() uint64
+	// beside is what else keeps the proxy from being ready, "" if nothing does; nil: nothing.
+	beside func(context.Context) string
+	// separate: Envoys of namespaces are other users than the node's.
+	separate bool
 }
 
 func (o *Options) complete() error {
@@ -85,7 +93,7 @@ func (o *Options) complete() error {
 	}
 	if o.UID == 0 {
 		if o.UID = os.Geteuid(); o.UID == 0 {
-			o.UID = DefaultUID
+			o.UID, o.separate = DefaultUID, true
 		}
 	}
 	if o.DrainTime == 0 {
@@ -104,6 +112,13 @@ func (o *Options) complete() error {
 		o.FeedSocket = PathsIn(o.RunDir).Feed
 	}
 	return nil
+}
+
+func (o *Options) memoryNow() uint64 {
+	if o.memory == nil {
+		return 0
+	}
+	return o.memory()
 }
 
 // proxy is one run.

@@ -195,6 +195,8 @@ func (p *proxy) readiness(ctx context.Context) Readiness {
 			out.Why = err.Error()
 		} else if info.State != "LIVE" {
 			out.Why = "envoy is " + info.State
+		} else if why := p.besides(ctx); why != "" {
+			out.Why = why
 		} else if out.Ready = true; out.InCharge {
 			out.Why = fmt.Sprintf("envoy takes new connections, in bank %d", out.Bank)
 		} else {
@@ -202,6 +204,13 @@ func (p *proxy) readiness(ctx context.Context) Readiness {
 		}
 	}
 	return out
+}
+
+func (p *proxy) besides(ctx context.Context) string {
+	if p.opts.beside == nil {
+		return ""
+	}
+	return p.opts.beside(ctx)
 }
 
 // metrics are those of the Envoy that serves: counters that were never used are left out,

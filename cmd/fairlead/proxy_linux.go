@@ -63,7 +63,7 @@ ready, and the first one goes on with its connections until it is told to end.`,
 		o.Check = check
 		o.Flip = func(bank int) error { return datapath.SetBank(*bpffs, bank) }
 		o.Log = logger(c)
-		return proxy.Run(c.Context(), o)
+		return proxy.RunNode(c.Context(), o, func(slot, bank int) error { return datapath.SetSlotBank(*bpffs, slot, bank) })
 	}
 	c.AddCommand(replaceCommand(), readyCommand(), aliveCommand())
 	return c

@@ -3,6 +3,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -19,6 +20,7 @@ const InboundListener = "in/http"
 type inbound struct {
 	Routes    []Route
 	RateLimit *model.RateLimit
+	Proxy     string
 }
 
 // podStage computes the rows of the node's own pods.
@@ -32,6 +34,10 @@ func (b *builder) podStage() incr.Stage {
 				return nil
 			}
 			var out []incr.Row
+			proxy := proxyOf(w)
+			if proxy != "" {
+				out = append(out, incr.Row{Table: Proxies, Key: proxy, Value: &Proxy{Name: proxy, Memory: w.Proxy.Memory}})
+			}
 			var listeners map[Mode]string
 			if w.Capture {
 				listeners = map[Mode]string{}
@@ -41,7 +47,7 @@ func (b *builder) podStage() incr.Stage {
 				}
 			}
 			for _, a := range w.Addresses {
-				out = append(out, incr.Row{Table: Pods, Key: a.String(), Value: &Pod{Addr: a, Name: key, UID: w.UID, Set: g.ID, Listeners: listeners,
+				out = append(out, incr.Row{Table: Pods, Key: a.String(), Value: &Pod{Addr: a, Name: key, UID: w.UID, Set: g.ID, Listeners: listeners, Inbound: ownInbound(proxy),
 					KnownOnly: r.Get(held, key) != nil, ProbePorts: w.ProbePorts, Observed: w.Observed}})
 			}
 			ports := g.Ports
@@ -70,6 +76,9 @@ func outboundListeners(r *incr.Reader, w *model.Workload) []*Listener {
 	for i, m := range needed {
 		l := &Listener{Mode: m.Mode, DetectTimeout: m.DetectTimeout, Identity: cl.Identity, Selects: cl.Selects, Class: cl.Class}
 		l.Name = "out/" + string(l.Mode) + "/" + model.Hash(l)[:16]
+		if l.Proxy = proxyOf(w); l.Proxy != "" {
+			l.Name = ownName(l.Name, l.Proxy)
+		}
 		if l.Mode == TLS {
 			for _, row := range r.All(serverNames) {
 				l.ServerNames = append(l.ServerNames, row.Key)
@@ -102,7 +111,9 @@ func inboundScopes(w *model.Workload, g *Governed, ports []GovernedPort) []incr.
 	if g.ID == 0 && len(ports) == 0 {
 		return nil
 	}
-	out := []incr.Row{{Table: Listeners, Key: InboundListener, Value: &Listener{Name: InboundListener, Mode: HTTP, Inbound: true}}}
+	proxy := proxyOf(w)
+	in := cmp.Or(ownInbound(proxy), InboundListener)
+	out := []incr.Row{{Table: Listeners, Key: in, Value: &Listener{Name: in, Mode: HTTP, Inbound: true, Proxy: proxy}}}
 	for _, p := range ports {
 		if !p.App.HasRequests() {
 			p.App = model.AppDetect // as the client speaks
@@ -114,12 +125,13 @@ func inboundScopes(w *model.Workload, g *Governed, ports []GovernedPort) []incr.
 		if w.Observed {
 			in = &inbound{Routes: g.observedRoutes(w, p)}
 		}
+		in.Proxy = proxy
 		name := inboundTableName(w, p.Port)
 		out = append(out, incr.Row{Table: inbounds, Key: name, Value: in})
 		for _, a := range w.Addresses {
 			dst := netip.AddrPortFrom(a, p.Port)
 			key := InboundKey(dst)
-			out = append(out, incr.Row{Table: Scopes, Key: key, Value: &Scope{Key: key, RouteTable: name}})
+			out = append(out, incr.Row{Table: Scopes, Key: key, Value: &Scope{Key: key, RouteTable: name, Proxy: proxy}})
 		}
 	}
 	return out
@@ -144,7 +156,7 @@ func (b *builder) inboundStage() incr.Stage {
 				p.Known, p.Members = knownIdentities(r, &p)
 				routes[i].Policy = &p
 			}
-			return []incr.Row{{Table: RouteTables, Key: key, Value: &RouteTable{Name: key, Routes: routes, Limit: limitOf(r, in.RateLimit)}}}
+			return []incr.Row{{Table: RouteTables, Key: key, Value: &RouteTable{Name: key, Routes: routes, Limit: limitOf(r, in.RateLimit), Proxy: in.Proxy}}}
 		}}
 }
 

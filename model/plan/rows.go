@@ -36,6 +36,9 @@ const (
 	Services  incr.Table = "plan/service" // *Service, key Key()
 )
 
+// Proxies are those that namespaces have of their own on the node.
+const Proxies incr.Table = "plan/proxy" // *Proxy, key Name
+
 // Origins lead from ids back to what the user wrote.
 const Origins incr.Table = "plan/origin" // *Origin, key ID
 
@@ -43,14 +46,16 @@ const Origins incr.Table = "plan/origin" // *Origin, key ID
 // predicates share it, one for each mode. Its content hardly ever changes, because a
 // changed listener drains its connections.
 type Listener struct {
-	Name string `json:"name"` // "out/<mode>/<hash>" or "in/http"
+	Name string `json:"name"` // "out/<mode>/<hash>" or "in/http", and "@<proxy>" behind it
 	// Mode says how its connections are read: HTTP, Any, Detect, TLS or Opaque.
 	Mode Mode `json:"mode"`
 	// DetectTimeout is how long a Detect listener waits for the first bytes; 0: for ever.
 	DetectTimeout time.Duration `json:"detectTimeout,omitempty"`
 	// Inbound listeners take connections for local pods from anywhere; they know
 	// the source by its address alone. HTTP only.
-	Inbound  bool     `json:"inbound,omitempty"`
+	Inbound bool `json:"inbound,omitempty"`
+	// Proxy is whose it is: a key of Proxies; "": the node's. See SharedName.
+	Proxy    string   `json:"proxy,omitempty"`
 	Identity string   `json:"identity,omitempty"` // SPIFFE id of the clients
 	Selects  []string `json:"selects,omitempty"`  // sorted ids of predicates that they satisfy
 	// Class stands for Identity and Selects in the names of clusters of connections; the
@@ -83,6 +88,9 @@ type Scope struct {
 	// Key is what a listener writes for a request; see DestinationKey and its like.
 	Key        string `json:"key"`
 	RouteTable string `json:"routeTable"`
+	// Proxy is the only one that needs it, "" the node's, if it is of a local pod's port. All
+	// others are every proxy's.
+	Proxy string `json:"proxy,omitempty"`
 }
 
 // Keys of scopes.
@@ -152,6 +160,8 @@ type RouteTable struct {
 	Routes []Route `json:"routes,omitempty"`
 	// Limit is of tables of pods' ports, before any policy; nil: none.
 	Limit *Limit `json:"limit,omitempty"`
+	// Proxy is that of the Scope that leads here.
+	Proxy string `json:"proxy,omitempty"`
 }
 
 // Elsewhere is how requests for hosts that are not a frontend's own find theirs: the
@@ -394,6 +404,9 @@ type Pod struct {
 	// Listeners take what it sends, by mode; nil = not captured. A mode other than HTTP
 	// that no service has is not there.
 	Listeners map[Mode]string `json:"listeners,omitempty"`
+	// Inbound is the listener that takes what has to be judged on its way to the pod; "":
+	// the node's InboundListener.
+	Inbound string `json:"inbound,omitempty"`
 	// KnownOnly: it may connect to services alone, and to itself. Only if it is captured.
 	KnownOnly  bool     `json:"knownOnly,omitempty"`
 	ProbePorts []uint16 `json:"probePorts,omitempty"`

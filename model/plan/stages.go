@@ -53,7 +53,7 @@ func authzTable(plane string) incr.Table { return incr.Table("authz/" + plane) }
 // Tables lists what makes up a node's plan, without Origins: rows for Envoy, then
 // rows for the kernel.
 func Tables() []incr.Table {
-	return append(EnvoyTables(), KernelTables()...)
+	return append(append([]incr.Table{Proxies}, EnvoyTables()...), KernelTables()...)
 }
 
 // EnvoyTables lists the tables for Envoy in the order in which they become ready.

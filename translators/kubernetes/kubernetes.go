@@ -38,6 +38,14 @@ const (
 	RouteByKey     = "fairlead.io/route-by"
 	UnknownHostKey = "fairlead.io/unknown-hosts"
 	ModeKey        = "fairlead.io/mode"
+	ProxyKey       = "fairlead.io/proxy"        // of a Namespace: whose proxy its pods have
+	ProxyMemoryKey = "fairlead.io/proxy-memory" // of a Namespace: what its own may use
+)
+
+// Values of ProxyKey.
+const (
+	ProxyOwn    = "own"    // one of the namespace's own on each node
+	ProxyShared = "shared" // the node's
 )
 
 // Values of ModeKey, on a Namespace.

@@ -33,6 +33,8 @@ func (t *Translator) namespace(_ *incr.Reader, o *objects.Object, rep *report) [
 		rep.say(field, "observed", model.Degrades, model.Translated,
 			"what policies and routes come to for the pods of this namespace is told in flows, and not enforced", "annotate it "+ModeKey+": "+ModeEnforce+" to enforce it")
 	}
+	n.Proxy = ownProxy(o)
+	reportProxy(o, rep)
 	n.Mesh = meshOf(o)
 	reportMarks(o, rep)
 	n.Choice.Basis = model.Basis(word(o, RouteByKey, rep, string(model.ByDestination), string(model.ByAuthority)))

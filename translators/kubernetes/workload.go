@@ -35,6 +35,9 @@ func (t *Translator) workload(r *incr.Reader, o *objects.Object, rep *report) []
 	w.Capture, w.Sidecar = t.captured(r, o, pod, rep)
 	ns, _ := r.Get(translators.Objects(objects.NamespaceKind), o.Namespace).(*objects.Object)
 	w.Observed = t.observed(ns)
+	if !w.HostNetwork {
+		w.Proxy = ownProxy(ns)
+	}
 	ports(w, pod, rep)
 	w.ProbePorts = probePorts(pod, rep)
 	unheard(o, rep)
