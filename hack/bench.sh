@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs the benchmarks, of all packages that have some or of those given:
 #
-#   hack/bench.sh                           everything, 10 minutes
-#   hack/bench.sh ./conformance/bench/node  the node proxy beside other layouts, 8 minutes
+#   hack/bench.sh                           everything, 30 minutes
+#   hack/bench.sh ./conformance/bench       nodes beside sidecars, and changes, 12 minutes
+#   hack/bench.sh ./conformance/bench/node  the node proxy beside other layouts, 9 minutes
 #   hack/bench.sh ./conformance/istio/bench Fairlead beside istiod's code, 10 minutes, and
 #                                           as many more to build that the first time
 #
