@@ -4,6 +4,8 @@ package faults
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -50,4 +52,14 @@ func (w *world) envoyOf(t *testing.T, node string) int {
 		t.Fatalf("%s has no Envoy: %+v", node, s.Proxy)
 	}
 	return s.Proxy.Envoy.PID
+}
+
+// write puts manifests into a file.
+func (w *world) write(t *testing.T, manifests string) string {
+	t.Helper()
+	file := filepath.Join(w.Dir, "more.yaml")
+	if err := os.WriteFile(file, []byte(manifests), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }

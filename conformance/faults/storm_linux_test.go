@@ -219,18 +219,38 @@ func (a *account) none(what string) {
 // needs says whether a failure is of a stream that needs a part of the node.
 func needs(f traffic.Failure, part string) bool { return strings.Contains(f.Stream, " "+part+" ") }
 
-// asks sends one request after the other from a client until one is answered, and returns
-// how long that took.
+// answered sends one request after the other from a client until one is answered, and
+// returns how long that took.
 func (w *world) answered(t *testing.T, pod, service string, port int, within time.Duration) time.Duration {
+	t.Helper()
+	return w.answeredBy(t, pod, service, port, within, "back-a", "back-b")
+}
+
+func (w *world) answeredBy(t *testing.T, pod, service string, port int, within time.Duration, by ...string) time.Duration {
 	t.Helper()
 	begin := time.Now()
 	addr := net.JoinHostPort(w.Address(t, "faults", service, false).String(), fmt.Sprint(port))
 	for time.Since(begin) < within {
-		r := w.Once(t, pod, traffic.Stream{Name: "once", Addr: addr, Host: service, Method: "GET", Path: "/api/x", Workers: 1, Once: true, Want: 200, By: []string{"back-a", "back-b"}, Timeout: time.Second})
+		r := w.Once(t, pod, traffic.Stream{Name: "once", Addr: addr, Host: service, Method: "GET", Path: "/api/x", Workers: 1, Once: true, Want: 200, By: by, Timeout: time.Second})
 		if len(r.Failures) == 0 {
 			return time.Since(begin)
 		}
 	}
 	t.Errorf("%s gets no answer of %s in %v", pod, service, within)
 	return within
+}
+
+type failure = traffic.Failure
+
+// narrowed says whether a failure may be that of a client whose permissions were taken away.
+func (a *account) narrowed(f failure) bool {
+	return strings.HasPrefix(f.Stream, "client-") && !strings.Contains(f.Stream, "datagrams")
+}
+
+// passes asks once.
+func (w *world) passes(t *testing.T, client, path string) bool {
+	t.Helper()
+	addr := net.JoinHostPort(w.Address(t, "faults", "web", false).String(), "80")
+	r := w.Once(t, "faults/"+client, traffic.Stream{Name: "once", Addr: addr, Host: "web", Method: "GET", Path: path, Workers: 1, Once: true, Want: 200, By: []string{"back-a", "back-b"}, Timeout: time.Second})
+	return len(r.Failures) == 0
 }

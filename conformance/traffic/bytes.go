@@ -3,6 +3,7 @@
 package traffic
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -16,8 +17,8 @@ type overBytes struct {
 	n         int
 }
 
-func (s Stream) openBytes(deadline time.Time) (conversation, error) {
-	c, err := dial(string(s.Kind), s.Addr, deadline)
+func (s Stream) openBytes(ctx context.Context, deadline time.Time) (conversation, error) {
+	c, err := dial(ctx, string(s.Kind), s.Addr, deadline)
 	if err != nil {
 		return nil, err
 	}

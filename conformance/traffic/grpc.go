@@ -21,13 +21,13 @@ type overGRPC struct {
 	cancel context.CancelFunc
 }
 
-func (s Stream) openGRPC(deadline time.Time) (conversation, error) {
+func (s Stream) openGRPC(ctx context.Context, deadline time.Time) (conversation, error) {
 	conn, err := grpc.NewClient("passthrough:"+s.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry(),
-		grpc.WithAuthority(s.Host), grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return dial("tcp", s.Addr, deadline) }))
+		grpc.WithAuthority(s.Host), grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx, "tcp", s.Addr, deadline) }))
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	c := &overGRPC{conn: conn, cancel: cancel}
 	opening := c.until(deadline)
 	defer opening()

@@ -4,6 +4,7 @@ package traffic
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,18 +22,18 @@ type overHTTP struct {
 	r *bufio.Reader
 }
 
-func (s Stream) openHTTP(deadline time.Time) (conversation, error) {
-	c, err := dial("tcp", s.Addr, deadline)
+func (s Stream) openHTTP(ctx context.Context, deadline time.Time) (conversation, error) {
+	c, err := dial(ctx, "tcp", s.Addr, deadline)
 	if err != nil {
 		return nil, err
 	}
 	return &overHTTP{c, s, bufio.NewReader(c)}, nil
 }
 
-func dial(network, addr string, deadline time.Time) (net.Conn, error) {
+func dial(ctx context.Context, network, addr string, deadline time.Time) (net.Conn, error) {
 	d := net.Dialer{Deadline: deadline}
 	d.SetMultipathTCP(false)
-	return d.Dial(network, addr)
+	return d.DialContext(ctx, network, addr)
 }
 
 func (c *overHTTP) ask(deadline time.Time, f *Failure) (keep bool, err error) {

@@ -61,6 +61,9 @@ type Stream struct {
 // Timeout is a request's, if its stream has none.
 const Timeout = 5 * time.Second
 
+// lastMoment is what a request has that is under way when all is to end.
+const lastMoment = 500 * time.Millisecond
+
 // Failure is a request that did not come to what was wanted.
 type Failure struct {
 	Stream string
@@ -88,6 +91,8 @@ type Result struct {
 	Failures []Failure
 	// Violations are requests that must not have come through, and did.
 	Violations []Failure
+	// Last is when a request of a stream last came to what was wanted.
+	Last map[string]time.Time
 }
 
 // Run sends the streams that it reads until it is told to end (SIGTERM), and writes a
@@ -99,7 +104,7 @@ func Run(in io.Reader, out io.Writer) error {
 	if err := json.NewDecoder(in).Decode(&streams); err != nil {
 		return fmt.Errorf("read what to send: %w", err)
 	}
-	r := Result{Sent: map[string]int{}}
+	r := Result{Sent: map[string]int{}, Last: map[string]time.Time{}}
 	var mu sync.Mutex
 	var workers sync.WaitGroup
 	for _, s := range streams {
@@ -112,6 +117,9 @@ func Run(in io.Reader, out io.Writer) error {
 					r.Slowest = max(r.Slowest, f.Ended.Sub(f.Began))
 					switch {
 					case ok:
+						if f.Ended.After(r.Last[s.Name]) {
+							r.Last[s.Name] = f.Ended
+						}
 					case s.Forbid:
 						r.Violations = append(r.Violations, f)
 					default:
@@ -147,6 +155,11 @@ func (s Stream) run(ctx context.Context, report func(f Failure, ok bool)) {
 		}
 	}
 	defer closeIt()
+	// What is under way when it is to end has a moment still, and no more: whoever waits
+	// for the account does not wait for what hangs.
+	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastMoment, cut) })()
 	for ; ctx.Err() == nil; sleep(ctx, s.Every) {
 		f := Failure{Stream: s.Name, Began: time.Now()}
 		deadline := f.Began.Add(s.Timeout)
@@ -156,13 +169,15 @@ func (s Stream) run(ctx context.Context, report func(f Failure, ok bool)) {
 		}
 		if c == nil {
 			opened, worked = f.Began, time.Time{}
-			if c, err = s.open(deadline); err != nil {
+			if c, err = s.open(hard, deadline); err != nil {
 				c = nil
 			}
 		}
 		keep := false
 		if err == nil {
+			stop := context.AfterFunc(hard, func() { c.Close() })
 			keep, err = c.ask(deadline, &f)
+			stop()
 		}
 		f.Opened, f.Worked, f.Ended = opened, worked, time.Now()
 		if err == nil {
@@ -172,6 +187,9 @@ func (s Stream) run(ctx context.Context, report func(f Failure, ok bool)) {
 		}
 		if err != nil || !keep || !s.Keep {
 			closeIt()
+		}
+		if hard.Err() != nil && f.Ended.Sub(f.Began) < 2*lastMoment {
+			return // it had no time
 		}
 		report(f, s.isWanted(f, err))
 		if s.Once {
@@ -192,14 +210,14 @@ func (s Stream) isWanted(f Failure, err error) bool {
 	return f.Status == s.Want && (f.Status != 200 || slices.Contains(s.By, f.By))
 }
 
-func (s Stream) open(deadline time.Time) (conversation, error) {
+func (s Stream) open(ctx context.Context, deadline time.Time) (conversation, error) {
 	switch s.Kind {
 	case HTTP:
-		return s.openHTTP(deadline)
+		return s.openHTTP(ctx, deadline)
 	case GRPC:
-		return s.openGRPC(deadline)
+		return s.openGRPC(ctx, deadline)
 	default:
-		return s.openBytes(deadline)
+		return s.openBytes(ctx, deadline)
 	}
 }
 

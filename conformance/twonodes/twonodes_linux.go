@@ -213,13 +213,19 @@ func (w *Lab) Change(t *testing.T, verb func(context.Context, lab.Change) (*lab.
 }
 
 // Applied waits until all agents have put the lab's cluster folder to work.
-func (w *Lab) Applied(ctx context.Context) error {
+func (w *Lab) Applied(ctx context.Context) error { return w.AppliedBut(ctx, "") }
+
+// AppliedBut is Applied where a node has no agent.
+func (w *Lab) AppliedBut(ctx context.Context, dead string) error {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	for {
 		want := agent.Revision(objects.Files([]string{filepath.Join(w.Status.Run, "source")}, nil))
 		late := ""
 		for _, node := range w.Nodes() {
+			if node == dead {
+				continue
+			}
 			s, err := w.Agents[node].Status(ctx)
 			if err != nil {
 				late = fmt.Sprintf("%s: %v", node, err)
