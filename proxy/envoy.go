@@ -66,7 +66,7 @@ func startEnvoy(opts *Options, paths Paths, b *build, bank int, lock *os.File) (
 	if err := manyFiles(); err != nil {
 		opts.Log.Warn("envoy may run out of files", "error", err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := startWithoutMore(cmd); err != nil {
 		return nil, fmt.Errorf("start envoy: %w", err)
 	}
 	if err := limitMemory(cmd.Process.Pid, opts.UID, opts.memoryNow()); err != nil {

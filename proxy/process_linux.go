@@ -32,6 +32,18 @@ func unprivileged(cmd *exec.Cmd, uid int) {
 	cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN}
 }
 
+// startWithoutMore starts a command that never gets more privileges than it has: no file
+// that it executes gives it any. The thread that does so stays like that; it matters to
+// what is executed from it, which are Envoys alone.
+func startWithoutMore(cmd *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("give up privileges: %w", err)
+	}
+	return cmd.Start()
+}
+
 // limitMemory bounds what a child that runs as uid may have of memory that is its own and
 // that it may write to: what it asks for beyond that it is refused. A cgroup's bound would
 // count what is in use, but who may write nothing on the cgroup file system, as a container,

@@ -55,6 +55,36 @@ func proxyRows(s *agent.Status, now time.Time) [][]string {
 	return append(rows, []string{"routes", fmt.Sprintf("%d tables in use, %d evicted", p.InUse, p.Evicted)})
 }
 
+// ownRows are the rows that are about proxies that namespaces have of their own.
+func ownRows(own []agent.OwnStatus, now time.Time) (rows [][]string) {
+	for _, o := range own {
+		about := "envoy of " + o.Namespace
+		say := func(line string) { rows = append(rows, []string{about, line}) }
+		if o.Problem != "" {
+			say("not as wanted: " + o.Problem)
+		}
+		if o.ProxyError != "" {
+			say("proxy: " + o.ProxyError)
+		}
+		for _, r := range o.Rejected {
+			say(fmt.Sprintf("rejected %s %s: %s; serving %s", r.Type, r.Name, r.Detail, r.Serving))
+		}
+		if o.Proxy == nil {
+			continue
+		}
+		for _, g := range o.Proxy.Generations {
+			say(fmt.Sprintf("%s; user %d, %d MiB", generationLine(g, o.Proxy.Envoy, now), o.UID, o.Memory>>20))
+		}
+		if n := o.Proxy.Envoy.Restarts; n > 0 {
+			say(fmt.Sprintf("restarted after a crash: %d times", n))
+		}
+		if e := o.Proxy.Envoy.LastEnd; e != nil {
+			say(fmt.Sprintf("pid %d was lost %v ago: %s", e.PID, now.Sub(e.At).Round(time.Second), e.Why))
+		}
+	}
+	return rows
+}
+
 func generationLine(g proxy.Generation, serving proxy.EnvoyStatus, now time.Time) string {
 	line := fmt.Sprintf("%s for %v, pid %d in bank %d, %s", g.Role, now.Sub(g.Since).Round(time.Second), g.PID, g.Bank, g.State)
 	if g.Version != "" {

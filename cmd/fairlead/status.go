@@ -105,7 +105,7 @@ func printStatus(w io.Writer, s *nodeStatus) error {
 	if s.Problem != "" {
 		rows = append(rows, []string{"problem", s.Problem})
 	}
-	rows = append(append(rows, proxyRows(s.Status, now)...), []string{"cgroup", attachedLine(s.Kernel.Cgroup)})
+	rows = append(slices.Concat(rows, proxyRows(s.Status, now), ownRows(s.Own, now)), []string{"cgroup", attachedLine(s.Kernel.Cgroup)})
 	for _, i := range s.Kernel.Interfaces {
 		rows = append(rows, []string{"interface", attachedLine(i)})
 	}
