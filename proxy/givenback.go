@@ -13,28 +13,38 @@ import (
 // given back: the next installation may mean something else. A proxy that has not ended yet
 // does not save it again. TakeUp ends that.
 func GiveBack(run string) error {
-	p := PathsIn(run)
 	if _, err := os.Stat(run); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := os.WriteFile(p.GivenBack, nil, 0o600); err != nil {
-		return fmt.Errorf("forget the proxy's state: %w", err)
+	for _, dir := range append([]string{run}, ownDirs(run)...) {
+		p := PathsIn(dir)
+		if err := os.WriteFile(p.GivenBack, nil, 0o600); err != nil {
+			return fmt.Errorf("forget the proxy's state: %w", err)
+		}
+		if err := forget(p); err != nil {
+			return err
+		}
 	}
-	return forget(p)
+	if err := os.Remove(ownFile(run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("end namespaces' proxies: %w", err)
+	}
+	return nil
 }
 
 // TakeUp is for an agent that starts: what proxies accept from now on is worth keeping. What
 // one has kept that was about to end meanwhile is not.
 func TakeUp(run string) error {
-	p := PathsIn(run)
-	if !p.isGivenBack() {
-		return nil
-	}
-	if err := forget(p); err != nil {
-		return err
-	}
-	if err := os.Remove(p.GivenBack); err != nil {
-		return fmt.Errorf("take the node up: %w", err)
+	for _, dir := range append(ownDirs(run), run) {
+		p := PathsIn(dir)
+		if !p.isGivenBack() {
+			continue
+		}
+		if err := forget(p); err != nil {
+			return err
+		}
+		if err := os.Remove(p.GivenBack); err != nil {
+			return fmt.Errorf("take the node up: %w", err)
+		}
 	}
 	return nil
 }

@@ -139,7 +139,10 @@ func (n *ownProxies) keep(ctx context.Context, r *ownRun) {
 		opts.Flip = func(bank int) error { return n.flip(own.Slot, bank) }
 	}
 	for {
-		err := Run(ctx, opts)
+		err := own.settle(n.opts.RunDir)
+		if err == nil {
+			err = Run(ctx, opts)
+		}
 		if ctx.Err() != nil {
 			return
 		}

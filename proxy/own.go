@@ -66,3 +66,32 @@ func LoadOwn(runDir string) ([]Own, error) {
 	slices.SortFunc(all, func(a, b Own) int { return a.Slot - b.Slot })
 	return all, nil
 }
+
+// ownDirs are the folders of proxies that namespaces have, or had.
+func ownDirs(runDir string) []string {
+	dirs, err := filepath.Glob(filepath.Join(runDir, "own-[0-9]*"))
+	if err != nil {
+		return nil // a folder whose name is a bad pattern has none
+	}
+	return dirs
+}
+
+// settle makes the folder that of a namespace: what another one's proxy had accepted in the
+// slot before is nothing to it.
+func (o Own) settle(runDir string) error {
+	dir := o.Dir(runDir)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make run folder: %w", err)
+	}
+	whose := filepath.Join(dir, "namespace")
+	if b, err := os.ReadFile(whose); err == nil && string(b) == o.Name {
+		return nil
+	}
+	if err := forget(PathsIn(dir)); err != nil {
+		return err
+	}
+	if err := replaceFile(whose, []byte(o.Name)); err != nil {
+		return fmt.Errorf("note whose run folder %s is: %w", dir, err)
+	}
+	return nil
+}

@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -38,5 +39,50 @@ func TestOwnProxiesAreKept(t *testing.T) {
 	}
 	if _, err := LoadOwn(dir); err == nil || !strings.Contains(err.Error(), ownFile(dir)) {
 		t.Errorf("half a file: %v", err)
+	}
+}
+
+// What a namespace's proxy had accepted is not served to the next namespace of the slot, and
+// nobody's when the node was given back.
+func TestAnothersStateIsForgotten(t *testing.T) {
+	dir := t.TempDir()
+	shop, store := Own{"shop", 1, 1}, Own{"store", 1, 1}
+	state := PathsIn(shop.Dir(dir)).State
+	write := func() {
+		t.Helper()
+		if err := os.WriteFile(state, []byte("state"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there := func() bool { _, err := os.Stat(state); return err == nil }
+	settle := func(o Own, want bool) {
+		t.Helper()
+		if err := o.settle(dir); err != nil {
+			t.Fatal(err)
+		}
+		if got := there(); got != want {
+			t.Errorf("for %s the state of before is there: %v", o.Name, got)
+		}
+	}
+	settle(shop, false)
+	write()
+	settle(shop, true)
+	settle(store, false)
+	write()
+	if err := SaveOwn(dir, []Own{store}); err != nil {
+		t.Fatal(err)
+	}
+	if err := GiveBack(dir); err != nil {
+		t.Fatal(err)
+	}
+	all, err := LoadOwn(dir)
+	if there() || err != nil || len(all) > 0 || !PathsIn(store.Dir(dir)).isGivenBack() {
+		t.Errorf("of a node that was given back there are %v, %v, and the state: %v", all, err, there())
+	}
+	if err := TakeUp(dir); err != nil {
+		t.Fatal(err)
+	}
+	if PathsIn(store.Dir(dir)).isGivenBack() {
+		t.Errorf("%s is nobody's though the node was taken up", filepath.Base(store.Dir(dir)))
 	}
 }
