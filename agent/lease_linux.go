@@ -73,6 +73,8 @@ func (a *agent) pulse(now time.Time) lease.State {
 		if p := a.problemLocked(); p != "" {
 			s.Behind += ": " + p
 		}
+	case a.ownBehindLocked(now) != "": // what its checks are worth, other nodes cannot tell by namespace
+		s.Behind = fmt.Sprintf("the proxy of namespace %s has not acknowledged within %s what is configured", a.ownBehindLocked(now), applyLimit)
 	}
 	return s
 }

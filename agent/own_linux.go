@@ -58,6 +58,9 @@ type ownProxy struct {
 	until   time.Time                    // when it may end, if it is not wanted
 	again   time.Time                    // when it is sent to again that did not answer
 
+	// lagging is since when there is something new that it has not acknowledged; zero: it has
+	// all. The agent's mu guards it, as it does why and rejected.
+	lagging  time.Time
 	said     said
 	why      string // it has not acknowledged everything
 	rejected rejections
@@ -83,6 +86,11 @@ func (a *agent) bringOwn(ctx context.Context) {
 	defer cancel()
 	for _, o := range a.own.all() {
 		o.dirty = true
+		a.mu.Lock()
+		if o.lagging.IsZero() {
+			o.lagging = time.Now()
+		}
+		a.mu.Unlock()
 		a.sendOwn(ctx, o)
 	}
 	for _, o := range a.own.all() {
@@ -280,6 +288,11 @@ func (a *agent) ownAnswered(o *ownProxy, answer ownAnswer) (news bool) {
 	}
 	o.unheard = false
 	a.explainOwn(o, "")
+	if !o.dirty { // nothing has changed since that was sent
+		a.mu.Lock()
+		o.lagging = time.Time{}
+		a.mu.Unlock()
+	}
 	rejected := notInUse(answer.out.Rejected, proxy.InCharge(o.dir))
 	for k := range o.sent {
 		if k.typ == xds.ListenerType {
@@ -494,4 +507,15 @@ func (o *ownProxy) ask() chan struct{} {
 		close(done)
 	}()
 	return done
+}
+
+// ownBehindLocked is the first namespace whose proxy may judge by what is no longer
+// configured, "" if there is none. It is called with mu held.
+func (a *agent) ownBehindLocked(now time.Time) string {
+	for _, o := range a.own.all() {
+		if !o.lagging.IsZero() && now.Sub(o.lagging) >= applyLimit {
+			return o.Name
+		}
+	}
+	return ""
 }

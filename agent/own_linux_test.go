@@ -152,6 +152,13 @@ func TestAMoveWaitsForTheProxy(t *testing.T) {
 	if len(r.res.moved) == 0 {
 		t.Error("nothing moves")
 	}
+	// It may judge by what is no longer configured: other nodes are told.
+	if s := r.pulse(time.Now()); s.Behind != "" {
+		t.Errorf("at once other nodes are told: %s", s.Behind)
+	}
+	if s := r.pulse(time.Now().Add(applyLimit)); !strings.Contains(s.Behind, "the proxy of namespace store") {
+		t.Errorf("after %v other nodes are told: %q", applyLimit, s.Behind)
+	}
 	// It has it all.
 	o := r.own.by["store"]
 	deadline := time.Now().Add(10 * time.Second)
@@ -168,6 +175,10 @@ func TestAMoveWaitsForTheProxy(t *testing.T) {
 	r.ownAnswered(o, ownAnswer{})
 	r.rewrite()
 	r.lookAfter(ctx)
+	r.beginRound()
+	if s := r.pulse(time.Now().Add(applyLimit)); s.Behind != "" {
+		t.Errorf("when all is acknowledged other nodes are told: %s", s.Behind)
+	}
 	if got, at := r.to["store/web http"], r.ports.get(name(t, r, "store")); got != at || got < 17100 {
 		t.Errorf("store's pod is sent to %d, want its own proxy's %d", got, at)
 	}
