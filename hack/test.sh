@@ -9,8 +9,10 @@ export ENVOY
 hack/lint.sh
 # Packages that make nodes in network namespaces share the machine's two cores
 # badly: one package at a time.
-go list ./... | grep -v /conformance/live$ | xargs go test -count=1 -timeout 20m -p 1
+go list ./... | grep -Ev '/conformance/(faults|live)$' | xargs go test -count=1 -timeout 20m -p 1
 # Storms for a short time, and no decision tables, whose requests are asked of the plan
 # alone here: hack/conformance.sh runs them live, and .ci/run that, where they may differ.
 go test -count=1 -timeout 30m ./conformance/live -short -skip '^(TestSMI|TestLinkerd)$'
+# The faults that cost least to try: hack/faults.sh tries all.
+go test -count=1 -timeout 10m ./conformance/faults -run '^(TestEnvoyKilled|TestEnvoyStopped|TestPolicyNarrowsWithoutAnAgent|TestNodeRebuilt)$'
 hack/fuzz.sh 3s

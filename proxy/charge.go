@@ -87,19 +87,23 @@ func (c *charge) take() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	// In one step: there is no moment in which nobody can be asked.
-	next := c.paths.Control + ".new"
-	os.Remove(next)
-	err = os.Symlink(filepath.Base(c.paths.Own), next)
-	if err == nil {
-		err = os.Rename(next, c.paths.Control)
-	}
-	if err != nil {
+	if err := c.link(); err != nil {
 		f.Close()
 		return false, fmt.Errorf("take charge: %w", err)
 	}
 	c.lock, c.had, c.waits = f, true, ""
 	return true, nil
+}
+
+// link leads who asks to this proxy, in one step: there is no moment in which nobody can be
+// asked.
+func (c *charge) link() error {
+	next := c.paths.Control + ".new"
+	os.Remove(next)
+	if err := os.Symlink(filepath.Base(c.paths.Own), next); err != nil {
+		return err
+	}
+	return os.Rename(next, c.paths.Control)
 }
 
 // give lets another proxy take charge.

@@ -130,7 +130,8 @@ func TestFolderReadOnly(t *testing.T) {
 }
 
 // TestFolderRemoved: the run folder goes away under a proxy. What runs goes on, and takes
-// changes; the log says what to do; no Envoy is ended for that it cannot be asked.
+// changes; no Envoy is ended for that it cannot be asked; the proxy makes the folder anew,
+// so that it can be asked, and another Envoy be started.
 func TestFolderRemoved(t *testing.T) {
 	said := &words{}
 	r := newRigWith(t, Options{Log: slog.New(slog.NewTextHandler(said, nil))})
@@ -161,6 +162,13 @@ func TestFolderRemoved(t *testing.T) {
 	if !strings.Contains(said.String(), "somebody has removed its admin socket") {
 		t.Error(said.String())
 	}
+	if s := r.status(); s.SaveError != "" || !s.InCharge || s.Envoy.PID != pid || !strings.Contains(s.byRole(Active).Trouble, "admin socket") {
+		t.Errorf("%+v", s)
+	}
+	r.waitFor("the state", func() bool { _, err := loadState(PathsIn(r.dir).State); return err == nil })
+	r.kill(pid)
+	r.another(pid)
+	r.wantStatus(3, 200)
 }
 
 // words are what a log says.

@@ -298,7 +298,7 @@ func (p *proxy) run(ctx context.Context) error {
 	all.Go(func() { p.save(background) })
 	all.Go(func() { p.evict(background) })
 	all.Go(func() { p.check(background) })
-	all.Go(func() { p.watchFolder(background) })
+	all.Go(func() { p.watchFolder(background, &all) })
 	all.Go(func() { errs[0] = p.serveControl(background, control) })
 	all.Go(func() { errs[1] = p.sockets.run(background) })
 	all.Go(func() { p.pursue(ctx) })

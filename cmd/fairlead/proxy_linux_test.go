@@ -47,11 +47,13 @@ func TestStatusOfTheProxy(t *testing.T) {
 			Generations: []proxy.Generation{
 				{Bank: 0, PID: 7, Role: proxy.Active, Since: ago(time.Minute), Ready: true, State: "silent", Trouble: "stopped by a signal for 1s"},
 			},
+			SaveError: "save state: no space left on device",
 		}}, []string{
 			"proxy version v1",
 			"envoy active for 1m0s, pid 7 in bank 0, silent, trouble: stopped by a signal for 1s",
 			"envoy restarted after a crash: 1 times",
 			"envoy pid 5 was lost 1m0s ago: out of memory: ended by the kernel at the limit of 256 MiB",
+			"proxy configuration is not saved, and is tried again; a proxy that is started now would begin with an older one: save state: no space left on device",
 			"routes 0 tables in use, 0 evicted"}},
 		{"being replaced", agent.Status{Proxy: &proxy.Status{
 			Version: "v1",
