@@ -36,6 +36,12 @@ type world struct {
 
 func newWorld(t *testing.T, bridged bool) *world {
 	t.Helper()
+	return newWorldOf(t, bridged, nil)
+}
+
+// newWorldOf is newWorld with maps of these sizes.
+func newWorldOf(t *testing.T, bridged bool, sizes map[string]uint32) *world {
+	t.Helper()
 	w := &world{network: newNetworkWith(t, bridged), proc: map[string]*process{}, plan: map[string]Planned{}}
 	for name := range w.hosts {
 		w.proc[name] = w.start(name)
@@ -48,7 +54,9 @@ func newWorld(t *testing.T, bridged bool) *world {
 	}
 	w.before = call[Host](w.proc["b"], "Host", w.hosts["b"].cgroup)
 	for _, node := range []string{"a", "b"} {
-		call[None](w.proc[node], "Open", w.options(node))
+		o := w.options(node)
+		o.MapSizes = sizes
+		call[None](w.proc[node], "Open", o)
 		w.plan[node] = w.basePlan(node)
 		call[None](w.proc[node], "Sync", w.plan[node])
 	}
