@@ -160,7 +160,9 @@ func (a *agent) makeOwn(ctx context.Context) {
 			a.own.by[name] = o
 			a.mu.Unlock()
 		}
+		a.mu.Lock()
 		o.wanted, o.Memory = true, wanted[name].Memory
+		a.mu.Unlock()
 	}
 	for name, o := range a.own.by {
 		if wanted[name] == nil && o.wanted {

@@ -112,6 +112,9 @@ func (n *ownProxies) become(ctx context.Context, all []Own) {
 			delete(wanted, slot) // it runs, or ends
 		}
 	}
+	if len(wanted) > 0 {
+		n.checkRoom(all)
+	}
 	for slot, o := range wanted {
 		r := &ownRun{own: o, check: make(chan os.Signal, 1), ended: make(chan struct{})}
 		r.memory.Store(o.Memory)
@@ -124,6 +127,33 @@ func (n *ownProxies) become(ctx context.Context, all []Own) {
 			n.keep(of, r)
 		}()
 	}
+}
+
+// checkRoom tells of a container whose memory all of them together may use up: then the
+// kernel ends whichever it likes.
+func (n *ownProxies) checkRoom(all []Own) {
+	if why := tooMuch(all, boundsHere().memory); why != "" {
+		n.opts.Log.Warn("namespaces' proxies are bounded, but not by what there is: "+
+			"give the proxy's container a larger limit, or them a smaller "+memoryAnnotation, "problem", why)
+	}
+}
+
+const memoryAnnotation = "fairlead.io/proxy-memory"
+
+// tooMuch says what they may use together if that leaves the node's less than the least of
+// them has; "" if it does not, or memory is 0: without limit.
+func tooMuch(all []Own, memory uint64) string {
+	var sum, least uint64
+	for _, o := range all {
+		sum += o.Memory
+		if least == 0 || o.Memory < least {
+			least = o.Memory
+		}
+	}
+	if memory == 0 || sum+least <= memory {
+		return ""
+	}
+	return fmt.Sprintf("they may use %d MiB, of %d MiB for all", sum>>20, memory>>20)
 }
 
 // keep runs one until ctx ends.

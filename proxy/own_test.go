@@ -86,3 +86,14 @@ func TestAnothersStateIsForgotten(t *testing.T) {
 		t.Errorf("%s is nobody's though the node was taken up", filepath.Base(store.Dir(dir)))
 	}
 }
+
+func TestRoomForNamespaces(t *testing.T) {
+	two := []Own{{"shop", 1, 128 << 20}, {"store", 2, 512 << 20}}
+	for memory, want := range map[uint64]string{
+		0: "", 1 << 30: "", 768 << 20: "", 767 << 20: "they may use 640 MiB, of 767 MiB for all",
+	} {
+		if got := tooMuch(two, memory); got != want {
+			t.Errorf("of %d MiB: %q, want %q", memory>>20, got, want)
+		}
+	}
+}
