@@ -140,4 +140,12 @@ func TestSetBankErrors(t *testing.T) {
 			t.Errorf("bank %d: %v", bank, err)
 		}
 	}
+	if err := SetSlotBank(t.TempDir(), 1, 1); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of a slot without a datapath: %v", err)
+	}
+	for _, slot := range []int{-1, 0, Slots + 1} {
+		if err := SetSlotBank(t.TempDir(), slot, 1); err == nil || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("slot %d: %v", slot, err)
+		}
+	}
 }
