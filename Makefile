@@ -38,6 +38,10 @@ conformance-live: setup build ## cases, decision tables and storms on the lab, i
 conformance-smi: setup build ## SMI's decision table on the lab, its suite and table on a real Kubernetes (as root)
 	hack/conformance.sh smi
 
+.PHONY: conformance-alerts
+conformance-alerts: ## see each alert of deploy/chart/alerts.yaml fire, by Prometheus' own engine
+	cd conformance/alerts && $(GO) vet ./... && $(GO) test -count=1 ./...
+
 .PHONY: conformance-linkerd
 conformance-linkerd: setup build ## Linkerd's decision table on the lab (as root)
 	hack/conformance.sh linkerd

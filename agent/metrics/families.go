@@ -257,3 +257,12 @@ func truth(is bool) float64 {
 	}
 	return 0
 }
+
+// Names are those of all that is told of a node, in the order of the reference.
+func Names() []string {
+	var out []string
+	for _, f := range families {
+		out = append(out, f.name)
+	}
+	return out
+}

@@ -95,6 +95,7 @@ func TestValuesAreRendered(t *testing.T) {
 			"- \"--istio-outbound-traffic-policy=REGISTRY_ONLY\"\n", "- \"--linkerd-cluster-networks=10.0.0.0/8,fd00::/8,::/0,1:2:3:4:5:6:7:8/128\"\n"},
 		`{"labels": {"team": "a", "on": "true"}, "agent": {"podLabels": {"team": "b"}}}`: {
 			"    team: a\n", "        app.kubernetes.io/component: agent\n        \"on\": \"true\"\n        team: b\n    spec:"},
+		`{"metrics": {"prometheusRule": true}}`:        {"kind: PrometheusRule\n", "  groups:\n  - name: fairlead\n", "    - alert: FairleadAgentDown\n"},
 		`{"metrics": {"enabled": true, "port": 9999}}`: {"- --metrics=:9999\n", "containerPort: 9999", "prometheus.io/port: \"9999\"\n"},
 		`{"proxy": {"drainTime": "1m", "terminationGracePeriodSeconds": 70}}`: {
 			"- \"--drain-time=1m\"\n", "terminationGracePeriodSeconds: 70\n"},
