@@ -81,6 +81,28 @@ func TestApart(t *testing.T) {
 			testSockets(t, node+": "+e.what, e.pid, e.paths)
 		}
 	}
+	l.phase("its Envoy is replaced", func() {
+		for _, node := range w.Nodes() {
+			dir := proxy.Own{Slot: w.own(t, node).Slot}.Dir(w.RunDir(node))
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			r, err := proxy.Replace(ctx, dir, true)
+			cancel()
+			if err != nil || r.State != proxy.ReplacementDone {
+				t.Errorf("%s: %+v, %v", node, r, err)
+			}
+		}
+		time.Sleep(2 * time.Second)
+		for _, node := range w.Nodes() {
+			for _, g := range w.own(t, node).Proxy.Generations {
+				if (g.Role == proxy.Active) != (g.Bank == 1) {
+					t.Errorf("%s: bank %d is %s", node, g.Bank, g.Role)
+				}
+				if g.Role == proxy.Active && g.Connections == 0 {
+					t.Errorf("%s: no connection passes the new Envoy", node)
+				}
+			}
+		}
+	})
 	l.phase("its Envoy is killed", func() {
 		for _, node := range w.Nodes() {
 			before := w.own(t, node).Proxy.Envoy
