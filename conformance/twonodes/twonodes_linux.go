@@ -3,6 +3,7 @@
 package twonodes
 
 import (
+	"cmp"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -219,14 +220,19 @@ func (w *Lab) Applied(ctx context.Context) error { return w.AppliedBut(ctx, "") 
 func (w *Lab) AppliedBut(ctx context.Context, dead string) error {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
+	late := ""
 	for {
 		want := agent.Revision(objects.Files([]string{filepath.Join(w.Status.Run, "source")}, nil))
-		late := ""
+		before := late
+		late = ""
 		for _, node := range w.Nodes() {
 			if node == dead {
 				continue
 			}
 			s, err := w.Agents[node].Status(ctx)
+			if ctx.Err() != nil { // says nothing of the agent: what it said before does
+				return fmt.Errorf("agents have not put the cluster to work: %s", cmp.Or(late, before, node+" has not been heard of"))
+			}
 			if err != nil {
 				late = fmt.Sprintf("%s: %v", node, err)
 			} else if s.Applied != want || s.Problem != "" {
