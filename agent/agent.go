@@ -99,6 +99,7 @@ type agent struct {
 	envoy     func(context.Context) (version string, there bool)
 	inCharge  func() string // the proxy that is; see proxy.InCharge
 	charge    string        // the one by whose word what Envoy has was judged
+	ungreeted bool          // who is in charge has not acknowledged everything since it was greeted
 	// present tells whether an Envoy takes connections, whatever it has acknowledged.
 	present func(context.Context) presence
 	absent  absence

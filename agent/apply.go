@@ -269,7 +269,7 @@ func (a *agent) lookAfter(ctx context.Context) {
 	a.judgeLate(ctx)
 	a.lookAfterOwn(ctx)
 	back := a.watchProxy(ctx)
-	moved := a.inCharge() != a.charge // what was in use may not be any more, or be by now
+	moved := a.ungreeted || a.inCharge() != a.charge // what was in use may not be any more, or be by now
 	resync := a.resync && !time.Now().Before(a.notBefore)
 	if a.ready() && len(a.retry) == 0 && !resync && !back && !moved {
 		if !a.resync { // else the kernel may still send connections to what would go
@@ -298,6 +298,7 @@ func (a *agent) lookAfter(ctx context.Context) {
 // greet waits for nobody: it reports whether Envoy is there and has acknowledged
 // everything, and gives its listeners to the kernel.
 func (a *agent) greet(ctx context.Context) bool {
+	a.ungreeted = true // until it succeeds: the proxy may be in charge again as if nothing had been
 	version, there := a.envoy(ctx)
 	if !there {
 		a.say(aboutEnvoy, errNoEnvoy.Error())
@@ -316,7 +317,7 @@ func (a *agent) greet(ctx context.Context) bool {
 	}
 	clear(a.retry)
 	clear(a.retiring)
-	a.charge = charge
+	a.charge, a.ungreeted = charge, false
 	rejected := notInUse(out.Rejected, charge)
 	a.accepted(changesOf(all), rejected)
 	for k := range a.res.want {

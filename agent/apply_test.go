@@ -486,6 +486,28 @@ func TestAListenerOfANewcomer(t *testing.T) {
 	}
 }
 
+// A proxy that was killed is in charge again, under its name, before anything else has changed.
+func TestAProxyThatIsBackIsNotSaidToBeGone(t *testing.T) {
+	r := newRig(t, map[string]string{"node.yaml": theNode, "app.yaml": theApp})
+	r.leads = "proxy"
+	r.reload(t.Context())
+	r.leads, r.there = "", false
+	r.lookAfter(t.Context())
+	if r.says(aboutEnvoy) == "" {
+		t.Error("nothing is said of an Envoy that is gone")
+	}
+	r.leads = "proxy"
+	r.lookAfter(t.Context())
+	r.there = true
+	r.lookAfter(t.Context())
+	if got := r.says(aboutEnvoy); got != "" {
+		t.Errorf("Envoy is back, and still: %s", got)
+	}
+	if log := r.took(r.lookAfter); log != "" {
+		t.Errorf("without need:\n%s", log)
+	}
+}
+
 func TestAPolicyThatCannotBeRenderedIsNotClaimedToBeJudged(t *testing.T) {
 	p, err := openPorts(filepath.Join(t.TempDir(), "ports.json"), time.Now)
 	if err != nil {

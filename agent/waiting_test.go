@@ -27,7 +27,7 @@ func TestTheKernelWaitsNoLongerThanTheLimit(t *testing.T) {
 		if len(r.waiting) != 0 {
 			t.Errorf("waits for %v", r.waits())
 		}
-		r.there, r.proxyOK = true, true
+		r.there, r.proxyOK, r.ungreeted = true, true, false
 		clear(r.retry)
 		server.Expect(time.Hour) // somebody is to answer, and does not
 		r.write("policy.yaml", thePolicy)
