@@ -88,13 +88,16 @@ func testKills(t *testing.T, extra ...string) {
 	t.Cleanup(func() {
 		k.reviveAll() // as long as an agent is dead, nothing can be taken away
 		w.Change(t, lab.Delete, app+"---\n"+fresh)
+		if len(extra) > 0 { // the next test's proxies are as they were
+			k.extra = nil
+			k.startProxiesAnew()
+		}
 	})
 	w.Change(t, lab.Apply, app+"---\n"+fresh)
+	if len(extra) > 0 {
+		k.startProxiesAnew()
+	}
 	for _, node := range w.Nodes() {
-		if len(extra) > 0 {
-			k.stop(node, killProxy, syscall.SIGTERM)
-			k.start(node, killProxy)
-		}
 		k.awaitEnvoy(node)
 	}
 
@@ -300,6 +303,14 @@ func (k *killer) revive(what string) {
 		if k.dead[node+" "+what] {
 			k.start(node, what)
 		}
+	}
+}
+
+func (k *killer) startProxiesAnew() {
+	k.t.Helper()
+	for _, node := range k.w.Nodes() {
+		k.stop(node, killProxy, syscall.SIGTERM)
+		k.start(node, killProxy)
 	}
 }
 
