@@ -77,6 +77,9 @@ func (h *host) settings() ([]sysctl, error) {
 	out := []sysctl{
 		{name: "net/ipv4/ip_forward", want: "1"},
 		{name: portRange, want: widened(ports)},
+		// The proxy has few source ports for a client and a backend, and closes connections
+		// with each change. Without it each is lost for a minute.
+		{name: "net/ipv4/tcp_tw_reuse", want: "1"},
 		// What the node sends to its own proxy comes back by loopback.
 		{name: "net/ipv4/conf/lo/accept_local", want: "1"},
 		{name: "net/ipv4/conf/lo/src_valid_mark", want: "1"},

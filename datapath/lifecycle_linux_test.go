@@ -64,7 +64,7 @@ func (h *Helper) Host(cgroup string, out *Host) error {
 		out.Tables = append(out.Tables, t.Name)
 	}
 	for _, name := range []string{
-		"net/ipv4/ip_forward", "net/ipv4/ip_local_port_range", "net/ipv4/conf/lo/accept_local", "net/ipv4/conf/lo/src_valid_mark",
+		"net/ipv4/ip_forward", "net/ipv4/ip_local_port_range", "net/ipv4/tcp_tw_reuse", "net/ipv4/conf/lo/accept_local", "net/ipv4/conf/lo/src_valid_mark",
 		"net/ipv6/conf/all/forwarding", "net/ipv6/conf/eth0/accept_ra",
 	} {
 		v, err := readSysctl(name)

@@ -11,6 +11,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -146,6 +147,57 @@ upstream_bind_config:
 	out, err := exec.Command("nft", "list", "table", "inet", "marks").Output()
 	if err != nil || !strings.Contains(string(out), "packets 6 ") {
 		t.Errorf("%v, %s", err, out)
+	}
+}
+
+// A client's connections to a backend have so many source ports and no more; another
+// backend has them all again. One whose connection has ended a second ago can be had again
+// if the kernel's tcp_tw_reuse is 1, and else after a minute.
+func TestSourcePortsAgain(t *testing.T) {
+	const low, ports = 63264, 8
+	for _, addr := range []string{hostPort(serverA, 9000), hostPort(serverB, 9000), hostPort(serverA6, 9000)} {
+		listen(t, addr, greet("a"))
+	}
+	p := start(t, opaqueListeners())
+	for name, addr := range map[string]string{vip(0, 1, 80): hostPort(serverA, 9000), vip(0, 2, 80): hostPort(serverB, 9000), vip6(0, 1, 80): hostPort(serverA6, 9000)} {
+		rs := edsCluster(t, "tcp|a|"+name, "", addr)
+		rs[0] = resource(t, xds.ClusterType, fmt.Sprintf(`
+name: %q
+type: EDS
+eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}
+upstream_bind_config: {socket_options: [{level: 0, name: 51, int_value: %d, state: STATE_PREBIND}]}`, rs[0].Name, (low+ports-1)<<16|low))
+		p.push(rs...)
+	}
+	served := func(from, to string) (n int) {
+		for range ports {
+			c := dial(t, from, to)
+			if line, err := bufio.NewReader(c).ReadString('\n'); err == nil && line != "" {
+				n++
+			}
+			c.Close() // Envoy closes before the server, and keeps the port
+		}
+		return n
+	}
+	reuse := func(value string) {
+		t.Helper()
+		if err := os.WriteFile("/proc/sys/net/ipv4/tcp_tw_reuse", []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reuse("2") // the kernel's default: 127.0.0.1 alone
+	t.Cleanup(func() { reuse("2") })
+	for from, tos := range map[string][]string{alpha: {vip(0, 1, 80), vip(0, 2, 80)}, alpha6: {vip6(0, 1, 80)}} {
+		for _, to := range tos {
+			equal(t, "connections to "+to, served(from, to), ports)
+		}
+		time.Sleep(1500 * time.Millisecond)
+		equal(t, "connections to "+tos[0]+" a second later", served(from, tos[0]), 0)
+	}
+	reuse("1")
+	for range 2 {
+		equal(t, "with reuse", served(alpha, vip(0, 1, 80)), ports)
+		equal(t, "with reuse, IPv6", served(alpha6, vip6(0, 1, 80)), ports)
+		time.Sleep(1500 * time.Millisecond)
 	}
 }
 
