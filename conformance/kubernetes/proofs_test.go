@@ -35,6 +35,7 @@ func TestProofs(t *testing.T) {
 		run  func(*testing.T, *fleet)
 	}{
 		{"swap", swapped},
+		{"a namespace's own Envoy", ownProxy},
 		{"API server stopped", serverStopped},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, f) })
@@ -238,6 +239,63 @@ func swapped(t *testing.T, f *fleet) {
 	}
 	calm(t, storm)
 	f.plane(t, "smi", "delete")
+}
+
+// A namespace gets an Envoy of its own, keeps it while proxies and agents are replaced, and
+// shares the node's again, under load.
+func ownProxy(t *testing.T, f *fleet) {
+	storm := f.storm(t, nodes...)
+	f.c.kubectl(t, "annotate", "namespace", "shop", "fairlead.io/proxy=own", "fairlead.io/proxy-memory=512Mi")
+	f.hasOwn(t, true)
+	f.rollout(t, "daemonset/fairlead-proxy")
+	f.hasOwn(t, true)
+	f.rollout(t, "daemonset/fairlead-agent")
+	f.hasOwn(t, true)
+	f.c.kubectl(t, "annotate", "namespace", "shop", "fairlead.io/proxy-", "fairlead.io/proxy-memory-")
+	f.hasOwn(t, false)
+	calm(t, storm)
+}
+
+// hasOwn waits until the shop has an Envoy of its own on all nodes that does all that it is to
+// do, or none that it still asks for.
+func (f *fleet) hasOwn(t *testing.T, want bool) {
+	t.Helper()
+	for _, n := range nodes {
+		eventually(t, 2*time.Minute, fmt.Sprintf("an Envoy of the shop's own on %s: %t", n, want), func() error {
+			text, err := f.c.script(t.Context(), "enter.sh", n, f.binary(), "status", "-o", "json").Output()
+			if err != nil {
+				return err
+			}
+			var all []struct {
+				Applied, Revision string
+				Own               []struct {
+					Namespace, Problem string
+					Proxy              *struct{ Envoy struct{ Connected bool } }
+				}
+			}
+			if err := json.Unmarshal(text, &all); err != nil || len(all) != 1 {
+				return fmt.Errorf("%w: %s", err, text)
+			}
+			s := all[0]
+			if s.Applied != s.Revision {
+				return errors.New("it is not applied yet")
+			}
+			has := false
+			for _, o := range s.Own {
+				if o.Namespace != "shop" {
+					continue
+				}
+				if o.Problem != "" || o.Proxy == nil || !o.Proxy.Envoy.Connected {
+					return fmt.Errorf("it is not as it should be: %s", text)
+				}
+				has = true
+			}
+			if has != want {
+				return fmt.Errorf("there are %+v", s.Own)
+			}
+			return nil
+		})
+	}
 }
 
 // The API server is away for a minute: everything goes on as it was, and says so. What is
