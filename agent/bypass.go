@@ -14,7 +14,7 @@ import (
 type Absence string
 
 const (
-	// Hold leaves them to the proxy: they fail until there is one.
+	// Hold leaves them to the proxy: they wait for one for 3 s, and are refused then.
 	Hold Absence = "hold"
 	// Bypass has the kernel balance them at connect, without routes. Policy at their
 	// destinations stays as it is: what has to be judged by request is refused.

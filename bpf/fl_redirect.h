@@ -13,6 +13,12 @@
 #define TCP_TIME_WAIT 6
 #define TCP_LISTEN    10
 
+/*
+ * How long a connection is held that no proxy takes. A client sends its SYN again a second
+ * after the first, and 3 s after it: it is told then, or a little before for its clock's sake.
+ */
+#define FL_HOLD_NS (2900 * 1000000ULL)
+
 #define LOOPBACK_IFINDEX 1
 #define PACKET_HOST	 0
 
@@ -20,6 +26,7 @@ FL_MAP(fl_settings_v1, BPF_MAP_TYPE_ARRAY, __u32, struct fl_settings, 1, 0);
 FL_MAP(fl_bank_v1, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1, 0);
 FL_MAP(fl_ownbanks_v1, BPF_MAP_TYPE_ARRAY, __u32, __u32, FL_OWN_SLOTS, 0);
 FL_MAP(fl_bridges_v1, BPF_MAP_TYPE_HASH, __u32, struct fl_bridge, 4096, BPF_F_NO_PREALLOC);
+FL_MAP(fl_held_v1, BPF_MAP_TYPE_LRU_HASH, struct fl_tuple, struct fl_held, 16384, 0);
 
 /*
  * Whether the pod's interface is a port of a bridge. The bridge would switch a frame to the
@@ -139,34 +146,91 @@ static __always_inline __u16 bank_offset(__u16 port)
 	return bank && *bank ? FL_BANK_OFFSET : 0;
 }
 
-/* Hands the packet to whoever listens on the proxy port in the bank in use, or else in the other. Nobody: dropped. */
-static __always_inline int to_proxy(struct __sk_buff *skb, const struct fl_packet *p, __u16 port, __u8 direction,
-				    const struct verdict *v)
+/* Sends the packet into the node by loopback, whose link-layer address is zero. */
+static __always_inline int turn_back(struct __sk_buff *skb, __u32 mark)
+{
+	const __u8 zero[6] = {};
+
+	if (bpf_skb_store_bytes(skb, 0, zero, sizeof(zero), 0))
+		return TCX_DROP;
+	skb->mark = (skb->mark & ~FL_MARK_MASK) | mark;
+	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
+}
+
+/*
+ * Whether a connection has been held for as long as one is. One whose first SYN was pushed
+ * out of the map is held anew.
+ */
+static __always_inline bool was_held(struct __sk_buff *skb, const struct fl_packet *p)
+{
+	struct fl_held *h, now = { .since = bpf_ktime_get_ns() };
+
+	if (bpf_skb_load_bytes(skb, p->l4 + offsetof(struct tcphdr, seq), &now.seq, sizeof(now.seq)))
+		return false;
+	h = bpf_map_lookup_elem(&fl_held_v1, &p->t);
+	if (h && h->seq == now.seq)
+		return now.since > h->since + FL_HOLD_NS;
+	bpf_map_update_elem(&fl_held_v1, &p->t, &now, BPF_ANY);
+	return false;
+}
+
+/*
+ * No proxy takes the packet: it is dropped, and a client that opens a connection tries
+ * again. It is refused when that has lasted, by a RST that goes back where the SYN came from:
+ * what was turned back came from the node, which has forwarded it or opened it itself.
+ */
+static __noinline int without_proxy(struct __sk_buff *skb, struct fl_packet *p, __u8 direction, const struct verdict *v)
+{
+	if ((p->tcp & TCP_RST) || !was_held(skb, p))
+		return drop(skb, p, FL_DROP_NO_PROXY, direction, v);
+	drop(skb, p, FL_DROP_PROXY_ABSENT, direction, v);
+	if (!make_reset(skb, p))
+		return TCX_DROP;
+	if (direction != FL_TO_POD)
+		return bpf_redirect(skb->ifindex, 0);
+	return turn_back(skb, (skb->mark & FL_MARK_MASK) == FL_MARK_FORWARDED ? 0 : FL_MARK_TO_PROXY);
+}
+
+/* Who listens on the proxy port in the bank in use, or else in the other; to be released. NULL: nobody. */
+static __always_inline struct bpf_sock *listener(struct __sk_buff *skb, const struct fl_packet *p, __u16 port)
 {
 	__u16 offset = bank_offset(port);
-	struct bpf_sock *sk = NULL;
+	struct bpf_sock *sk;
 
-	if (port)
-		sk = lookup(skb, p->v6, &p->t, true, port + offset);
-	if (port && !sk)
-		sk = lookup(skb, p->v6, &p->t, true, port + FL_BANK_OFFSET - offset);
+	if (!port)
+		return NULL;
+	sk = lookup(skb, p->v6, &p->t, true, port + offset);
 	if (!sk)
-		return drop(skb, p, FL_DROP_NO_PROXY, direction, v);
-	if (sk->state != TCP_LISTEN) {
+		sk = lookup(skb, p->v6, &p->t, true, port + FL_BANK_OFFSET - offset);
+	if (sk && sk->state != TCP_LISTEN) {
 		bpf_sk_release(sk);
-		return drop(skb, p, FL_DROP_NO_PROXY, direction, v);
+		return NULL;
 	}
+	return sk;
+}
+
+/* Hands a packet of an open connection to whoever listens: it answers RST. */
+static __always_inline int to_proxy(struct __sk_buff *skb, const struct fl_packet *p, __u16 port, __u8 direction)
+{
+	struct bpf_sock *sk = listener(skb, p, port);
+
+	if (!sk)
+		return drop(skb, p, FL_DROP_NO_PROXY, direction, NULL);
 	return assign(skb, p, sk, direction);
 }
 
 /* Redirects a new connection. */
-static __always_inline int open_by(struct __sk_buff *skb, const struct fl_packet *p, __u16 path, __u8 reason,
+static __always_inline int open_by(struct __sk_buff *skb, struct fl_packet *p, __u16 path, __u8 reason,
 				   __u8 direction, const struct verdict *v)
 {
+	struct bpf_sock *sk;
 	int ret;
 
 	remember(&p->t, path, v->port);
-	ret = to_proxy(skb, p, v->port, direction, v);
+	sk = listener(skb, p, v->port);
+	if (!sk)
+		return without_proxy(skb, p, direction, v);
+	ret = assign(skb, p, sk, direction);
 	if (ret == TCX_NEXT) {
 		count(reason);
 		report(skb, p, reason, direction, v);
@@ -174,7 +238,7 @@ static __always_inline int open_by(struct __sk_buff *skb, const struct fl_packet
 	return ret;
 }
 
-static __always_inline int open_to_proxy(struct __sk_buff *skb, const struct fl_packet *p, __u8 reason, __u8 direction,
+static __always_inline int open_to_proxy(struct __sk_buff *skb, struct fl_packet *p, __u8 reason, __u8 direction,
 					 const struct verdict *v)
 {
 	return open_by(skb, p, FL_PROXIED, reason, direction, v);
@@ -335,17 +399,6 @@ static __always_inline bool is_forwarded_for_proxy(struct __sk_buff *skb, const 
 		return reason && wants_inbound(p, pod, false, &v);
 	c = recall(&p->t);
 	return c && c->path == FL_TURNED && has_socket(skb, p);
-}
-
-/* Sends the packet into the node by loopback, whose link-layer address is zero. */
-static __always_inline int turn_back(struct __sk_buff *skb, __u32 mark)
-{
-	const __u8 zero[6] = {};
-
-	if (bpf_skb_store_bytes(skb, 0, zero, sizeof(zero), 0))
-		return TCX_DROP;
-	skb->mark = (skb->mark & ~FL_MARK_MASK) | mark;
-	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
 }
 
 /*

@@ -261,6 +261,14 @@ struct fl_conn {
 	__u32 pad;
 };
 
+/* --- connections that no proxy has taken yet, by tuple: fl_held_v1 (LRU), key: fl_tuple --- */
+
+struct fl_held {
+	__u64 since; /* ktime, ns: the first SYN */
+	__be32 seq; /* of it: the same of those that are sent again, and of no other connection */
+	__u32 pad;
+};
+
 /* --- counters: fl_counters_v1 (per-CPU array), and reasons of events --- */
 
 enum fl_reason {
@@ -288,6 +296,7 @@ enum fl_reason {
 	FL_DROP_UNKNOWN_POD,
 	FL_EVENT_LOST,
 	FL_OK_OBSERVED, /* let in though policy would not; of counters alone */
+	FL_DROP_PROXY_ABSENT, /* nobody listens on the proxy port, for as long as a connection is held: refused */
 	FL_REASONS,
 };
 

@@ -87,7 +87,7 @@ static __always_inline int tcp_from_pod(struct __sk_buff *skb, struct fl_packet 
 		return drop(skb, p, FL_DROP_RESERVED_PORT, FL_FROM_POD, NULL);
 	c = recall(&p->t);
 	if (c && c->path == FL_PROXIED) /* its socket is gone: the listener answers RST */
-		return to_proxy(skb, p, c->port, FL_FROM_POD, NULL);
+		return to_proxy(skb, p, c->port, FL_FROM_POD);
 	return TCX_NEXT;
 }
 
@@ -212,7 +212,7 @@ int fl_from_net(struct __sk_buff *skb)
 	if (!is_open(&p)) {
 		c = recall(&p.t);
 		if (c && c->path == FL_PROXIED)
-			return to_proxy(skb, &p, c->port, FL_FROM_NET, NULL);
+			return to_proxy(skb, &p, c->port, FL_FROM_NET);
 		return TCX_NEXT;
 	}
 	if (!wants_inbound(&p, pod, true, &v)) {
@@ -338,7 +338,7 @@ int fl_from_bridge(struct __sk_buff *skb)
 		bpf_sk_release(sk);
 	c = recall(&p.t);
 	if (c && c->path == FL_PROXIED)
-		return to_proxy(skb, &p, c->port, FL_FROM_POD, NULL);
+		return to_proxy(skb, &p, c->port, FL_FROM_POD);
 	return drop(skb, &p, FL_DROP_NO_PROXY, FL_FROM_POD, NULL);
 }
 

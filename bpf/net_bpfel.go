@@ -66,6 +66,13 @@ const (
 	NetFlDirectionFL_CONNECT  NetFlDirection = 3
 )
 
+type NetFlHeld struct {
+	_     structs.HostLayout
+	Since uint64
+	Seq   uint32
+	Pad   uint32
+}
+
 type NetFlMode uint32
 
 const (
@@ -167,7 +174,8 @@ const (
 	NetFlReasonFL_DROP_UNKNOWN_POD   NetFlReason = 21
 	NetFlReasonFL_EVENT_LOST         NetFlReason = 22
 	NetFlReasonFL_OK_OBSERVED        NetFlReason = 23
-	NetFlReasonFL_REASONS            NetFlReason = 24
+	NetFlReasonFL_DROP_PROXY_ABSENT  NetFlReason = 24
+	NetFlReasonFL_REASONS            NetFlReason = 25
 )
 
 type NetFlSettings struct {
@@ -223,6 +231,7 @@ const (
 	NetMapFlConntrackV1   = "fl_conntrack_v1"
 	NetMapFlCountersV1    = "fl_counters_v1"
 	NetMapFlEventsV1      = "fl_events_v1"
+	NetMapFlHeldV1        = "fl_held_v1"
 	NetMapFlOwnbanksV1    = "fl_ownbanks_v1"
 	NetMapFlPodsV3        = "fl_pods_v3"
 	NetMapFlPolicyV1      = "fl_policy_v1"
@@ -309,6 +318,7 @@ type NetMapSpecs struct {
 	FlConntrackV1 *ebpf.MapSpec `ebpf:"fl_conntrack_v1"`
 	FlCountersV1  *ebpf.MapSpec `ebpf:"fl_counters_v1"`
 	FlEventsV1    *ebpf.MapSpec `ebpf:"fl_events_v1"`
+	FlHeldV1      *ebpf.MapSpec `ebpf:"fl_held_v1"`
 	FlOwnbanksV1  *ebpf.MapSpec `ebpf:"fl_ownbanks_v1"`
 	FlPodsV3      *ebpf.MapSpec `ebpf:"fl_pods_v3"`
 	FlPolicyV1    *ebpf.MapSpec `ebpf:"fl_policy_v1"`
@@ -359,6 +369,7 @@ type NetMaps struct {
 	FlConntrackV1 *ebpf.Map `ebpf:"fl_conntrack_v1"`
 	FlCountersV1  *ebpf.Map `ebpf:"fl_counters_v1"`
 	FlEventsV1    *ebpf.Map `ebpf:"fl_events_v1"`
+	FlHeldV1      *ebpf.Map `ebpf:"fl_held_v1"`
 	FlOwnbanksV1  *ebpf.Map `ebpf:"fl_ownbanks_v1"`
 	FlPodsV3      *ebpf.Map `ebpf:"fl_pods_v3"`
 	FlPolicyV1    *ebpf.Map `ebpf:"fl_policy_v1"`
@@ -377,6 +388,7 @@ func (m *NetMaps) Close() error {
 		m.FlConntrackV1,
 		m.FlCountersV1,
 		m.FlEventsV1,
+		m.FlHeldV1,
 		m.FlOwnbanksV1,
 		m.FlPodsV3,
 		m.FlPolicyV1,

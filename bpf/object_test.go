@@ -59,6 +59,7 @@ var layouts = map[string]struct {
 	"fl_settings":   {8, map[string]uint32{"inbound_port": 0, "pad": 2}},
 	"fl_tuple":      {40, map[string]uint32{"saddr": 0, "daddr": 16, "sport": 32, "dport": 34, "proto": 36, "side": 37, "pad": 38}},
 	"fl_conn":       {16, map[string]uint32{"seen": 0, "path": 8, "port": 10, "pad": 12}},
+	"fl_held":       {16, map[string]uint32{"since": 0, "seq": 8, "pad": 12}},
 	"fl_event": {104, map[string]uint32{
 		"time": 0, "class": 8, "set": 16, "rule": 24, "tuple": 32, "ifindex": 72, "port": 76, "reason": 78,
 		"direction": 79, "pid": 80, "flags": 84, "comm": 88,
@@ -110,7 +111,7 @@ func TestGeneratedTypesHaveTheLayout(t *testing.T) {
 	for _, v := range []any{
 		NetFlAddr{}, SockFlSvcKey{}, SockFlSvc{}, SockFlSlotKey{}, SockFlBackend{}, SockFlRevKey{}, SockFlRev{},
 		SockFlAffKey{}, SockFlAff{}, NetFlRangeKey{}, NetFlAddress{}, NetFlPrefixKey{}, NetFlPolicyKey{}, NetFlPolicy{}, NetFlPod{},
-		NetFlSettings{}, NetFlTuple{}, NetFlConn{}, SockFlEvent{}, NetFlSvcKey{}, NetFlSvc{},
+		NetFlSettings{}, NetFlTuple{}, NetFlConn{}, NetFlHeld{}, SockFlEvent{}, NetFlSvcKey{}, NetFlSvc{},
 	} {
 		typ := reflect.TypeOf(v)
 		name := snake(strings.TrimPrefix(strings.TrimPrefix(typ.Name(), "Net"), "Sock"))

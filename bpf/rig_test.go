@@ -267,7 +267,7 @@ func (w *world) clean(t testing.TB) {
 	w.t = t
 	drained(t, w.events)
 	for _, m := range []*ebpf.Map{
-		w.FlAddressesV1, w.FlCapturedV1, w.FlConntrackV1, w.FlPodsV3, w.FlPolicyV1, w.FlPrefixesV2, w.FlRangesV1, w.FlServicesV2,
+		w.FlAddressesV1, w.FlCapturedV1, w.FlConntrackV1, w.FlHeldV1, w.FlPodsV3, w.FlPolicyV1, w.FlPrefixesV2, w.FlRangesV1, w.FlServicesV2,
 	} {
 		key := make([]byte, m.KeySize())
 		for {
@@ -511,7 +511,7 @@ func reasonName(r NetFlReason) string {
 		"OK_DIRECT", "OK_OUTBOUND", "OK_INBOUND", "OK_SOCKET", "OK_REPLY", "OK_ALLOWED", "OK_CHECKED", "OK_PROBE",
 		"OK_BALANCED", "DROP_POLICY", "DROP_UNCHECKED", "DROP_SPOOFED", "DROP_RESERVED_PORT", "DROP_TRUNCATED",
 		"DROP_EXTENSION", "DROP_FRAGMENT", "DROP_NO_PROXY", "DROP_ASSIGN", "DROP_LOOPBACK", "MAP_FULL",
-		"DROP_NO_BACKEND", "DROP_UNKNOWN_POD", "EVENT_LOST", "OK_OBSERVED",
+		"DROP_NO_BACKEND", "DROP_UNKNOWN_POD", "EVENT_LOST", "OK_OBSERVED", "DROP_PROXY_ABSENT",
 	}
 	if int(r) < len(names) {
 		return names[r]

@@ -33,6 +33,7 @@ const (
 	fragmented = NetFlReasonFL_DROP_FRAGMENT
 	noProxy    = NetFlReasonFL_DROP_NO_PROXY
 	loopback   = NetFlReasonFL_DROP_LOOPBACK
+	absent     = NetFlReasonFL_DROP_PROXY_ABSENT
 	unknownPod = NetFlReasonFL_DROP_UNKNOWN_POD
 
 	direct     = NetFlPathFL_DIRECT
@@ -129,8 +130,10 @@ type vector struct {
 	back   bool                         // turned back to loopback
 	// forwarded: likewise, as what the node forwards.
 	forwarded bool
+	stripped  bool // likewise, without a mark
 	answered  bool // sent to where the pod's own answers enter
 	taken     bool // such an answer, which the host is to have
+	assigned  bool // turned back to loopback, as the host's own
 	observed  bool // what is said did not happen
 }
 
@@ -187,8 +190,11 @@ func (v vector) check(t *testing.T, w *world) {
 	if v.answered {
 		mark = mark&^markMask | answered
 	}
-	if v.taken {
+	if v.taken || v.stripped {
 		mark &^= markMask
+	}
+	if v.assigned {
+		mark = mark&^markMask | toProxy
 	}
 	if got.ctx.Mark != mark {
 		t.Errorf("mark %#x, want %#x", got.ctx.Mark, mark)
@@ -206,7 +212,7 @@ func (v vector) check(t *testing.T, w *world) {
 		out = v.out(w.f)
 	}
 	frame := out.Bytes()
-	if v.back || v.forwarded {
+	if v.back || v.forwarded || v.stripped || v.assigned {
 		clear(frame[:6])
 	}
 	sameFrame(t, got.frame, frame)

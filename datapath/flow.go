@@ -66,19 +66,23 @@ const firstDrop = 9
 // lostEvents is the index of the counter of flows that the ring had no room for.
 const lostEvents = 22
 
+// proxyAbsent is a reason that drops, and came after the others. Reasons are numbers of counters, which
+// outlive the programs: none is ever given to another.
+const proxyAbsent = "proxy-absent"
+
 // Reasons are the names of the kernel's reasons by number.
 func Reasons() []string {
 	return []string{
 		"direct", "outbound", "inbound", "socket", "reply", "allowed", "checked", "probe", "balanced",
 		"policy", "unchecked", "spoofed", "reserved-port", "truncated", "extension", "fragment",
-		"no-proxy", "assign", "loopback", "map-full", "no-backend", "unknown-pod", "event-lost", "observed",
+		"no-proxy", "assign", "loopback", "map-full", "no-backend", "unknown-pod", "event-lost", "observed", proxyAbsent,
 	}
 }
 
 // Drops reports whether a reason is one for which the kernel refuses.
 func Drops(reason string) bool {
 	n := slices.Index(Reasons(), reason)
-	return n >= firstDrop && n < lostEvents
+	return n >= firstDrop && n < lostEvents || reason == proxyAbsent
 }
 
 // toFlow reads an event; wall is the time at which the kernel's clock was 0.

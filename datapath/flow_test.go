@@ -34,6 +34,11 @@ func TestFlow(t *testing.T) {
 			Flow{Time: wall, Reason: "no-backend", Direction: Connect, Verdict: Dropped, Protocol: "TCP",
 				Destination: addrPort("10.0.0.1:0"), PID: 7, Command: "curl", Netns: 9},
 		},
+		"no proxy for long": {
+			event{Reason: 24, Tuple: tuple{Source: v4, Destination: v4, Proto: 6}},
+			Flow{Time: wall, Reason: "proxy-absent", Direction: FromPod, Verdict: Dropped, Protocol: "TCP",
+				Source: addrPort("10.0.0.1:0"), Destination: addrPort("10.0.0.1:0")},
+		},
 		"of a later version": {
 			event{Reason: 200, Direction: 100, Tuple: tuple{Proto: 99}},
 			Flow{Time: wall, Reason: "reason-200", Direction: "direction-100", Verdict: Dropped, Protocol: "99"},

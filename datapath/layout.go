@@ -29,6 +29,7 @@ const (
 	mapBank      = "fl_bank_v1"
 	mapBankOwn   = "fl_ownbanks_v1"
 	mapConntrack = "fl_conntrack_v1"
+	mapHeld      = "fl_held_v1"
 	mapCounters  = "fl_counters_v1"
 	mapEvents    = "fl_events_v1"
 )

@@ -82,7 +82,7 @@ func TestMapNames(t *testing.T) {
 	}
 	for _, name := range []string{
 		mapServices, mapRanges, mapSlots, mapReverse, mapAffinity, mapCaptured, mapAddresses, mapPrefixes, mapPolicy, mapPods, mapBridges,
-		mapSettings, mapBank, mapBankOwn, mapConntrack, mapCounters, mapEvents,
+		mapSettings, mapBank, mapBankOwn, mapConntrack, mapHeld, mapCounters, mapEvents,
 	} {
 		if !have[name] {
 			t.Errorf("the programs have no pinned map %s", name)
@@ -105,6 +105,9 @@ func TestReasons(t *testing.T) {
 			continue
 		}
 		want := strings.TrimPrefix(v.Name, "FL_")
+		if strings.HasPrefix(want, "DROP_") != Drops(names[v.Value]) && !slices.Contains([]string{"map-full"}, names[v.Value]) {
+			t.Errorf("%s: drops: %t", v.Name, Drops(names[v.Value]))
+		}
 		if strings.HasPrefix(want, "DROP_") && drop == 0 {
 			drop = int(v.Value)
 		}

@@ -187,6 +187,7 @@ func live(t *testing.T, bridged bool) {
 		{"ranges", testRanges},
 		{"inbound", testInbound},
 		{"node ports", testNodePorts},
+		{"held", testHeld},
 		{"checked", testChecked},
 		{"unchecked", testUnchecked},
 		{"policy", testPolicy},

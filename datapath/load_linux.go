@@ -24,7 +24,7 @@ type objects struct {
 }
 
 // load loads the programs with the maps that are pinned in dir; those that are not
-// there are made. A pinned map keeps its size.
+// there are made. A pinned map keeps its size, but for that of counters.
 func load(dir string, sizes map[string]uint32) (*objects, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("load BPF programs: %w", err)
@@ -54,6 +54,14 @@ func (o *objects) add(s *ebpf.CollectionSpec, dir string, sizes map[string]uint3
 		n, err := pinnedSize(filepath.Join(dir, name))
 		if err != nil {
 			return err
+		}
+		if n != 0 && n < m.MaxEntries && name == mapCounters {
+			// An earlier release has fewer reasons. Its programs count in its map until
+			// they are replaced; counting begins anew.
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				return fmt.Errorf("make room for reasons: %w", err)
+			}
+			n = 0
 		}
 		if n != 0 {
 			m.MaxEntries = n

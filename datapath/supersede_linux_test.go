@@ -40,6 +40,17 @@ func (w *world) earlier(node, name, was string, valueSize uint32, convert func(v
 	check(w.t, os.Remove(filepath.Join(dir, name)))
 }
 
+// fewerReasons puts counters of an earlier release in the place of the pinned ones.
+func (w *world) fewerReasons(node string) {
+	w.t.Helper()
+	file := filepath.Join(w.options(node).PinDir, mapCounters)
+	old, err := ebpf.NewMap(&ebpf.MapSpec{Name: mapCounters, Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: uint32(len(Reasons()) - 1)})
+	check(w.t, err)
+	defer old.Close()
+	check(w.t, os.Remove(file))
+	check(w.t, old.Pin(file))
+}
+
 // The process that follows one of an earlier release interrupts nothing, also before it
 // is told what to write.
 func testEarlierLayouts(t *testing.T, w *world) {
@@ -74,6 +85,8 @@ func testEarlierLayouts(t *testing.T, w *world) {
 		check(t, decode(value, &v))
 		return encode(v.Class)
 	})
+
+	w.fewerReasons("a")
 
 	stop, done := make(chan struct{}), make(chan error)
 	for from, c := range map[string]Client{"a1": captured, "a2": balanced} {
@@ -117,6 +130,12 @@ func testEarlierLayouts(t *testing.T, w *world) {
 	}
 	if got := w.writes("a"); got != 0 {
 		t.Errorf("%d writes of what was brought over", got)
+	}
+	counters, err := ebpf.LoadPinnedMap(filepath.Join(w.options("a").PinDir, mapCounters), nil)
+	check(t, err)
+	defer counters.Close()
+	if n := int(counters.MaxEntries()); n != len(Reasons()) {
+		t.Errorf("%d reasons are counted, there are %d", n, len(Reasons()))
 	}
 	left, err := filepath.Glob(filepath.Join(w.options("a").PinDir, "*_v1"))
 	check(t, err)

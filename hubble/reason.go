@@ -66,7 +66,8 @@ var Reasons = []Reason{
 		Advice: "have the sender do without them: IPsec's AH in particular hides what policy has to see"},
 	{Name: Fragment, By: Kernel, Refuses: true, Policy: true, Text: "a fragment has no ports to judge it by",
 		Advice: "have the sender send smaller datagrams than its MTU, or find the MTU on the way: a governed pod gets no fragments"},
-	{Name: "no-proxy", By: Kernel, Refuses: true, Text: "nobody listens at the proxy's port", Advice: seeStatus + "; agent.whenProxyAbsent says what becomes of connections meanwhile"},
+	{Name: "no-proxy", By: Kernel, Refuses: true, Text: "nobody listens at the proxy's port: the client tries again, for 3 s",
+		Advice: seeStatus + "; agent.whenProxyAbsent says what becomes of connections meanwhile"},
 	{Name: "assign", By: Kernel, Refuses: true, Text: "the socket that it is for could not be had",
 		Advice: "nothing, if it is rare: the sender sends it again; else " + seeStatus},
 	{Name: "loopback", By: Kernel, Refuses: true, Text: "is for a loopback address, and comes from elsewhere",
@@ -79,6 +80,8 @@ var Reasons = []Reason{
 		Advice: "nothing, while pods come and go; else see why the node routes it there: ip route get ADDRESS"},
 	{Name: "event-lost", By: Kernel, Text: "a flow that the ring of events had no room for"},
 	{Name: "observed", By: Kernel, Text: "got in though it would be refused, or judged by Envoy: the namespace is observed"},
+	{Name: "proxy-absent", By: Kernel, Refuses: true, Text: "nobody listened at the proxy's port for 3 s, while the client tried again: it is refused",
+		Advice: seeStatus + "; agent.whenProxyAbsent says what becomes of connections meanwhile"},
 
 	{Name: "would-be-proxied", By: Kernel, Text: "would go to Envoy if its namespace were not observed"},
 	{Name: "would-be-routed", By: Kernel, Text: "would get a backend of the service's routes if its namespace were not observed"},

@@ -55,7 +55,7 @@ takes over. So they do while the API server is away; fairlead status says since 
 	address := c.Flags().String("metrics", "", "`ADDRESS` (host:port) that tells Prometheus of the node: /metrics, and Envoy's own on /metrics/envoy (default: none)")
 	o.WhenProxyAbsent = agent.Hold
 	c.Flags().Var(&o.WhenProxyAbsent, "when-proxy-absent",
-		"what becomes of connections for the proxy while no Envoy is ready: hold (they fail) or bypass (balanced by the kernel, without routes)")
+		"what becomes of connections for the proxy while no Envoy is ready: hold (they wait for 3 s, and are refused then) or bypass (balanced by the kernel, without routes)")
 	meshFlags(c, &o.Pipeline)
 	plugin := pluginFlags(c, &o.RunDir)
 	c.RunE = func(c *cobra.Command, _ []string) error {

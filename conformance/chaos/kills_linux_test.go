@@ -37,7 +37,7 @@ const (
 const slack = 250 * time.Millisecond
 
 // maxDead is how long a proxy stays dead at most. Without its Envoy a new one then has
-// until the third try of a client's connection, 3 s after the first.
+// until a client's connection has waited for 3 s, and is refused.
 const maxDead = time.Second
 
 // TestKills kills the processes of two nodes in random order, under load and while

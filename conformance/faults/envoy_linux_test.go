@@ -126,8 +126,13 @@ func TestEnvoyReplaced(t *testing.T) {
 	s.end().none("Envoy replaced")
 }
 
+// holds is how long a connection waits for an Envoy: until its client's try 3 s after the
+// first, by which it is refused.
+const holds = 3 * time.Second
+
 // TestEnvoyAway takes a node's proxy and Envoy away for long. Connections that need them
-// wait; everything else goes on, and nothing forbidden comes through.
+// wait for 3 s and are refused then; everything else goes on, and nothing forbidden comes
+// through.
 func TestEnvoyAway(t *testing.T) {
 	w := lives(t)
 	s := w.storm(t)
@@ -143,17 +148,35 @@ func TestEnvoyAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.awaitStatus(t, "node-1", "that it has no proxy", func(s *status) bool { return s.ProxyError != "" })
-	time.Sleep(pause())
+	time.Sleep(pause() + holds)
+	counted := w.status(t, "node-1").Kernel.Counters["proxy-absent"]
 	if err := lab.Start(ctx, w.Name, "node-1", "proxy"); err != nil {
 		t.Fatal(err)
 	}
 	w.awaitEnvoys(t)
 	back := time.Now()
-	// The third try of a client's connection is 3 s after the first, the fourth 7 s.
-	time.Sleep(pause() + 4*time.Second)
+	time.Sleep(pause() + holds)
 	a := s.end()
+	refused, first, last := 0, time.Minute, time.Duration(0)
 	n := a.want("no Envoy", func(f traffic.Failure) bool {
-		return needs(f, byProxy) && f.Ended.After(away) && f.Began.Before(back.Add(slack))
+		if !needs(f, byProxy) || f.Ended.Before(away) || f.Began.After(back.Add(slack)) {
+			return false
+		}
+		if strings.Contains(f.Error, "connection refused") {
+			waited := f.Ended.Sub(f.Began)
+			refused, first, last = refused+1, min(first, waited), max(last, waited)
+		}
+		return true
 	})
-	t.Logf("away for %v: %d requests that needed it failed", back.Sub(away).Round(time.Millisecond), n)
+	t.Logf("away for %v: %d requests that needed it failed, %d of them refused after %v to %v; the kernel counts %d; the longest wait was %v",
+		back.Sub(away).Round(time.Millisecond), n, refused, first.Round(time.Millisecond), last.Round(time.Millisecond), counted, a.slowest.Round(time.Millisecond))
+	if refused == 0 || first < holds-slack || last > holds+2*slack {
+		t.Errorf("%d were refused, after %v to %v; want them refused after %v", refused, first, last, holds)
+	}
+	if counted == 0 {
+		t.Error("the kernel counts none as refused for want of a proxy")
+	}
+	if a.slowest > holds+2*slack {
+		t.Errorf("one waited for %v", a.slowest)
+	}
 }

@@ -163,7 +163,7 @@ func (w *world) sizes(t *testing.T) map[string]int {
 		s := w.status(t, node)
 		for _, m := range s.Kernel.Maps {
 			// Connections and what was asked of late come and go with traffic.
-			if slices.ContainsFunc([]string{"conn", "reverse", "affinity", "seen", "flow", "event", "cache", "udp", "peers"}, func(part string) bool { return strings.Contains(m.Name, part) }) {
+			if slices.ContainsFunc([]string{"conn", "held", "reverse", "affinity", "seen", "flow", "event", "cache", "udp", "peers"}, func(part string) bool { return strings.Contains(m.Name, part) }) {
 				continue
 			}
 			out[node+" map "+m.Name] = m.Entries

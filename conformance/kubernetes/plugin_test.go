@@ -326,7 +326,7 @@ func (f *fleet) footprint(t *testing.T, node string) map[string]int {
 	}
 	out["proxy ports"] = len(all[0].Ports)
 	for _, m := range all[0].Kernel.Maps {
-		if !slices.Contains([]string{"fl_conntrack_v1", "fl_reverse_v1", "fl_affinity_v1"}, m.Name) { // connections, which age
+		if !slices.Contains([]string{"fl_conntrack_v1", "fl_held_v1", "fl_reverse_v1", "fl_affinity_v1"}, m.Name) { // connections, which age
 			out["entries of "+m.Name] = m.Entries
 		}
 	}
