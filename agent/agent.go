@@ -7,6 +7,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -262,6 +263,9 @@ func (a *agent) run(parent context.Context, kernel *datapath.Datapath, server *s
 	cancel(nil)
 	wg.Wait()
 	a.own.tasks.Wait()
+	if errors.Is(failed, errRemoved) {
+		a.leaveFolder(kernel.Leave)
+	}
 	if parent.Err() != nil {
 		return nil
 	}

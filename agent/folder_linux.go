@@ -19,11 +19,15 @@ const folderPoll = time.Second
 var errRemoved = errors.New("this agent ends, so that the next one makes it anew; the kernel's programs and Envoy go on")
 
 // leaveFolder makes the run folder for the next agent, with the ports that Envoy's listeners
-// have: it goes on with them, as over any other end.
-func (a *agent) leaveFolder() {
+// have: it goes on with them, as over any other end. kernel leaves what the node had before.
+func (a *agent) leaveFolder(kernel func() error) {
 	a.ports.unsaved = true
-	if err := errors.Join(os.MkdirAll(a.opts.RunDir, 0o755), a.ports.flush()); err != nil {
-		a.log.Error("ports not left to the next agent", "error", err)
+	if err := os.MkdirAll(a.opts.RunDir, 0o755); err != nil {
+		a.log.Error("nothing is left to the next agent", "error", err)
+		return
+	}
+	if err := errors.Join(a.ports.flush(), kernel()); err != nil {
+		a.log.Error("not all is left to the next agent", "error", err)
 	}
 }
 

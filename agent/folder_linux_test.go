@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,6 +36,42 @@ func TestARunFolderThatIsRemoved(t *testing.T) {
 	}
 	if err := <-ended; err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "go on") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestWhatIsLeft: the next agent has the ports of the one whose folder was removed, and the
+// kernel's part is left when the folder is there.
+func TestWhatIsLeft(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "ports.json")
+	p, err := openPorts(file, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []uint16
+	for _, name := range []string{"one", "two"} {
+		n, err := p.allocate(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, n)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	there := false
+	a := &agent{opts: Options{RunDir: dir}, ports: p, log: slog.New(slog.DiscardHandler)}
+	a.leaveFolder(func() error {
+		_, err := os.Stat(dir)
+		there = err == nil
+		return err
+	})
+	next, err := openPorts(file, time.Now)
+	if err != nil || !there || next.get("one") != want[0] || next.get("two") != want[1] {
+		t.Errorf("%v, %v: left %d and %d, want %d", err, there, next.get("one"), next.get("two"), want)
 	}
 }
 

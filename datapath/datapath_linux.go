@@ -391,6 +391,14 @@ func (d *Datapath) lookAtAll() bool {
 	return d.pods.look()
 }
 
+// Leave writes what the node had before the datapath, if the folder for it was emptied; the
+// folder is there.
+func (d *Datapath) Leave() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.host.leave()
+}
+
 // repairHost gives back what somebody took from the host.
 func (d *Datapath) repairHost() {
 	lacked, err := d.host.ensure()

@@ -45,6 +45,7 @@ type host struct {
 	file    string // of hostState
 	sysctls string // folder of settings that may be written
 	uplinks []string
+	had     map[string]changed // of hostState, as last read or written
 }
 
 func newHost(opt Options) *host {
@@ -381,7 +382,18 @@ func (h *host) load() (hostState, error) {
 	if st.Sysctls == nil {
 		st.Sysctls = map[string]changed{}
 	}
+	h.had = st.Sysctls
 	return st, nil
+}
+
+// leave writes what the node had before, where somebody has removed it: without it the node
+// could not be given back as it was.
+func (h *host) leave() error {
+	_, err := os.Lstat(h.file)
+	if !errors.Is(err, fs.ErrNotExist) || len(h.had) == 0 {
+		return err
+	}
+	return h.save(hostState{Sysctls: h.had})
 }
 
 // remember keeps the first value: later ones may be our own.
@@ -394,6 +406,11 @@ func (h *host) remember(name string, c changed) error {
 		return nil
 	}
 	st.Sysctls[name] = c
+	h.had = st.Sysctls
+	return h.save(st)
+}
+
+func (h *host) save(st hostState) error {
 	b, err := json.MarshalIndent(st, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode state of the host: %w", err)

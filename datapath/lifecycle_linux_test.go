@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -365,9 +366,15 @@ func testRepair(t *testing.T, w *world) {
 	}
 }
 
-// The node is given back as it was, also if it is asked for twice.
+// Leave writes what the node had before.
+func (h *Helper) Leave(None, *None) error { return h.datapath.Leave() }
+
+// The node is given back as it was, also if it is asked for twice, and if its state was removed
+// while the datapath lived.
 func testUninstall(t *testing.T, w *world) {
 	w.set("b", w.busy)
+	check(t, os.Remove(filepath.Join(w.options("b").StateDir, "host.json")))
+	call[None](w.proc["b"], "Leave", None{})
 	call[None](w.proc["b"], "Close", None{})
 	if got := call[Host](w.proc["b"], "Host", w.hosts["b"].cgroup); cmp.Equal(w.before, got) {
 		t.Error("closing took everything away")

@@ -162,7 +162,7 @@ func TestFolderRemoved(t *testing.T) {
 	if !strings.Contains(said.String(), "somebody has removed its admin socket") {
 		t.Error(said.String())
 	}
-	if s := r.status(); s.SaveError != "" || !s.InCharge || s.Envoy.PID != pid || !strings.Contains(s.byRole(Active).Trouble, "admin socket") {
+	if s := r.status(); s.SaveError != "" || !s.InCharge || s.Envoy.PID != pid || !s.Envoy.Connected || !strings.Contains(s.byRole(Active).Trouble, "admin socket") {
 		t.Errorf("%+v", s)
 	}
 	r.waitFor("the state", func() bool { _, err := loadState(PathsIn(r.dir).State); return err == nil })

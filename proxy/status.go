@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -150,6 +151,10 @@ func (s *supervisor) status(ctx context.Context, out *Status) {
 		asked.Go(func() {
 			info, err := a.info(ctx)
 			if err != nil {
+				// One whose socket somebody has removed cannot be asked. Its stream tells:
+				// the proxy's clients are looked at, too.
+				_, gone := os.Lstat(s.paths.Admin[g.Bank])
+				connected[i] = errors.Is(gone, fs.ErrNotExist)
 				return
 			}
 			g.Version, g.State = info.Version, info.State
