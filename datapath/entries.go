@@ -63,7 +63,8 @@ func (u *unplaced) put(row *plan.Pod, ports modePorts) {
 	e := podEntry(row, place{}, ports)
 	u.have[e.key] = e.value
 }
-func (u *unplaced) remove(row *plan.Pod) { delete(u.have, podEntry(row, place{}, modePorts{}).key) }
-func (u *unplaced) keep([]*plan.Pod)     {}
-func (u *unplaced) settle()              {}
-func (u *unplaced) prune()               {}
+func (u *unplaced) remove(row *plan.Pod)    { delete(u.have, podEntry(row, place{}, modePorts{}).key) }
+func (u *unplaced) keep([]*plan.Pod)        {}
+func (u *unplaced) settle()                 {}
+func (u *unplaced) sets() map[string]uint64 { return nil }
+func (u *unplaced) prune()                  {}

@@ -226,6 +226,19 @@ func (r *rows) keepClosed(key, value string) {
 	r.closed[key] = value
 }
 
+// leaveClosed opens nothing any more of sets that are to go: until their pods have others they
+// are judged by them.
+func (r *rows) leaveClosed() {
+	maps.DeleteFunc(r.closed, func(key, _ string) bool {
+		var k policyKey
+		if decode(key, &k) != nil {
+			return true
+		}
+		_, named := r.sets.taken[k.Set]
+		return !named
+	})
+}
+
 // putVerdict leaves closed what is. What denies is opened with the rest, when it is known
 // whether it stands in for something that finds no room: also by an agent of before.
 func (r *rows) putVerdict(e entry) error {
@@ -249,7 +262,16 @@ func (r *rows) removeVerdict(key string) error {
 
 func (r *rows) pruneVerdicts(want map[string]bool) error {
 	maps.DeleteFunc(r.closed, func(key, _ string) bool { return !want[key] })
-	return r.policy.prune(want)
+	var errs []error
+	for _, key := range r.policy.toPrune(want) {
+		errs = append(errs, r.policy.remove(key))
+	}
+	return errors.Join(errs...)
+}
+
+// hasRoom reports whether so many more verdicts will find room.
+func (r *rows) hasRoom(n int) bool {
+	return r.policy.max == 0 || len(r.policy.have)+n <= int(r.policy.max)
 }
 
 func (r *rows) policyKeys() []policyKey {

@@ -129,7 +129,7 @@ func TestFullMapIsNoWayIn(t *testing.T) {
 	other := verdictRow(plan.Verdict{Set: 2, Any: true, Action: plan.Allow})
 	for _, c := range []struct {
 		name       string
-		rows       []incr.Row // in this order
+		rows       []incr.Row // what the last of the policy's says finds no room
 		room       map[string]int
 		class      uint64 // of whom is refused, or what it is taken for
 		port       uint16
@@ -151,8 +151,13 @@ func TestFullMapIsNoWayIn(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMemory()
-			m.room = c.room
 			r := m.open(t)
+			if _, full := c.room["policy"]; full {
+				if err := r.sync(t.Context(), c.rows[:len(c.rows)-1], noPorts); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m.room = c.room
 			want := actionAllow
 			if c.alsoClosed {
 				want = actionDeny

@@ -152,6 +152,8 @@ func (s *pods) keep(rows []*plan.Pod) {
 	}
 }
 
+func (s *pods) sets() map[string]uint64 { return setsOf(s.table) }
+
 // settle writes the pods that were put since.
 func (s *pods) settle() { s.tend(func(p *pod) bool { return p.stale }) }
 

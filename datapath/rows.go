@@ -16,9 +16,10 @@ import (
 type podTable interface {
 	put(row *plan.Pod, ports modePorts) // the pod's address is this now
 	remove(row *plan.Pod)
-	keep(rows []*plan.Pod) // removes all others
-	settle()               // writes what was put
-	prune()                // takes away what was removed
+	keep(rows []*plan.Pod)   // removes all others
+	settle()                 // writes what was put
+	prune()                  // takes away what was removed
+	sets() map[string]uint64 // those that the kernel's entries have, by their keys
 }
 
 // rows writes plan rows to the maps, in an order in which nothing points to what is
@@ -31,6 +32,7 @@ type rows struct {
 	pods      podTable
 	services  *services
 	ranges    *table
+	sets      sets
 	closed    map[string]string // entries of policy that refuse for now, and what they should hold
 	unsure    bool              // the last writing did not do all: what the maps should hold, sync alone knows
 }
@@ -57,7 +59,7 @@ func (r *rows) apply(ctx context.Context, changes []incr.Change, ports func(stri
 	if r.unsure {
 		return errUnsure
 	}
-	err := r.applyAll(ctx, changes, ports)
+	err := r.applyAll(ctx, r.sets.follow(changes, len(r.closed) == 0 && r.hasRoom(newVerdicts(changes))), ports)
 	r.unsure = err != nil
 	return err
 }
@@ -103,6 +105,15 @@ func (r *rows) applyAll(ctx context.Context, changes []incr.Change, ports func(s
 	return r.finish(left, ports, errs)
 }
 
+func newVerdicts(changes []incr.Change) (n int) {
+	for _, c := range changes {
+		if c.Table == plan.Verdicts && c.New != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // finish writes what found no room before others were taken away.
 func (r *rows) finish(left []leftOut, ports func(string) uint16, errs []error) error {
 	left, err := r.retryLeftOut(left, ports)
@@ -114,6 +125,8 @@ func (r *rows) finish(left []leftOut, ports func(string) uint16, errs []error) e
 
 // sync makes the maps hold exactly these rows.
 func (r *rows) sync(ctx context.Context, all []incr.Row, ports func(string) uint16) error {
+	all = r.sets.begin(all, r.known(), r.hasRoom(len(all)))
+	r.leaveClosed()
 	err := r.syncAll(ctx, all, ports)
 	r.unsure = err != nil
 	return err

@@ -31,6 +31,7 @@ type memory struct {
 	poor string         // map for whose keys there is no memory
 	// watch is called after each write.
 	watch func()
+	left  int // of those that succeed; 0: all do
 }
 
 type memoryMap struct {
@@ -38,7 +39,21 @@ type memoryMap struct {
 	of   *memory
 }
 
+// broken says that no more writes succeed.
+func (m *memory) broken() error {
+	if m.left == 1 {
+		return errors.New("the kernel is broken")
+	}
+	if m.left > 1 {
+		m.left--
+	}
+	return nil
+}
+
 func (m memoryMap) Update(k, v any, _ ebpf.MapUpdateFlags) error {
+	if err := m.of.broken(); err != nil {
+		return err
+	}
 	if m.of.full == m.name {
 		return errors.New("full")
 	}
@@ -61,8 +76,14 @@ func (m memoryMap) Delete(k any) error {
 	if _, ok := m.of.maps[m.name][string(k.([]byte))]; !ok {
 		return ebpf.ErrKeyNotExist
 	}
+	if err := m.of.broken(); err != nil {
+		return err
+	}
 	m.of.log = append(m.of.log, "-"+m.name)
 	delete(m.of.maps[m.name], string(k.([]byte)))
+	if m.of.watch != nil {
+		m.of.watch()
+	}
 	return nil
 }
 
@@ -82,8 +103,9 @@ func (p memoryPods) put(row *plan.Pod, ports modePorts) {
 func (p memoryPods) remove(row *plan.Pod) {
 	_ = p.table.remove(podEntry(row, place{ifindex: 1}, modePorts{}).key)
 }
-func (p memoryPods) settle() {}
-func (p memoryPods) prune()  {}
+func (p memoryPods) settle()                 {}
+func (p memoryPods) sets() map[string]uint64 { return setsOf(p.table) }
+func (p memoryPods) prune()                  {}
 func (p memoryPods) keep(rows []*plan.Pod) {
 	want := map[string]bool{}
 	for _, r := range rows {
