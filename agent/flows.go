@@ -18,6 +18,7 @@ import (
 	"fairlead.io/fairlead/model/plan"
 	"fairlead.io/fairlead/translators"
 	"fairlead.io/fairlead/xds/accesslog"
+	"fairlead.io/fairlead/xds/render"
 )
 
 // kernelFlow names what the kernel decided and keeps it.
@@ -124,8 +125,8 @@ func (a *agent) answered(out *hubble.Flow, r accesslog.Record) {
 		// Nor did the route that the request took.
 		out.Verdict, out.Reason, out.Rule = "denied", hubble.ByPolicy, ""
 		out.DecidedBy = append(a.pipe.Guards(a.judgedFor(r)), a.origin(r.Route)...)
-	case m != nil && m[1] == "none":
-		// No rule allowed it: name those that guard the destination.
+	case m != nil && (m[1] == "none" || m[1] == render.AmbiguousPath):
+		// No rule allowed it, or its path could be read as another: name those that guard the destination.
 		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", hubble.ByPolicy, "", a.pipe.Guards(a.judgedFor(r))
 	case m != nil:
 		out.Verdict, out.Reason, out.Rule, out.DecidedBy = "denied", hubble.ByPolicy, m[1], texts(plan.RuleSources(a.pipe, m[1], a.judgedFor(r)))

@@ -158,7 +158,7 @@ func frames(headers [][2]string, mark string) string {
 // may read differently.
 func TestRequests(t *testing.T) {
 	r := attacked(t)
-	call[None](t, r.hands["site"], "Serve", ":8088")
+	r.serveSite(t)
 	names := slices.Sorted(maps.Keys(requests))
 	names = append(names, slices.Sorted(maps.Keys(by2))...)
 	if len(r.services["site"]) == 0 {

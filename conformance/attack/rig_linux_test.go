@@ -60,6 +60,7 @@ type rig struct {
 	services map[string][]netip.Addr
 	hands    map[string]*hand
 	agents   map[string]*agent.Client // by node
+	served   sync.Once
 	err      error
 	stop     context.CancelFunc
 	ended    sync.WaitGroup
@@ -107,7 +108,7 @@ func (r *rig) up(envoy string) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	st, err := lab.Up(ctx, lab.Options{Name: r.name, Nodes: 2, Binary: bin, EnvoyPath: envoy, Files: []string{"testdata/world.yaml"}})
+	st, err := lab.Up(ctx, lab.Options{Name: r.name, Nodes: 2, Binary: bin, EnvoyPath: envoy, Files: []string{"testdata/world.yaml", "testdata/lair.yaml"}})
 	if err != nil {
 		return err
 	}
@@ -145,6 +146,12 @@ func (r *rig) up(envoy string) (err error) {
 		}
 	}
 	return nil
+}
+
+// serveSite has the site take what comes, from the first test that needs it.
+func (r *rig) serveSite(t *testing.T) {
+	t.Helper()
+	r.served.Do(func() { call[None](t, r.hands["site"], "Serve", ":8088") })
 }
 
 // down takes the lab away.

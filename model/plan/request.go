@@ -4,6 +4,7 @@ package plan
 
 import (
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -123,11 +124,34 @@ type Decision struct {
 	Rule *model.AuthRule
 }
 
+// AmbiguousPath is a regular expression, for all of a path, of those that servers read
+// differently: with dot segments, empty ones, backslashes, a fragment, or some of that
+// escaped. Requests have no such path when they come, as it is normalised or refused then;
+// routes can give them one.
+const AmbiguousPath = `(?i:[^?]*(//|\\|#|%2f|%5c|/(\.|%2e){1,2}[/;?]).*|[^?]*/(\.|%2e){1,2})`
+
+var ambiguousPath = regexp.MustCompile("^(?:" + AmbiguousPath + ")$")
+
+// AsksForPath reports whether some rule is about the path of a request. Such a policy
+// refuses what has an ambiguous one.
+func (p *Policy) AsksForPath() bool {
+	const header = ":path"
+	about := func(r model.AuthRule) bool {
+		return slices.ContainsFunc(r.To, func(o model.Operation) bool {
+			return len(o.Paths)+len(o.NotPaths) > 0 || slices.ContainsFunc(o.Headers, func(m model.NamedMatch) bool { return m.Name == header })
+		}) || slices.ContainsFunc(r.When, func(c model.Condition) bool { return c.Kind == model.OnHeader && c.Name == header })
+	}
+	return slices.ContainsFunc(p.Deny, about) || slices.ContainsFunc(p.Allow, func(group []model.AuthRule) bool { return slices.ContainsFunc(group, about) })
+}
+
 // Judge says whether a request passes; nil judges nothing. The rules of a Policy are
 // about one port.
 func (p *Policy) Judge(q *Request) Decision {
 	if p == nil {
 		return Decision{}
+	}
+	if p.AsksForPath() && ambiguousPath.MatchString(q.Path) {
+		return Decision{Denied: true}
 	}
 	for i := range p.Deny {
 		if ruleMatches(p.Deny[i], q) {

@@ -242,6 +242,13 @@ func foldedPolicy(p *plan.Policy) ([]*hcm.HttpFilter, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.AsksForPath() {
+		r, err := refuseAmbiguous(p)
+		if err != nil {
+			return nil, err
+		}
+		rules = append([]filter{{PathFilter, r}}, rules...)
+	}
 	var fs []*hcm.HttpFilter
 	for _, r := range rules {
 		config, err := packChecked(r.rbac)

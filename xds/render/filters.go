@@ -29,6 +29,7 @@ const (
 	CORSFilter        = "fl.cors"        // answers to browsers,
 	ClientFilter      = "fl.client"      // and any further filters
 	DestinationFilter = "fl.destination" // the destination's stage: any further filters that refuse nobody,
+	PathFilter        = "fl.path"        // of clusters alone: refuses paths that servers read differently
 	DenyFilter        = "fl.deny"        // what any plane denies; then AllowFilter,
 	RateLimitFilter   = "fl.ratelimit"   // and of what may pass how much
 )

@@ -138,6 +138,26 @@ const (
 	ShadowDenied = "denied" // value of ShadowResult
 )
 
+// AmbiguousPath is the name of the rule, in Envoy, that refuses paths which servers read
+// differently.
+const AmbiguousPath = "ambiguouspath"
+
+// refuseAmbiguous refuses what a route has given an ambiguous path, where the policy asks for
+// paths: at the destination it would be taken for another than what was judged.
+func refuseAmbiguous(p *plan.Policy) (*rbac.RBAC, error) {
+	path, err := headerRule(model.NamedMatch{Name: ":path", Match: model.StringMatch{Kind: model.Regex, Value: plan.AmbiguousPath}})
+	if err != nil {
+		return nil, err
+	}
+	set := &rbacconfig.RBAC{Action: rbacconfig.RBAC_DENY, Policies: map[string]*rbacconfig.Policy{
+		AmbiguousPath: {Permissions: []*rbacconfig.Permission{path}, Principals: []*rbacconfig.Principal{andIDs(nil)}},
+	}}
+	if p.Shadow {
+		return &rbac.RBAC{ShadowRules: set, ShadowRulesStatPrefix: shadowPrefix(PathFilter)}, nil
+	}
+	return &rbac.RBAC{Rules: set}, nil
+}
+
 // shadowPrefix keeps a filter's metadata apart from other filters'.
 func shadowPrefix(filter string) string { return filter + "." }
 
