@@ -155,11 +155,12 @@ upstream_bind_config:
 // if the kernel's tcp_tw_reuse is 1, and else after a minute.
 func TestSourcePortsAgain(t *testing.T) {
 	const low, ports = 63264, 8
-	for _, addr := range []string{hostPort(serverA, 9000), hostPort(serverB, 9000), hostPort(serverA6, 9000)} {
+	const server = 9790 // no other test's: ports of its connections are kept for a minute
+	for _, addr := range []string{hostPort(serverA, server), hostPort(serverB, server), hostPort(serverA6, server)} {
 		listen(t, addr, greet("a"))
 	}
 	p := start(t, opaqueListeners())
-	for name, addr := range map[string]string{vip(0, 1, 80): hostPort(serverA, 9000), vip(0, 2, 80): hostPort(serverB, 9000), vip6(0, 1, 80): hostPort(serverA6, 9000)} {
+	for name, addr := range map[string]string{vip(0, 1, 80): hostPort(serverA, server), vip(0, 2, 80): hostPort(serverB, server), vip6(0, 1, 80): hostPort(serverA6, server)} {
 		rs := edsCluster(t, "tcp|a|"+name, "", addr)
 		rs[0] = resource(t, xds.ClusterType, fmt.Sprintf(`
 name: %q
